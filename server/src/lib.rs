@@ -1,0 +1,4 @@
+//! The Milena broker: a library; the binary `milena` is in `tools`.
+//!
+//! The life of a request: `network` reads a frame on a lane, `handlers` decodes it with `protocol`, calls one domain
+//! module and encodes the answer. `docs/architecture.md` has the import law; `tools/tests/tidy.rs` keeps it.
