@@ -147,7 +147,10 @@ impl Default for LogConfig {
             max_compaction_lag_ms: i64::MAX,
             file_delete_delay_ms: 60_000,
             min_cleanable_dirty_ratio: 0.5,
-            cleanup_policy: CleanupPolicy { delete: true, compact: false },
+            cleanup_policy: CleanupPolicy {
+                delete: true,
+                compact: false,
+            },
             unclean_leader_election_enable: false,
             min_insync_replicas: 1,
             compression_type: CompressionType::Producer,

@@ -18,7 +18,11 @@ pub struct IoError {
 
 impl IoError {
     pub fn new(operation: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> IoError {
-        IoError { operation, path: path.into(), source }
+        IoError {
+            operation,
+            path: path.into(),
+            source,
+        }
     }
 
     pub fn kind(&self) -> std::io::ErrorKind {
@@ -31,13 +35,23 @@ impl IoError {
 pub enum InvalidRecords {
     /// CRC, size or structure is broken (CORRUPT_MESSAGE).
     #[error("corrupt batch at byte {position}: {found}, expected {expected}")]
-    Corrupt { position: usize, expected: String, found: String },
+    Corrupt {
+        position: usize,
+        expected: String,
+        found: String,
+    },
     /// Well-formed but against the rules (INVALID_RECORD); `records` names the offenders by index in the batch.
     #[error("{message}")]
-    Invalid { message: String, records: Vec<RecordRefusal> },
+    Invalid {
+        message: String,
+        records: Vec<RecordRefusal>,
+    },
     /// A timestamp outside `message.timestamp.difference.max.ms` (INVALID_TIMESTAMP).
     #[error("{message}")]
-    Timestamp { message: String, records: Vec<RecordRefusal> },
+    Timestamp {
+        message: String,
+        records: Vec<RecordRefusal>,
+    },
     /// One batch is larger than `max.message.bytes` (MESSAGE_TOO_LARGE).
     #[error("the batch has {size_bytes} bytes, more than max.message.bytes={limit_bytes}")]
     TooLarge { size_bytes: usize, limit_bytes: usize },
@@ -88,10 +102,18 @@ pub enum ProducerRefusal {
     },
     /// TRANSACTION_COORDINATOR_FENCED
     #[error("coordinator epoch {found} of producer {producer_id} in {partition} is older than {current}")]
-    CoordinatorFenced { producer_id: ProducerId, partition: TopicPartition, found: i32, current: i32 },
+    CoordinatorFenced {
+        producer_id: ProducerId,
+        partition: TopicPartition,
+        found: i32,
+        current: i32,
+    },
     /// INVALID_TXN_STATE
     #[error("producer {producer_id} of {partition} sent non-transactional records inside a transaction")]
-    InvalidTransactionState { producer_id: ProducerId, partition: TopicPartition },
+    InvalidTransactionState {
+        producer_id: ProducerId,
+        partition: TopicPartition,
+    },
 }
 
 /// The disk or the directory cannot serve. Everything maps to KAFKA_STORAGE_ERROR; the difference is for the log line.
@@ -104,10 +126,17 @@ pub enum StorageError {
     Offline { directory: PathBuf, reason: String },
     /// Less than `milena.disk.reserve.bytes` is free; appends resume by themselves once space is back.
     #[error("log directory {} has {available_bytes} bytes free, less than the reserve of {reserve_bytes}", directory.display())]
-    ReserveReached { directory: PathBuf, available_bytes: u64, reserve_bytes: u64 },
+    ReserveReached {
+        directory: PathBuf,
+        available_bytes: u64,
+        reserve_bytes: u64,
+    },
     /// This partition was taken out of service because its bytes are not what they must be.
     #[error("{partition} is out of service: {reason}")]
-    OutOfService { partition: TopicPartition, reason: String },
+    OutOfService {
+        partition: TopicPartition,
+        reason: String,
+    },
     /// Bytes on disk are not what they must be.
     #[error(transparent)]
     Corrupt(#[from] CorruptFile),
@@ -132,7 +161,11 @@ pub enum AppendError {
     Producer(#[from] ProducerRefusal),
     /// A follower's chunk does not continue the log.
     #[error("{partition}: unexpected offset {found}, the log ends at {log_end_offset}")]
-    UnexpectedOffset { partition: TopicPartition, found: Offset, log_end_offset: Offset },
+    UnexpectedOffset {
+        partition: TopicPartition,
+        found: Offset,
+        log_end_offset: Offset,
+    },
     #[error(transparent)]
     Storage(#[from] StorageError),
 }

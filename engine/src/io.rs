@@ -71,7 +71,11 @@ pub enum Operation {
     /// Make all bytes written to the file before submission durable (fdatasync).
     Sync { file: FileHandle },
     /// Bring a range into the page cache, so that a later read or `sendfile` does not block.
-    Warm { file: FileHandle, position: u64, size_bytes: u64 },
+    Warm {
+        file: FileHandle,
+        position: u64,
+        size_bytes: u64,
+    },
     /// Make the entries of a directory durable.
     SyncDir { directory: PathBuf },
 }
@@ -177,7 +181,9 @@ pub struct SystemClock {
 
 impl SystemClock {
     pub fn new() -> SystemClock {
-        SystemClock { start: std::time::Instant::now() }
+        SystemClock {
+            start: std::time::Instant::now(),
+        }
     }
 }
 
@@ -189,7 +195,9 @@ impl Default for SystemClock {
 
 impl Clock for SystemClock {
     fn wall(&self) -> TimestampMs {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let since = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
         TimestampMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
     }
 

@@ -87,7 +87,11 @@ impl Sequence {
     #[inline]
     pub const fn plus(self, count: i32) -> Sequence {
         let sum = self.0 as i64 + count as i64;
-        if sum > i32::MAX as i64 { Sequence((sum - i32::MAX as i64 - 1) as i32) } else { Sequence(sum as i32) }
+        if sum > i32::MAX as i64 {
+            Sequence((sum - i32::MAX as i64 - 1) as i32)
+        } else {
+            Sequence(sum as i32)
+        }
     }
 }
 
@@ -101,7 +105,10 @@ pub struct TopicPartition {
 
 impl TopicPartition {
     pub fn new(topic: impl Into<Arc<str>>, partition: i32) -> TopicPartition {
-        TopicPartition { topic: topic.into(), partition }
+        TopicPartition {
+            topic: topic.into(),
+            partition,
+        }
     }
 }
 

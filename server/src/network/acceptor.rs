@@ -1,0 +1,163 @@
+//! Lets clients in: binds the listeners, keeps the connection limits, deals connections to the lanes in turn.
+
+use std::cell::Cell;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::lane::Accepted;
+use super::limits::ConnectionLimits;
+use super::{NetworkConfig, Peer};
+
+/// Connections the kernel may hold before they are accepted.
+const BACKLOG: i32 = 1024;
+/// How long to stop accepting when the process has no descriptors left; rolls and deletions need them first.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(200);
+
+/// A listener that has its port but lets nobody in yet.
+#[derive(Debug)]
+pub struct BoundListener {
+    pub name: Arc<str>,
+    pub address: SocketAddr,
+    socket: std::net::TcpListener,
+}
+
+/// Takes the port of a listener; an empty host means all interfaces. Port 0 lets the system choose.
+pub fn bind(name: &str, host: &str, port: u16, config: &NetworkConfig) -> io::Result<BoundListener> {
+    let candidates: Vec<SocketAddr> = if host.is_empty() {
+        vec![
+            (std::net::Ipv6Addr::UNSPECIFIED, port).into(),
+            (std::net::Ipv4Addr::UNSPECIFIED, port).into(),
+        ]
+    } else {
+        (host, port).to_socket_addrs()?.collect()
+    };
+    let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));
+    for address in candidates {
+        match listen(address, config) {
+            Ok(socket) => {
+                let address = socket.local_addr()?;
+                return Ok(BoundListener {
+                    name: name.into(),
+                    address,
+                    socket,
+                });
+            }
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn listen(address: SocketAddr, config: &NetworkConfig) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    // Accepted sockets inherit it; set before `listen`, it takes part in the window negotiation.
+    if let Some(size) = config.receive_buffer_bytes {
+        socket.set_recv_buffer_size(size)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+pub(super) async fn run(
+    listener: BoundListener,
+    lanes: Vec<mpsc::UnboundedSender<Accepted>>,
+    next: Rc<Cell<usize>>,
+    limits: Arc<ConnectionLimits>,
+    config: NetworkConfig,
+) {
+    let name = Arc::clone(&listener.name);
+    let socket = match TcpListener::from_std(listener.socket) {
+        Ok(socket) => socket,
+        Err(error) => {
+            warn!(target: "kafka.network.Acceptor", "listener {name} cannot accept: {error}");
+            return;
+        }
+    };
+    loop {
+        limits.room().await;
+        let (stream, address) = match socket.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                warn!(target: "kafka.network.Acceptor", "listener {name}: {error}");
+                if error.raw_os_error().is_some_and(is_exhaustion) {
+                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                }
+                continue;
+            }
+        };
+        let address = unmapped(address);
+        let Some(admission) = limits.admit(address.ip()) else {
+            info!(
+                target: "kafka.network.Acceptor",
+                "Rejected connection from {}, address already has the configured maximum of connections.",
+                address.ip()
+            );
+            continue;
+        };
+        let accepted = prepare(stream, &config).and_then(|stream| {
+            let local = stream.local_addr()?;
+            let host = format!("/{}", address.ip()).into();
+            Ok(Accepted {
+                peer: Arc::new(Peer {
+                    address,
+                    host,
+                    listener: Arc::clone(&name),
+                    local,
+                }),
+                stream,
+                admission,
+            })
+        });
+        match accepted {
+            Ok(accepted) => {
+                let lane = next.get() % lanes.len();
+                next.set(lane + 1);
+                if lanes[lane].send(accepted).is_err() {
+                    return;
+                }
+            }
+            Err(error) => info!(target: "kafka.network.Acceptor", "{address} left at once: {error}"),
+        }
+        if let Some(interval) = limits.creation_interval() {
+            tokio::time::sleep(interval).await;
+        }
+    }
+}
+
+fn prepare(stream: tokio::net::TcpStream, config: &NetworkConfig) -> io::Result<std::net::TcpStream> {
+    let stream = stream.into_std()?;
+    let socket = SockRef::from(&stream);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_keepalive(true)?;
+    if let Some(size) = config.send_buffer_bytes {
+        socket.set_send_buffer_size(size)?;
+    }
+    Ok(stream)
+}
+
+/// EMFILE, ENFILE: no descriptors left in the process, in the system.
+fn is_exhaustion(code: i32) -> bool {
+    [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE]
+        .iter()
+        .any(|errno| errno.raw_os_error() == code)
+}
+
+/// An IPv4 client of a dual-stack socket is shown by its IPv4 address.
+fn unmapped(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}

@@ -1,0 +1,222 @@
+//! One connection: frames in, answers out in order, several requests in work at a time.
+//!
+//! Kafka works on one request of a connection at a time (it mutes the channel meanwhile); here up to [`IN_FLIGHT_COUNT_MAX`]
+//! run side by side and their answers wait for their turn, which no client can tell from a faster broker.
+//!
+//! Watched by S4 and S2r of `docs/benchmarks.md`.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::BytesMut;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use super::lane::{LaneShared, Liveness};
+use super::outbound::Outbound;
+use super::{Peer, Reply, RequestHandler, Response};
+
+/// Requests of one connection in work or waiting to be answered; more are left in the socket.
+const IN_FLIGHT_COUNT_MAX: usize = 64;
+/// Unsent bytes at which a connection is no longer read from.
+const UNSENT_SIZE_BYTES_MAX: usize = 1 << 20;
+/// What one read may bring when nothing is known of the frame to come.
+pub(crate) const READ_BUFFER_SIZE_BYTES: usize = 256 * 1024;
+/// A partial frame below this size moves to a buffer of its own size, so that many slow senders cost what they sent.
+const KEEP_BUFFER_SIZE_BYTES_MIN: usize = 16 * 1024;
+/// How much a buffer with a partial frame grows at a time.
+const GROWTH_SIZE_BYTES_MIN: usize = 4 * 1024;
+const GROWTH_SIZE_BYTES_MAX: usize = 4 << 20;
+/// Bytes of the length prefix.
+const PREFIX_SIZE_BYTES: usize = 4;
+
+enum Slot {
+    Waiting(Pin<Box<dyn Future<Output = Reply>>>),
+    Answered(Response),
+    Nothing,
+}
+
+/// Why a connection ended; `None` of an orderly end.
+pub(crate) type Ending = Option<String>;
+
+pub(crate) struct Connection<H: RequestHandler> {
+    stream: TcpStream,
+    peer: Arc<Peer>,
+    lane: Rc<LaneShared<H>>,
+    inbound: BytesMut,
+    slots: VecDeque<Slot>,
+    outbound: Outbound,
+    /// Set once the connection must end after what is queued has been sent.
+    closing: Option<String>,
+    liveness: Rc<Liveness>,
+}
+
+impl<H: RequestHandler> Connection<H> {
+    pub(crate) fn new(
+        stream: TcpStream,
+        peer: Arc<Peer>,
+        lane: Rc<LaneShared<H>>,
+        liveness: Rc<Liveness>,
+    ) -> Connection<H> {
+        Connection {
+            stream,
+            peer,
+            lane,
+            inbound: BytesMut::new(),
+            slots: VecDeque::new(),
+            outbound: Outbound::default(),
+            closing: None,
+            liveness,
+        }
+    }
+
+    /// Does all that can be done now; `Ready` when the connection is over.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        loop {
+            self.poll_slots(cx);
+            match self.outbound.poll_send(&self.stream, cx) {
+                Poll::Ready(Err(error)) => return Poll::Ready(describe(error)),
+                Poll::Ready(Ok(())) if self.closing.is_some() && self.slots.is_empty() => {
+                    return Poll::Ready(self.closing.take());
+                }
+                _ => {}
+            }
+            let may_read = self.closing.is_none()
+                && self.slots.len() < IN_FLIGHT_COUNT_MAX
+                && self.outbound.buffered_bytes() < UNSENT_SIZE_BYTES_MAX;
+            if !may_read {
+                return Poll::Pending;
+            }
+            match self.poll_read(cx) {
+                Poll::Pending => {
+                    self.release_buffer();
+                    return Poll::Pending;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(describe(error)),
+                Poll::Ready(Ok(0)) => return Poll::Ready(None),
+                Poll::Ready(Ok(_)) => {
+                    self.liveness.last_active.set(Instant::now());
+                    self.take_frames();
+                }
+            }
+        }
+    }
+
+    /// Polls what waits and moves the answered head of the queue to the socket's queue.
+    fn poll_slots(&mut self, cx: &mut Context<'_>) {
+        for slot in &mut self.slots {
+            while let Slot::Waiting(future) = slot {
+                let Poll::Ready(reply) = future.as_mut().poll(cx) else {
+                    break;
+                };
+                *slot = match reply {
+                    Reply::Ready(response) => Slot::Answered(response),
+                    Reply::Later(future) => Slot::Waiting(future),
+                    Reply::Nothing => Slot::Nothing,
+                    Reply::Close(reason) => {
+                        self.closing.get_or_insert(reason);
+                        Slot::Nothing
+                    }
+                };
+                self.liveness.last_active.set(Instant::now());
+            }
+        }
+        while let Some(slot) = self.slots.pop_front() {
+            match slot {
+                Slot::Answered(response) => self.outbound.push(response),
+                Slot::Nothing => {}
+                Slot::Waiting(_) => {
+                    self.slots.push_front(slot);
+                    break;
+                }
+            }
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let spare = self.inbound.capacity() - self.inbound.len();
+        if self.inbound.is_empty() && spare < KEEP_BUFFER_SIZE_BYTES_MIN {
+            let used_up = std::mem::replace(&mut self.inbound, self.lane.take_buffer());
+            self.lane.return_buffer(used_up);
+        } else if spare < KEEP_BUFFER_SIZE_BYTES_MIN.min(self.inbound.len()) {
+            // Growth follows what has arrived, never what was declared.
+            self.inbound.reserve(
+                self.inbound
+                    .len()
+                    .clamp(GROWTH_SIZE_BYTES_MIN, GROWTH_SIZE_BYTES_MAX),
+            );
+        }
+        let read = std::pin::pin!(self.stream.read_buf(&mut self.inbound));
+        read.poll(cx)
+    }
+
+    /// Hands all complete frames on, together.
+    fn take_frames(&mut self) {
+        let mut frames = self.lane.frames.take();
+        while self.inbound.len() >= PREFIX_SIZE_BYTES {
+            let prefix: [u8; 4] = self.inbound[..4].try_into().expect("four bytes are there");
+            let declared = i32::from_be_bytes(prefix);
+            let size = match usize::try_from(declared) {
+                Ok(size) if size <= self.lane.config.request_size_bytes_max => size,
+                _ => {
+                    self.closing = Some(format!(
+                        "frame length {declared}, expected 0 to socket.request.max.bytes={}",
+                        self.lane.config.request_size_bytes_max
+                    ));
+                    break;
+                }
+            };
+            if self.inbound.len() < PREFIX_SIZE_BYTES + size {
+                break;
+            }
+            let mut frame = self.inbound.split_to(PREFIX_SIZE_BYTES + size).freeze();
+            frames.push(frame.split_off(PREFIX_SIZE_BYTES));
+        }
+        if !frames.is_empty() {
+            let mut replies = self.lane.replies.take();
+            self.lane.handler.handle(&self.peer, &mut frames, &mut replies);
+            debug_assert!(frames.is_empty(), "the handler takes every frame");
+            for reply in replies.drain(..) {
+                match reply {
+                    Reply::Ready(response) if self.slots.is_empty() => self.outbound.push(response),
+                    Reply::Ready(response) => self.slots.push_back(Slot::Answered(response)),
+                    Reply::Later(future) => self.slots.push_back(Slot::Waiting(future)),
+                    Reply::Nothing => {}
+                    Reply::Close(reason) => {
+                        self.closing.get_or_insert(reason);
+                        break;
+                    }
+                }
+            }
+            self.lane.replies.replace(replies);
+        }
+        self.lane.frames.replace(frames);
+        if !self.inbound.is_empty() && self.inbound.len() < KEEP_BUFFER_SIZE_BYTES_MIN {
+            let partial = BytesMut::from(&self.inbound[..]);
+            let large = std::mem::replace(&mut self.inbound, partial);
+            self.lane.return_buffer(large);
+        }
+    }
+
+    /// An idle connection holds no buffer.
+    fn release_buffer(&mut self) {
+        if self.inbound.is_empty() && self.inbound.capacity() > 0 {
+            self.lane.return_buffer(std::mem::take(&mut self.inbound));
+        }
+    }
+}
+
+/// Peers that go away are everyday; only the unexpected is worth a line.
+fn describe(error: io::Error) -> Ending {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut};
+    match error.kind() {
+        ConnectionReset | BrokenPipe | TimedOut => None,
+        _ => Some(error.to_string()),
+    }
+}

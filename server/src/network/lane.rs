@@ -1,0 +1,239 @@
+//! A lane: one thread, one current-thread runtime, its share of the connections for their whole life.
+//!
+//! Idle connections are swept by one timer a lane, and only while the lane has connections: an idle broker wakes nobody.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::LocalSet;
+use tracing::{info, warn};
+
+use super::acceptor::{self, BoundListener};
+use super::connection::{Connection, READ_BUFFER_SIZE_BYTES};
+use super::limits::{Admission, ConnectionLimits};
+use super::{NetworkConfig, Peer, Reply, RequestHandler};
+
+/// Read buffers kept by a lane for the next connection that becomes readable.
+const POOLED_BUFFER_COUNT_MAX: usize = 4;
+/// Idle connections are looked for this many times in `connections.max.idle.ms`, but never more often than every quarter second.
+const SWEEPS_PER_IDLE_MAX: u32 = 8;
+const SWEEP_INTERVAL_MIN: Duration = Duration::from_millis(250);
+
+/// What the sweep knows of a connection.
+#[derive(Debug)]
+pub(crate) struct Liveness {
+    pub(crate) last_active: Cell<Instant>,
+    idle: Notify,
+}
+
+/// What the connections of one lane share; never leaves its thread.
+pub(crate) struct LaneShared<H: RequestHandler> {
+    pub(crate) handler: H,
+    pub(crate) config: NetworkConfig,
+    buffers: RefCell<Vec<BytesMut>>,
+    /// Scratch for the frames and replies of one read.
+    pub(crate) frames: RefCell<Vec<Bytes>>,
+    pub(crate) replies: RefCell<Vec<Reply>>,
+    connections: RefCell<HashMap<u64, Rc<Liveness>>>,
+    next_connection: Cell<u64>,
+    /// Wakes the sweep when the first connection comes.
+    populated: Notify,
+}
+
+impl<H: RequestHandler> LaneShared<H> {
+    /// An empty buffer of [`READ_BUFFER_SIZE_BYTES`].
+    pub(crate) fn take_buffer(&self) -> BytesMut {
+        let mut pool = self.buffers.borrow_mut();
+        while let Some(mut buffer) = pool.pop() {
+            buffer.clear();
+            if buffer.try_reclaim(READ_BUFFER_SIZE_BYTES) {
+                return buffer;
+            }
+        }
+        BytesMut::with_capacity(READ_BUFFER_SIZE_BYTES)
+    }
+
+    pub(crate) fn return_buffer(&self, buffer: BytesMut) {
+        let mut pool = self.buffers.borrow_mut();
+        if pool.len() < POOLED_BUFFER_COUNT_MAX && buffer.capacity() > 0 {
+            pool.push(buffer);
+        }
+    }
+}
+
+/// A connection on its way from the acceptor to its lane.
+pub(crate) struct Accepted {
+    pub(crate) stream: std::net::TcpStream,
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) admission: Admission,
+}
+
+/// The running lanes.
+#[derive(Debug)]
+pub struct Lanes {
+    threads: Vec<JoinHandle<()>>,
+    stop: watch::Sender<bool>,
+}
+
+impl Lanes {
+    /// Starts the lanes and lets clients in. `handler` is called once on each lane's thread.
+    pub fn start<H, F>(
+        config: NetworkConfig,
+        listeners: Vec<BoundListener>,
+        limits: Arc<ConnectionLimits>,
+        handler: F,
+    ) -> io::Result<Lanes>
+    where
+        H: RequestHandler,
+        F: Fn(usize) -> H + Send + Clone + 'static,
+    {
+        let (stop, stopped) = watch::channel(false);
+        let mut inlets = Vec::new();
+        let mut outlets = Vec::new();
+        for _ in 0..config.lane_count {
+            let (inlet, outlet) = mpsc::unbounded_channel();
+            inlets.push(inlet);
+            outlets.push(outlet);
+        }
+        let mut acceptors = Some((listeners, inlets));
+        let mut threads = Vec::new();
+        for (index, outlet) in outlets.into_iter().enumerate() {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_io()
+                .enable_time()
+                .build()?;
+            let (config, handler, limits) = (config.clone(), handler.clone(), Arc::clone(&limits));
+            let (stopped, acceptors) = (stopped.clone(), acceptors.take());
+            let lane = move || {
+                let local = LocalSet::new();
+                local.block_on(&runtime, async move {
+                    if let Some((listeners, inlets)) = acceptors {
+                        let next = Rc::new(Cell::new(0));
+                        for listener in listeners {
+                            let (inlets, next) = (inlets.clone(), Rc::clone(&next));
+                            let (limits, config) = (Arc::clone(&limits), config.clone());
+                            tokio::task::spawn_local(acceptor::run(listener, inlets, next, limits, config));
+                        }
+                    }
+                    run(config, handler(index), outlet, stopped).await;
+                });
+                // Connections still open are dropped with the LocalSet.
+            };
+            threads.push(
+                std::thread::Builder::new()
+                    .name(format!("lane-{index}"))
+                    .spawn(lane)?,
+            );
+        }
+        Ok(Lanes { threads, stop })
+    }
+
+    /// Closes all connections and listeners and waits for the lanes to end.
+    pub fn stop(self) {
+        self.stop.send_replace(true);
+        for thread in self.threads {
+            if thread.join().is_err() {
+                warn!(target: "kafka.network.SocketServer", "a lane ended by a panic");
+            }
+        }
+    }
+}
+
+async fn run<H: RequestHandler>(
+    config: NetworkConfig,
+    handler: H,
+    mut outlet: mpsc::UnboundedReceiver<Accepted>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let shared = Rc::new(LaneShared {
+        handler,
+        config,
+        buffers: RefCell::new(Vec::new()),
+        frames: RefCell::new(Vec::new()),
+        replies: RefCell::new(Vec::new()),
+        connections: RefCell::new(HashMap::new()),
+        next_connection: Cell::new(0),
+        populated: Notify::new(),
+    });
+    if let Some(idle_max) = shared.config.idle_max {
+        tokio::task::spawn_local(sweep(Rc::clone(&shared), idle_max));
+    }
+    loop {
+        tokio::select! {
+            _ = stopped.changed() => return,
+            accepted = outlet.recv() => match accepted {
+                Some(accepted) => {
+                    tokio::task::spawn_local(serve(Rc::clone(&shared), accepted));
+                }
+                None => return,
+            },
+        }
+    }
+}
+
+/// The life of one connection.
+async fn serve<H: RequestHandler>(shared: Rc<LaneShared<H>>, accepted: Accepted) {
+    let Accepted {
+        stream,
+        peer,
+        admission,
+    } = accepted;
+    let stream = match TcpStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(error) => {
+            warn!(target: "kafka.network.SocketServer", "cannot serve {}: {error}", peer.address);
+            return;
+        }
+    };
+    let liveness = Rc::new(Liveness {
+        last_active: Cell::new(Instant::now()),
+        idle: Notify::new(),
+    });
+    let number = shared.next_connection.replace(shared.next_connection.get() + 1);
+    shared
+        .connections
+        .borrow_mut()
+        .insert(number, Rc::clone(&liveness));
+    shared.populated.notify_one();
+    let mut connection = Connection::new(
+        stream,
+        Arc::clone(&peer),
+        Rc::clone(&shared),
+        Rc::clone(&liveness),
+    );
+    let ending = tokio::select! {
+        biased;
+        ending = poll_fn(|cx| connection.poll(cx)) => ending,
+        () = liveness.idle.notified() => None,
+    };
+    if let Some(reason) = ending {
+        info!(target: "kafka.network.SocketServer", "closing the connection of {}: {reason}", peer.address);
+    }
+    shared.connections.borrow_mut().remove(&number);
+    drop(admission);
+}
+
+/// Ends connections on which nothing happened for `connections.max.idle.ms`; sleeps for good while there are none.
+async fn sweep<H: RequestHandler>(shared: Rc<LaneShared<H>>, idle_max: Duration) {
+    let interval = (idle_max / SWEEPS_PER_IDLE_MAX).max(SWEEP_INTERVAL_MIN);
+    loop {
+        if shared.connections.borrow().is_empty() {
+            shared.populated.notified().await;
+        }
+        tokio::time::sleep(interval).await;
+        for liveness in shared.connections.borrow().values() {
+            if liveness.last_active.get().elapsed() >= idle_max {
+                liveness.idle.notify_one();
+            }
+        }
+    }
+}
