@@ -89,6 +89,18 @@ pub enum ProducerRefusal {
         found: Sequence,
         last: Sequence,
     },
+    /// OUT_OF_ORDER_SEQUENCE_NUMBER: the first batch of a new epoch does not start at 0.
+    #[error(
+        "invalid sequence number for new epoch of producer {producer_id} at offset {offset} in partition \
+         {partition}: {epoch} (request epoch), {found} (sequence number)"
+    )]
+    NewEpochSequence {
+        producer_id: ProducerId,
+        offset: Offset,
+        partition: TopicPartition,
+        epoch: ProducerEpoch,
+        found: Sequence,
+    },
     /// INVALID_PRODUCER_EPOCH
     #[error(
         "producer {producer_id} of {partition} sent epoch {found}, older than the last seen {current} (offset {offset})"

@@ -15,4 +15,5 @@
 pub mod config;
 pub mod error;
 pub mod io;
+pub mod log;
 pub mod units;
