@@ -3,4 +3,8 @@
 //! The life of a request: `network` reads a frame on a lane, `handlers` decodes it with `protocol`, calls one domain
 //! module and encodes the answer. `docs/architecture.md` has the import law; `tools/tests/tidy.rs` keeps it.
 
+pub mod cluster;
+pub mod controller;
+pub mod coordination;
+pub mod metadata_cache;
 pub mod network;

@@ -1,0 +1,5 @@
+//! The controller: the one broker that decides who leads which partition, and tells the others.
+//!
+//! [`command`] has what it tells them.
+
+pub mod command;
