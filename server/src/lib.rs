@@ -6,5 +6,6 @@
 pub mod cluster;
 pub mod controller;
 pub mod coordination;
+pub mod group;
 pub mod metadata_cache;
 pub mod network;
