@@ -9,3 +9,4 @@ pub mod coordination;
 pub mod group;
 pub mod metadata_cache;
 pub mod network;
+pub mod protocol;
