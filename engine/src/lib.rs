@@ -16,4 +16,5 @@ pub mod config;
 pub mod error;
 pub mod io;
 pub mod log;
+pub mod record_batch;
 pub mod units;
