@@ -1,16 +1,20 @@
 //! The only doors to the outside: [`Io`] to the disk, [`Clock`] to the time.
 //!
-//! Every byte that the engine (and redb under the embedded coordination tree) reads or writes passes through `Io`, so that a
-//! seeded simulated disk can tear, lose and refuse any of it. Appends, reads and directory changes are calls. Syncs and cold
-//! reads are submitted and complete later, in any order, on a thread that is not the caller's.
+//! Every byte that the engine (and redb under the embedded coordination tree) reads or writes passes
+//! through `Io`, so that a seeded simulated disk can tear, lose and refuse any of it. Appends, reads and
+//! directory changes are calls. Syncs and cold reads are submitted and complete later, in any order, on a
+//! thread that is not the caller's.
 //!
 //! What each operation makes durable:
 //! - `write_vectored_at`, `set_len`: nothing until a sync of that file completed.
 //! - `sync` / [`Operation::Sync`]: all bytes and the length that the file had when it was called.
-//! - `create` by `open`, `rename`, `remove_*`, `create_dir`: nothing until `sync_dir` of the parent directory.
+//! - `create` by `open`, `rename`, `remove_*`, `create_dir`: nothing until `sync_dir` of the parent
+//!   directory.
 //!
-//! A failed write or sync is final for its directory: the caller takes it offline and never retries. No body retries either.
+//! A failed write or sync is final for its directory: the caller takes it offline and never retries. No
+//! body retries either.
 
+use std::any::Any;
 use std::fmt;
 use std::io::IoSlice;
 use std::os::fd::BorrowedFd;
@@ -20,6 +24,80 @@ use std::time::Duration;
 
 use crate::error::IoError;
 use crate::units::TimestampMs;
+
+pub mod simulated;
+pub mod syscall;
+#[cfg(target_os = "linux")]
+pub mod uring;
+
+/// Which body of [`Io`] the operator asks for (`milena.io.backend`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Backend {
+    /// The ring if the kernel lets us have one, otherwise system calls.
+    #[default]
+    Auto,
+    /// The ring, or no start.
+    Uring,
+    /// System calls.
+    Syscall,
+}
+
+impl Backend {
+    /// From the value of `milena.io.backend`: `auto`, `uring` or `syscall`.
+    pub fn from_name(name: &str) -> Option<Backend> {
+        match name {
+            "auto" => Some(Backend::Auto),
+            "uring" => Some(Backend::Uring),
+            "syscall" => Some(Backend::Syscall),
+            _ => None,
+        }
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Backend::Auto => "auto",
+            Backend::Uring => "uring",
+            Backend::Syscall => "syscall",
+        }
+    }
+}
+
+/// `milena.io.backend=uring` was demanded and the kernel refuses it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "milena.io.backend=uring cannot be had here ({reason}); set it to auto or syscall, or allow io_uring"
+)]
+pub struct BackendRefused {
+    /// The step of the probe that failed, with the system's answer.
+    pub reason: String,
+}
+
+/// Opens the disk of this machine, once per process. Probes the ring (well below a millisecond) unless
+/// system calls are asked for.
+///
+/// # Errors
+/// Only for [`Backend::Uring`], when the ring is refused; [`Backend::Auto`] falls back, and
+/// [`Io::describe`] tells why.
+pub fn open(backend: Backend) -> Result<Arc<dyn Io>, BackendRefused> {
+    match backend {
+        Backend::Syscall => Ok(Arc::new(syscall::SyscallIo::new("milena.io.backend=syscall"))),
+        Backend::Auto => match open_ring() {
+            Ok(io) => Ok(io),
+            Err(reason) => Ok(Arc::new(syscall::SyscallIo::new(&reason))),
+        },
+        Backend::Uring => open_ring().map_err(|reason| BackendRefused { reason }),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn open_ring() -> Result<Arc<dyn Io>, String> {
+    Ok(Arc::new(uring::UringIo::probe()?))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_ring() -> Result<Arc<dyn Io>, String> {
+    Err("io_uring: only on Linux".to_owned())
+}
 
 /// How `Io::open` treats what it finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,14 +165,16 @@ pub type Completion = Box<dyn FnOnce(Result<(), IoError>) + Send + 'static>;
 pub type FileHandle = Arc<dyn File>;
 
 /// An open file: positional reads and writes, no cursor.
-pub trait File: Send + Sync + fmt::Debug {
+pub trait File: Any + Send + Sync + fmt::Debug {
     /// Writes all buffers, in order, from `position` on, extending the file if need be.
     ///
     /// # Errors
-    /// Any error, a short write included, leaves the written range undefined: the caller must treat it as failed for good.
+    /// Any error, a short write included, leaves the written range undefined: the caller must treat it as
+    /// failed for good.
     fn write_vectored_at(&self, position: u64, buffers: &[IoSlice<'_>]) -> Result<(), IoError>;
 
-    /// Fills `buffer` from `position`; returns how many bytes were read, fewer than asked only at the end of the file.
+    /// Fills `buffer` from `position`; returns how many bytes were read, fewer than asked only at the end
+    /// of the file.
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> Result<usize, IoError>;
 
     /// Present size in bytes.
@@ -152,13 +232,15 @@ pub trait Io: Send + Sync + fmt::Debug {
 
     fn space(&self, directory: &Path) -> Result<Space, IoError>;
 
-    /// Takes the POSIX record lock that Kafka's `FileLock` takes on `path`, creating the file; `None` if another process has it.
+    /// Takes the POSIX record lock that Kafka's `FileLock` takes on `path`, creating the file; `None` if
+    /// another process has it.
     fn lock(&self, path: &Path) -> Result<Option<Box<dyn DirectoryLock>>, IoError>;
 
     /// Starts an operation; `done` runs later on another thread.
     fn submit(&self, operation: Operation, done: Completion);
 
-    /// Identity of the running kernel (`/proc/sys/kernel/random/boot_id`): while it stays, the page cache survived.
+    /// Identity of the running kernel (`/proc/sys/kernel/random/boot_id`): while it stays, the page cache
+    /// survived.
     fn boot_id(&self) -> Result<String, IoError>;
 
     /// One line for the log: the body in use and why (`uring`, or `syscall (io_uring_setup: EPERM)`).

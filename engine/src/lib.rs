@@ -12,6 +12,7 @@
 //! The modules, each of which may use those before it: [`units`], [`error`], [`config`], [`io`], [`checkpoint`],
 //! [`record_batch`], [`log`], [`log_manager`].
 
+pub mod checkpoint;
 pub mod config;
 pub mod error;
 pub mod io;
