@@ -402,6 +402,26 @@ macro_rules! message {
     };
     (
         $(#[$meta:meta])*
+        pub struct $name:ident $(<$lifetime:lifetime>)?
+            (no key, versions $first:literal ..= $last:literal)
+            { $($body:tt)* }
+        $($rest:tt)*
+    ) => {
+        $crate::protocol::schema::message! { @struct
+            [$(#[$meta])*] [concat!("Not a request or response; versions ", $first, " to ", $last, ".")]
+            $name [$(<$lifetime>)?] { $($body)* }
+        }
+
+        impl $(<$lifetime>)? $name $(<$lifetime>)? {
+            /// The versions that are declared.
+            pub const VERSIONS: $crate::protocol::schema::VersionRange =
+                $crate::protocol::schema::VersionRange { first: $first, last: $last };
+        }
+
+        $crate::protocol::schema::message! { $($rest)* }
+    };
+    (
+        $(#[$meta:meta])*
         pub struct $name:ident $(<$lifetime:lifetime>)? { $($body:tt)* }
         $($rest:tt)*
     ) => {
