@@ -77,6 +77,15 @@ pub fn replace_file(io: &dyn Io, path: &Path, content: &[u8]) -> Result<(), IoEr
     io.sync_dir(parent_of(path))
 }
 
+/// As [`replace_file`], but nothing is synced: whoever reads it must bear an old, empty or torn file.
+pub(crate) fn replace_file_unsynced(io: &dyn Io, path: &Path, content: &[u8]) -> Result<(), IoError> {
+    let temporary = temporary_of(path);
+    let file = io.open(&temporary, OpenMode::Truncate)?;
+    file.write_vectored_at(0, &[std::io::IoSlice::new(content)])?;
+    drop(file);
+    io.rename(&temporary, path)
+}
+
 /// The whole file, or `None` if there is none.
 ///
 /// # Errors

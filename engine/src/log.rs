@@ -4,8 +4,8 @@
 //! - **Order.** Offsets are assigned under one lock in the order of the calls; a reader sees a prefix of them.
 //! - **Bytes.** What was validated is written as it is, several produced sets by one vectored write per segment; index,
 //!   time-index and roll decisions are taken per produced set as though each had been written alone.
-//! - **Durability.** A record is in the page cache when `append` returns, and on the medium when `Log::synced_end` has
-//!   passed it; `Log::when_synced` tells. Syncs are shared: one is in flight per log, and all that is appended meanwhile
+//! - **Durability.** A record is in the page cache when `append` returns, and on the medium when [`Log::synced_end`] has
+//!   passed it; [`Log::when_synced`] tells. Syncs are shared: one is in flight per log, and all that is appended meanwhile
 //!   shares the next. With `flush.messages=1` no reader sees a record before it is synced.
 //! - **Finality.** The first failed write or sync takes the log directory offline in the same step ([`LogDirectory::fail`]);
 //!   nothing is acknowledged afterwards.
@@ -23,17 +23,52 @@
 //! `offset_index`, `time_index` and `transaction_index`, [`producer_state`], [`leader_epoch_cache`], and the operations:
 //! `recovery` (open), `appender`, `reader`, `durability`, `retention`, `truncation`, `scrub`.
 
+mod appender;
 pub mod directory;
+mod durability;
+mod epochs;
 pub mod leader_epoch_cache;
+mod names;
+mod offset_index;
+mod place;
 pub mod producer_state;
+mod reader;
+mod recovery;
+mod retention;
+mod scan;
+mod scrub;
+mod segment;
+mod snapshots;
+mod sparse_index;
+mod time_index;
+mod transaction_index;
+mod truncation;
 
 use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock, Weak};
 
-use crate::error::{IoError, StorageError};
-use crate::io::FileHandle;
+use arc_swap::ArcSwap;
+use parking_lot::{Mutex, RwLock};
+
+use crate::config::LogConfig;
+use crate::error::{CorruptFile, IoError, StorageError};
+use crate::io::{Clock, FileHandle};
 use crate::units::{LeaderEpoch, Offset, ProducerId, TimestampMs, TopicPartition};
 
+use durability::Durability;
+use leader_epoch_cache::LeaderEpochCache;
+use place::Place;
+use producer_state::ProducerStateManager;
+use retention::DelayedDeletions;
+use segment::LogSegment;
+
 pub use directory::LogDirectory;
+pub use durability::SyncDone;
+pub use recovery::LogOpenError;
+pub use retention::LogStartOffsetIncrementReason;
+pub use scrub::{ScrubCursor, ScrubProgress};
 
 /// What is known of the machine since the log was last open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,26 +111,6 @@ impl Default for OpenOptions {
             synced_end: None,
             producer_id_expiration_ms: 7 * 24 * 3_600_000,
         }
-    }
-}
-
-/// Why a log cannot be opened. Its files are as they were found, up to the completion of interrupted renames.
-#[derive(Debug, thiserror::Error)]
-pub enum LogOpenError {
-    /// Bytes that must be whole are not. The partition stays offline, its directory untouched; the others go on.
-    #[error("{partition} is out of service: {reason}")]
-    OutOfService {
-        partition: TopicPartition,
-        reason: String,
-    },
-    /// The log directory is offline, or went offline by this.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-}
-
-impl From<IoError> for LogOpenError {
-    fn from(error: IoError) -> Self {
-        LogOpenError::Storage(error.into())
     }
 }
 
@@ -238,7 +253,7 @@ pub struct AppendInfo {
     pub size_bytes: usize,
     /// The set had been written before (idempotent producer): these are its first offsets, nothing was written.
     pub is_duplicate: bool,
-    /// `flush.messages` asks that the acknowledgement waits for `Log::when_synced` with this offset.
+    /// `flush.messages` asks that the acknowledgement waits for [`Log::when_synced`] with this offset.
     pub sync_before_ack: Option<Offset>,
 }
 
@@ -248,4 +263,359 @@ pub struct TimestampAndOffset {
     pub timestamp: TimestampMs,
     pub offset: Offset,
     pub leader_epoch: Option<LeaderEpoch>,
+}
+
+/// One partition's log. See the module for what it promises; [`Log::open`] makes one.
+pub struct Log {
+    /// For the completions of syncs, which outlive the call that began them.
+    me: Weak<Log>,
+    partition: TopicPartition,
+    place: Place,
+    clock: Arc<dyn Clock>,
+    config: ArcSwap<LogConfig>,
+    /// In offset order, never empty; the last is active. Replaced under the append lock, read without it.
+    segments: ArcSwap<Vec<Arc<LogSegment>>>,
+    /// The append lock and what only appends, truncation and deletion change.
+    state: Mutex<State>,
+    offsets: Mutex<Offsets>,
+    durability: Mutex<Durability>,
+    deletions: Mutex<DelayedDeletions>,
+    fence: OnceLock<Fence>,
+    /// Grows with every truncation: a reader that met nonsense looks again if it changed meanwhile.
+    truncations: AtomicU64,
+    listener: RwLock<Option<Arc<dyn LogListener>>>,
+}
+
+/// What the append lock guards.
+#[derive(Debug)]
+struct State {
+    producers: ProducerStateManager,
+    epochs: LeaderEpochCache,
+}
+
+/// Why a log serves no more.
+#[derive(Debug)]
+enum Fence {
+    Closed,
+    OutOfService(String),
+}
+
+/// The ends of a log; copied out under a lock held for moments.
+#[derive(Clone, Copy, Debug)]
+struct Offsets {
+    log_start: Offset,
+    end: LogOffsetMetadata,
+    high_watermark: Offset,
+    /// Bounded below by the log start offset.
+    first_unstable: Option<Offset>,
+    synced_end: Offset,
+    recovery_point: Offset,
+    /// Where the bounds above were found last, so that readers need not look them up again.
+    known: [Option<LogOffsetMetadata>; 2],
+}
+
+impl Offsets {
+    fn last_stable(&self) -> Offset {
+        self.first_unstable
+            .map_or(self.high_watermark, |first| first.min(self.high_watermark))
+    }
+}
+
+impl Log {
+    /// Which partition this is.
+    pub fn partition(&self) -> &TopicPartition {
+        &self.partition
+    }
+
+    /// The log directory it lies in.
+    pub fn directory(&self) -> &Arc<LogDirectory> {
+        &self.place.directory
+    }
+
+    /// The partition's directory.
+    pub fn path(&self) -> PathBuf {
+        self.place.path()
+    }
+
+    pub fn config(&self) -> Arc<LogConfig> {
+        self.config.load_full()
+    }
+
+    /// Takes new settings for what happens from now on. A lower message format clears the leader epochs, as in Kafka.
+    ///
+    /// # Errors
+    /// The epoch file cannot be removed; the directory is offline then.
+    pub fn update_config(&self, config: Arc<LogConfig>) -> Result<(), StorageError> {
+        let before = self.config.swap(config.clone());
+        if before.message_format != config.message_format {
+            self.reload_epochs(config.message_format)?;
+        }
+        if self.is_synced_mode() {
+            // Readers now wait for what was appended without.
+            self.want_sync(self.log_end_offset());
+            self.start_round();
+        }
+        Ok(())
+    }
+
+    /// Sets who is told when readable ends move; replaces the one before.
+    pub fn set_listener(&self, listener: Arc<dyn LogListener>) {
+        *self.listener.write() = Some(listener);
+    }
+
+    /// The first offset that may be read.
+    pub fn log_start_offset(&self) -> Offset {
+        self.offsets.lock().log_start
+    }
+
+    /// The offset that the next record gets.
+    pub fn log_end_offset(&self) -> Offset {
+        self.offsets.lock().end.offset
+    }
+
+    pub fn high_watermark(&self) -> Offset {
+        self.offsets.lock().high_watermark
+    }
+
+    /// The first offset that a `read_committed` consumer may not read yet.
+    pub fn last_stable_offset(&self) -> Offset {
+        self.offsets.lock().last_stable()
+    }
+
+    /// Everything below is on the medium (`.log` files; see [`Log::recovery_point`] for the indexes).
+    pub fn synced_end(&self) -> Offset {
+        self.offsets.lock().synced_end
+    }
+
+    /// Everything below is on the medium, and no recovery is needed there: for `recovery-point-offset-checkpoint`. Never above
+    /// the log end.
+    pub fn recovery_point(&self) -> Offset {
+        self.offsets.lock().recovery_point
+    }
+
+    /// Where the next record goes.
+    pub fn log_end_metadata(&self) -> LogOffsetMetadata {
+        self.offsets.lock().end
+    }
+
+    /// All ends at one moment.
+    pub fn offsets(&self) -> LogOffsetSnapshot {
+        let offsets = *self.offsets.lock();
+        self.snapshot_of(&offsets)
+    }
+
+    fn snapshot_of(&self, offsets: &Offsets) -> LogOffsetSnapshot {
+        LogOffsetSnapshot {
+            log_start_offset: offsets.log_start,
+            last_stable_offset: offsets.last_stable(),
+            high_watermark: offsets.high_watermark,
+            log_end_offset: offsets.end.offset,
+            synced_end: offsets.synced_end,
+            replicable_end: if self.is_synced_mode() {
+                offsets.synced_end
+            } else {
+                offsets.end.offset
+            },
+        }
+    }
+
+    /// `flush.messages=1`: records are synced before they are acknowledged or read.
+    fn is_synced_mode(&self) -> bool {
+        self.config.load().flush_messages == Some(1)
+    }
+
+    /// Sets the high watermark, bounded by log start and log end, and returns it as bounded. It may go back (followers).
+    pub fn set_high_watermark(&self, high_watermark: Offset) -> Offset {
+        let needs_state = {
+            let mut offsets = self.offsets.lock();
+            let bounded = high_watermark.clamp(offsets.log_start, offsets.end.offset);
+            if bounded == offsets.high_watermark {
+                return bounded;
+            }
+            offsets.high_watermark = bounded;
+            offsets.first_unstable.is_some()
+        };
+        if needs_state {
+            // Transactions whose markers are now replicated no longer hold the last stable offset back.
+            let mut state = self.state.lock();
+            let high_watermark = self.offsets.lock().high_watermark;
+            state.producers.on_high_watermark_updated(high_watermark);
+            self.publish_first_unstable(&state);
+        }
+        let bounded = self.high_watermark();
+        self.notify();
+        bounded
+    }
+
+    /// Copies the first unstable offset out of the producer state; under the append lock.
+    fn publish_first_unstable(&self, state: &State) {
+        let first = state.producers.first_unstable_offset();
+        let mut offsets = self.offsets.lock();
+        offsets.first_unstable = first.map(|first| first.max(offsets.log_start));
+    }
+
+    /// Bytes of all segments.
+    pub fn size_bytes(&self) -> u64 {
+        self.segments
+            .load()
+            .iter()
+            .map(|segment| segment.size_bytes())
+            .sum()
+    }
+
+    pub fn segment_count(&self) -> usize {
+        self.segments.load().len()
+    }
+
+    /// The base offsets of all segments, in order.
+    pub fn segment_base_offsets(&self) -> Vec<Offset> {
+        self.segments
+            .load()
+            .iter()
+            .map(|segment| segment.base_offset)
+            .collect()
+    }
+
+    fn active(&self) -> Arc<LogSegment> {
+        self.segments
+            .load()
+            .last()
+            .cloned()
+            .expect("a log always has a segment")
+    }
+
+    /// Why the partition was taken out of service, if it was.
+    pub fn out_of_service(&self) -> Option<&str> {
+        match self.fence.get() {
+            Some(Fence::OutOfService(reason)) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// Whether appends and reads are still served.
+    ///
+    /// # Errors
+    /// `Offline` if the log directory has failed, `OutOfService` if this log was closed or found damaged.
+    #[inline]
+    pub fn check_serving(&self) -> Result<(), StorageError> {
+        self.place.directory.check_online()?;
+        match self.fence.get() {
+            None => Ok(()),
+            Some(fence) => Err(self.fenced(fence)),
+        }
+    }
+
+    #[cold]
+    fn fenced(&self, fence: &Fence) -> StorageError {
+        let reason = match fence {
+            Fence::Closed => "the log is closed".to_owned(),
+            Fence::OutOfService(reason) => reason.clone(),
+        };
+        StorageError::OutOfService {
+            partition: self.partition.clone(),
+            reason,
+        }
+    }
+
+    /// Takes the partition out of service for good because its bytes are not what they must be; says so once.
+    #[cold]
+    fn take_out_of_service(&self, damage: &CorruptFile) -> StorageError {
+        let reason = recovery::how_to_look(&damage.to_string(), &damage.path);
+        if self.fence.set(Fence::OutOfService(reason)).is_ok() {
+            tracing::error!(
+                "{} is out of service: {}",
+                self.partition,
+                self.out_of_service().unwrap_or_default()
+            );
+            self.fail_waiters();
+        }
+        self.fenced(self.fence.get().expect("set above or before"))
+    }
+
+    /// Tells the listener where the ends are now. Not under any lock.
+    fn notify(&self) {
+        let listener = self.listener.read().clone();
+        if let Some(listener) = listener {
+            listener.offsets_moved(&self.partition, &self.offsets());
+        }
+    }
+
+    /// Closes files of sealed segments that were not used since the last call; to be called every minute or so.
+    pub fn release_descriptors(&self) {
+        let segments = self.segments.load_full();
+        let Some((active, sealed)) = segments.split_last() else {
+            return;
+        };
+        sealed.iter().for_each(|segment| segment.release(false));
+        active.release(true);
+    }
+
+    /// Forgets producers that were idle for too long; returns how many.
+    pub fn remove_expired_producers(&self) -> usize {
+        let now = self.clock.wall();
+        self.state.lock().producers.remove_expired(now)
+    }
+
+    /// The largest producer id that this log knows of, so that new ids can be given out above it.
+    pub fn largest_producer_id(&self) -> Option<ProducerId> {
+        self.state.lock().producers.producers().map(|(id, _)| id).max()
+    }
+
+    /// Completes and syncs everything and closes the log, so that the next start needs no recovery.
+    ///
+    /// # Errors
+    /// The write or sync that failed (the directory is offline then); each log is closed on its own.
+    pub fn close(&self) -> Result<(), StorageError> {
+        self.check_serving()?;
+        {
+            let mut state = self.state.lock();
+            self.write_snapshot(&mut state)?;
+            self.active().complete_files(&self.place)?;
+        }
+        self.flush()?;
+        self.abandon();
+        Ok(())
+    }
+
+    /// Stops serving without writing anything; waiters get an error.
+    pub fn abandon(&self) {
+        let _already_fenced = self.fence.set(Fence::Closed);
+        self.fail_waiters();
+    }
+
+    /// Renames the partition's directory within its log directory (`-delete`, `-future`), durably. Readers go on.
+    ///
+    /// # Errors
+    /// The rename or sync failed; the directory is offline then.
+    pub fn rename(&self, name: &str) -> Result<(), StorageError> {
+        self.place.directory.check_online()?;
+        let _appends_wait = self.state.lock();
+        Ok(self.place.rename_directory(name)?)
+    }
+
+    /// Removes the partition's directory with all that is in it, and stops serving.
+    ///
+    /// # Errors
+    /// The removal failed; the directory is offline then.
+    pub fn delete(&self) -> Result<(), StorageError> {
+        self.abandon();
+        self.place.directory.check_online()?;
+        let _appends_wait = self.state.lock();
+        let path = self.place.path();
+        self.place
+            .io
+            .remove_dir_all(&path)
+            .map_err(|error| self.place.fatal(error))?;
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log")
+            .field("partition", &self.partition)
+            .field("path", &self.place.path())
+            .field("offsets", &*self.offsets.lock())
+            .finish_non_exhaustive()
+    }
 }

@@ -10,12 +10,7 @@
 
 use crate::units::{LeaderEpoch, Offset};
 
-/// An epoch and the offset of the first record that was, or will be, written in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EpochEntry {
-    pub epoch: LeaderEpoch,
-    pub start_offset: Offset,
-}
+pub use crate::checkpoint::EpochEntry;
 
 /// The answer to "where does this epoch end?": the largest known epoch at or below the one asked for, and its end (exclusive).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -43,21 +43,11 @@ use std::collections::{BTreeMap, HashMap};
 use crate::error::ProducerRefusal;
 use crate::units::{Offset, ProducerEpoch, ProducerId, Sequence, TimestampMs, TopicPartition};
 
+pub use crate::record_batch::AppendOrigin;
 pub use snapshot::{CorruptSnapshot, SnapshotEntry, decode_snapshot, encode_snapshot};
 
 /// Batches remembered for each producer, as many as a client may have in flight (`ProducerStateEntry.NumBatchesToRetain`).
 pub const BATCHES_TO_RETAIN: usize = 5;
-
-/// Who asks for the append, which decides what is checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AppendOrigin {
-    /// A producer, by a Produce request.
-    Client,
-    /// The group or transaction coordinator of this broker: its batches may lack sequences.
-    Coordinator,
-    /// A fetch from the leader, or a replay of the log itself: what is there was accepted once and is not judged again.
-    Replication,
-}
 
 /// What the state machine needs of one batch that carries a producer id; offsets as assigned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,412 @@
+//! When records are on the medium: shared syncs, flushes and who waits for them.
+//!
+//! One round of syncs is in flight per log. A round covers everything appended before it began (the target); whatever is
+//! appended meanwhile shares the next. It syncs the active segment's `.log` alone if the target lies in it, every sealed
+//! segment that was not synced since its roll with all its files, and the directory if files were created since:
+//!
+//! ```text
+//!   idle --(a waiter, an append with flush.messages=1, a roll)--> in flight(target) --all done--> idle, or the next round
+//!                                                                       \--one failed--> directory offline, waiters refused
+//! ```
+//!
+//! Invariants: `synced_end` and `recovery_point` move only when a whole round succeeded, never past the log end, and not for
+//! bytes that a truncation replaced while the round ran. Below the recovery point everything is synced, indexes included, so
+//! that it moves into the active segment by a flush only; `synced_end` speaks of records. Waiters run without any lock, in
+//! offset order, each exactly once.
+//!
+//! Source: `Log.flush`, KAFKA-3968 (the directory), KAFKA-10101 (the recovery point), KAFKA-10778 (fenced at once).
+//!
+//! **Deviation:** with `flush.messages` 2.7.2 syncs under the append lock, once per append that reaches the limit. Here the
+//! sync runs outside the lock, is shared, and the acknowledgement waits for it ([`crate::log::AppendInfo::sync_before_ack`]).
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::error::{IoError, StorageError};
+use crate::io::{Completion, Operation};
+use crate::log::Log;
+use crate::log::segment::LogSegment;
+use crate::units::Offset;
+
+/// Told once: `Ok` when the offset asked for is on the medium. Must not block.
+pub type SyncDone = Box<dyn FnOnce(Result<(), StorageError>) + Send>;
+
+/// Under a lock of its own, held for moments.
+pub(super) struct Durability {
+    in_flight: bool,
+    /// A round is to reach at least this.
+    wanted: Offset,
+    waiters: Vec<(Offset, SyncDone)>,
+    /// Files were created in the partition's directory since it was synced.
+    pub(super) directory_dirty: bool,
+    /// The partition's directory itself was created and its parent not synced.
+    pub(super) parent_dirty: bool,
+    /// By the monotonic clock.
+    last_flush: Duration,
+}
+
+impl Durability {
+    pub(super) fn new(synced_end: Offset, created: bool, now: Duration) -> Durability {
+        Durability {
+            in_flight: false,
+            wanted: synced_end,
+            waiters: Vec::new(),
+            directory_dirty: true,
+            parent_dirty: created,
+            last_flush: now,
+        }
+    }
+}
+
+impl fmt::Debug for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Durability")
+            .field("in_flight", &self.in_flight)
+            .field("wanted", &self.wanted)
+            .field("waiters", &self.waiters.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One round of syncs.
+struct Round {
+    log: Arc<Log>,
+    target: Offset,
+    /// Base offset of the segment that was active when the round was planned.
+    active_base: Offset,
+    truncations: u64,
+    sealed: Vec<Arc<LogSegment>>,
+    remaining: AtomicUsize,
+    error: Mutex<Option<IoError>>,
+}
+
+impl Round {
+    fn completion(self: &Arc<Round>) -> Completion {
+        let round = self.clone();
+        Box::new(move |result| round.one_done(result))
+    }
+
+    fn one_done(&self, result: Result<(), IoError>) {
+        if let Err(error) = result {
+            // In the step that sees it: nothing may be acknowledged while the other syncs are still running.
+            self.log.place.directory.fail(&error);
+            self.error.lock().get_or_insert(error);
+        }
+        if self.remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let failed = self.error.lock().is_some();
+            self.log.finish_round(self, failed);
+        }
+    }
+}
+
+impl Log {
+    /// Calls `done` once everything below `upto` is on the medium, at once if it is. Starts a sync if none is in flight.
+    pub fn when_synced(&self, upto: Offset, done: SyncDone) {
+        if let Err(error) = self.check_serving() {
+            return done(Err(error));
+        }
+        {
+            let mut durability = self.durability.lock();
+            let (synced_end, log_end) = {
+                let offsets = self.offsets.lock();
+                (offsets.synced_end, offsets.end.offset)
+            };
+            if synced_end < upto {
+                let upto = upto.min(log_end);
+                durability.wanted = durability.wanted.max(upto);
+                durability.waiters.push((upto, done));
+                drop(durability);
+                // The directory may have failed after the check above and before the waiter was there to be told.
+                if self.check_serving().is_err() {
+                    self.fail_waiters();
+                }
+                return self.start_round();
+            }
+        }
+        done(Ok(()));
+    }
+
+    /// Notes that a round is to reach `upto`; [`Log::start_round`] follows once no lock is held.
+    pub(super) fn want_sync(&self, upto: Offset) {
+        let mut durability = self.durability.lock();
+        durability.wanted = durability.wanted.max(upto);
+    }
+
+    /// Starts a round if one is wanted and none is in flight.
+    pub(super) fn start_round(&self) {
+        let Some(me) = self.me.upgrade() else { return };
+        let (target, truncations, sync_directory, sync_parent) = {
+            let mut durability = self.durability.lock();
+            let offsets = *self.offsets.lock();
+            if durability.in_flight
+                || durability.wanted <= offsets.synced_end
+                || !self.place.directory.is_online()
+            {
+                return;
+            }
+            durability.in_flight = true;
+            // A roll alone asks for the segments before the active one; anything else for all there is.
+            let active = offsets.end.segment_base_offset;
+            let target = if durability.wanted <= active {
+                active
+            } else {
+                offsets.end.offset
+            };
+            let sync_directory = std::mem::take(&mut durability.directory_dirty);
+            let sync_parent = std::mem::take(&mut durability.parent_dirty);
+            (
+                target,
+                self.truncations.load(Ordering::Acquire),
+                sync_directory,
+                sync_parent,
+            )
+        };
+        let mut operations = Vec::with_capacity(2);
+        let mut sealed = Vec::new();
+        let active_base = match self.plan_round(target, &mut operations, &mut sealed) {
+            Ok(active_base) => active_base,
+            Err(error) => {
+                self.place.directory.fail(&error);
+                self.durability.lock().in_flight = false;
+                return self.fail_waiters();
+            }
+        };
+        if sync_directory {
+            operations.push(Operation::SyncDir {
+                directory: self.place.path(),
+            });
+        }
+        if sync_parent {
+            operations.push(Operation::SyncDir {
+                directory: self.place.directory.path().to_owned(),
+            });
+        }
+        let round = Arc::new(Round {
+            log: me,
+            target,
+            active_base,
+            truncations,
+            sealed,
+            // One more than there are, so that the round ends in the line after the last submission at the earliest.
+            remaining: AtomicUsize::new(operations.len() + 1),
+            error: Mutex::new(None),
+        });
+        for operation in operations {
+            self.place.io.submit(operation, round.completion());
+        }
+        round.one_done(Ok(()));
+    }
+
+    /// What must be synced so that everything below `target` is on the medium. Returns where the active segment begins.
+    fn plan_round(
+        &self,
+        target: Offset,
+        operations: &mut Vec<Operation>,
+        sealed: &mut Vec<Arc<LogSegment>>,
+    ) -> Result<Offset, IoError> {
+        let segments = self.segments.load_full();
+        let (active, older) = segments.split_last().expect("a log always has a segment");
+        for segment in older.iter().rev().filter(|segment| !segment.is_flushed()) {
+            let Some(file) = segment.file_to_sync(&self.place)? else {
+                continue;
+            };
+            operations.push(Operation::Sync { file });
+            for file in segment.index_files(&self.place)? {
+                operations.push(Operation::Sync { file });
+            }
+            sealed.push(segment.clone());
+        }
+        if target > active.base_offset {
+            operations.push(Operation::Sync {
+                file: active.file(&self.place)?,
+            });
+        }
+        Ok(active.base_offset)
+    }
+
+    fn finish_round(&self, round: &Round, failed: bool) {
+        if failed || !self.place.directory.is_online() {
+            self.durability.lock().in_flight = false;
+            return self.fail_waiters();
+        }
+        for segment in &round.sealed {
+            segment.set_flushed();
+        }
+        let mut ready = Vec::new();
+        {
+            let mut durability = self.durability.lock();
+            durability.in_flight = false;
+            durability.last_flush = self.clock.monotonic();
+            if self.truncations.load(Ordering::Acquire) == round.truncations {
+                let mut offsets = self.offsets.lock();
+                let target = round.target.min(offsets.end.offset);
+                offsets.synced_end = offsets.synced_end.max(target);
+                // The active segment's indexes are not part of a round: only a flush moves the recovery point into it.
+                offsets.recovery_point = offsets.recovery_point.max(target.min(round.active_base));
+            }
+            let synced_end = self.offsets.lock().synced_end;
+            let mut index = 0;
+            while index < durability.waiters.len() {
+                if durability.waiters[index].0 <= synced_end {
+                    ready.push(durability.waiters.swap_remove(index));
+                } else {
+                    index += 1;
+                }
+            }
+        }
+        if self.is_synced_mode() {
+            self.notify();
+        }
+        ready.sort_unstable_by_key(|(upto, _)| *upto);
+        for (_, done) in ready {
+            done(Ok(()));
+        }
+        self.start_round();
+    }
+
+    /// Tells every waiter that it will not be.
+    pub(super) fn fail_waiters(&self) {
+        let waiters = std::mem::take(&mut self.durability.lock().waiters);
+        for (_, done) in waiters {
+            let error = self.check_serving().err();
+            done(Err(error.unwrap_or_else(|| self.place.directory.offline_error())));
+        }
+    }
+
+    /// After a truncation to `end`: waiters beyond are refused (their records are gone), ends are lowered.
+    pub(super) fn truncate_durability(&self, end: Offset) {
+        let mut gone = Vec::new();
+        {
+            let mut durability = self.durability.lock();
+            durability.wanted = durability.wanted.min(end);
+            let mut index = 0;
+            while index < durability.waiters.len() {
+                if durability.waiters[index].0 > end {
+                    gone.push(durability.waiters.swap_remove(index));
+                } else {
+                    index += 1;
+                }
+            }
+        }
+        for (upto, done) in gone {
+            let reason = format!("the log was truncated to {end}, below {upto}");
+            done(Err(StorageError::OutOfService {
+                partition: self.partition.clone(),
+                reason,
+            }));
+        }
+    }
+
+    /// Syncs everything there is, indexes included, on the calling thread, and moves the recovery point to the log end,
+    /// which it returns. For `flush.ms`, checkpoints and the clean close; not for a network thread.
+    ///
+    /// # Errors
+    /// The sync that failed; the directory is offline then.
+    pub fn flush(&self) -> Result<Offset, StorageError> {
+        self.check_serving()?;
+        let (target, truncations, segments, sync_directory, sync_parent) = {
+            let _appends_wait = self.state.lock();
+            self.active().write_indexes(&self.place)?;
+            let mut durability = self.durability.lock();
+            let directory = std::mem::take(&mut durability.directory_dirty);
+            let parent = std::mem::take(&mut durability.parent_dirty);
+            let truncations = self.truncations.load(Ordering::Acquire);
+            (
+                self.log_end_offset(),
+                truncations,
+                self.segments.load_full(),
+                directory,
+                parent,
+            )
+        };
+        let flushed = self.flush_segments(&segments, sync_directory, sync_parent);
+        if let Err(error) = flushed {
+            self.place.directory.fail(&error);
+            self.fail_waiters();
+            return Err(error.into());
+        }
+        let recovery_point = {
+            let mut durability = self.durability.lock();
+            durability.last_flush = self.clock.monotonic();
+            let mut offsets = self.offsets.lock();
+            if self.truncations.load(Ordering::Acquire) == truncations {
+                let target = target.min(offsets.end.offset);
+                offsets.synced_end = offsets.synced_end.max(target);
+                offsets.recovery_point = offsets.recovery_point.max(target);
+            }
+            offsets.recovery_point
+        };
+        self.release_synced_waiters();
+        Ok(recovery_point)
+    }
+
+    fn flush_segments(
+        &self,
+        segments: &[Arc<LogSegment>],
+        sync_directory: bool,
+        sync_parent: bool,
+    ) -> Result<(), IoError> {
+        let recovery_point = self.recovery_point();
+        let last = segments.len().saturating_sub(1);
+        for (index, segment) in segments.iter().enumerate() {
+            let is_active = index == last;
+            let is_past = segments
+                .get(index + 1)
+                .is_some_and(|next| next.base_offset <= recovery_point);
+            if segment.is_flushed() || segment.is_deleted() || (!is_active && is_past) {
+                continue;
+            }
+            let Some(file) = segment.file_to_sync(&self.place)? else {
+                continue;
+            };
+            file.sync()?;
+            for file in segment.index_files(&self.place)? {
+                file.sync()?;
+            }
+            if !is_active {
+                segment.set_flushed();
+            }
+        }
+        if sync_directory {
+            self.place.sync_dir()?;
+        }
+        if sync_parent {
+            self.place.io.sync_dir(self.place.directory.path())?;
+        }
+        Ok(())
+    }
+
+    fn release_synced_waiters(&self) {
+        let synced_end = self.synced_end();
+        let (ready, rest): (Vec<_>, Vec<_>) = {
+            let mut durability = self.durability.lock();
+            let waiters = std::mem::take(&mut durability.waiters);
+            waiters.into_iter().partition(|(upto, _)| *upto <= synced_end)
+        };
+        self.durability.lock().waiters.extend(rest);
+        for (_, done) in ready {
+            done(Ok(()));
+        }
+        if self.is_synced_mode() {
+            self.notify();
+        }
+    }
+
+    /// When `flush.ms` asks for the next [`Log::flush`], by the monotonic clock; `None` while everything is synced or
+    /// `flush.ms` is not set.
+    pub fn flush_due(&self) -> Option<Duration> {
+        let flush_ms = self.config.load().flush_ms?;
+        let offsets = *self.offsets.lock();
+        if offsets.recovery_point >= offsets.end.offset {
+            return None;
+        }
+        self.durability
+            .lock()
+            .last_flush
+            .checked_add(Duration::from_millis(flush_ms))
+    }
+}

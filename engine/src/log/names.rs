@@ -1,0 +1,98 @@
+//! Names of the files in a partition's directory, as `Log.scala` makes and reads them.
+//!
+//! The one name of ours is that of bytes which recovery cut aside (`<base>.log.cut-<position>-<time>`): 2.7.2 looks at names
+//! by their endings (`.log`, `.index`, `.timeindex`, `.txnindex`, `.snapshot`, `.deleted`, `.cleaned`, `.swap`) and ignores
+//! all others.
+
+use crate::units::{Offset, TimestampMs};
+
+pub(crate) const LOG: &str = ".log";
+pub(crate) const OFFSET_INDEX: &str = ".index";
+pub(crate) const TIME_INDEX: &str = ".timeindex";
+pub(crate) const TRANSACTION_INDEX: &str = ".txnindex";
+pub(crate) const SNAPSHOT: &str = ".snapshot";
+pub(crate) const DELETED: &str = ".deleted";
+pub(crate) const CLEANED: &str = ".cleaned";
+pub(crate) const SWAP: &str = ".swap";
+pub(crate) const LEADER_EPOCHS: &str = "leader-epoch-checkpoint";
+
+/// All files of a segment.
+pub(crate) const SEGMENT_SUFFIXES: [&str; 4] = [LOG, OFFSET_INDEX, TIME_INDEX, TRANSACTION_INDEX];
+
+/// The offset in 20 digits, then the suffix.
+pub(crate) fn file_name(offset: Offset, suffix: &str) -> String {
+    format!("{:020}{suffix}", offset.get())
+}
+
+/// Where recovery keeps what it cut from the segment at `base`, from `position` on.
+pub(crate) fn cut_name(base: Offset, position: u64, now: TimestampMs) -> String {
+    format!("{:020}{LOG}.cut-{position}-{}", base.get(), now.get())
+}
+
+/// A name that belongs to a log: its offset, what kind of file, and whether it is on its way in or out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ParsedName {
+    pub(crate) offset: Offset,
+    /// One of the constants above, of the segment's files or `SNAPSHOT`.
+    pub(crate) kind: &'static str,
+    /// `""`, `CLEANED` or `SWAP`.
+    pub(crate) stage: &'static str,
+}
+
+/// Takes a name apart; `None` for anything that is not digits followed by a known ending.
+pub(crate) fn parse(name: &str) -> Option<ParsedName> {
+    let (stem, stage) = if let Some(stem) = name.strip_suffix(CLEANED) {
+        (stem, CLEANED)
+    } else if let Some(stem) = name.strip_suffix(SWAP) {
+        (stem, SWAP)
+    } else {
+        (name, "")
+    };
+    let (digits, kind) = [LOG, TIME_INDEX, TRANSACTION_INDEX, OFFSET_INDEX, SNAPSHOT]
+        .into_iter()
+        .find_map(|kind| Some((stem.strip_suffix(kind)?, kind)))?;
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    Some(ParsedName {
+        offset: Offset(digits.parse().ok()?),
+        kind,
+        stage,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind_of(name: &str) -> Option<(i64, &'static str, &'static str)> {
+        parse(name).map(|parsed| (parsed.offset.get(), parsed.kind, parsed.stage))
+    }
+
+    #[test]
+    fn names_are_made_and_read_as_kafka_does() {
+        assert_eq!(file_name(Offset(42), LOG), "00000000000000000042.log");
+        assert_eq!(kind_of("00000000000000000042.log"), Some((42, LOG, "")));
+        assert_eq!(
+            kind_of("00000000000000000042.timeindex"),
+            Some((42, TIME_INDEX, ""))
+        );
+        assert_eq!(
+            kind_of("00000000000000000042.index.swap"),
+            Some((42, OFFSET_INDEX, SWAP))
+        );
+        assert_eq!(
+            kind_of("00000000000000000042.txnindex.cleaned"),
+            Some((42, TRANSACTION_INDEX, CLEANED))
+        );
+        assert_eq!(kind_of("00000000000000000007.snapshot"), Some((7, SNAPSHOT, "")));
+    }
+
+    #[test]
+    fn what_recovery_cut_aside_and_foreign_files_are_not_part_of_the_log() {
+        assert_eq!(kind_of(&cut_name(Offset(3), 77, TimestampMs(5))), None);
+        assert_eq!(kind_of("notes.log"), None);
+        assert_eq!(kind_of("leader-epoch-checkpoint"), None);
+        assert_eq!(kind_of("99999999999999999999.log"), None);
+    }
+}
