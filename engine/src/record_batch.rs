@@ -1,8 +1,8 @@
 //! Record batches: checked views over bytes, of every layout that a Kafka 2.7.2 log can hold.
 //!
-//! A [`Batch`] is one entry of a log: a batch of message format v2, or one message (possibly a wrapper around a compressed
-//! set) of the formats v0 and v1. [`Batch::parse`] checks the header; [`Batch::verify_crc`] the bytes; [`Batch::records`]
-//! walks the records, decompressing through a bounded window.
+//! A [`Batch`] is one entry of a log: a batch of message format v2, or one message (possibly a wrapper around
+//! a compressed set) of the formats v0 and v1. [`Batch::parse`] checks the header; [`Batch::verify_crc`] the
+//! bytes; [`Batch::records`] walks the records, decompressing through a bounded window.
 //!
 //! Layout v2, big-endian; header size = 8 + 4 + 4 + 1 + 4 + 2 + 4 + 8 + 8 + 8 + 2 + 4 + 4 = 61:
 //!
@@ -13,11 +13,13 @@
 //! 43 producer id i64 | 51 producer epoch i16 | 53 base sequence i32 | 57 record count i32 | 61 records
 //! ```
 //!
-//! The CRC-32C covers byte 21 to the end. Base offset, length, leader epoch and magic lie before it, so that a leader stamps
-//! offset and epoch without touching the producer's bytes. Layouts v0 and v1 are drawn in [`legacy`].
+//! The CRC-32C covers byte 21 to the end. Base offset, length, leader epoch and magic lie before it, so that
+//! a leader stamps offset and epoch without touching the producer's bytes. Layouts v0 and v1 are drawn in
+//! [`legacy`].
 //!
-//! Invariants: no input makes this module panic, overflow or allocate by a length that the input states; every refusal is a
-//! [`BatchError`] with position, expected and found. What it leaves to others: files (the log), producer state, the wire.
+//! Invariants: no input makes this module panic, overflow or allocate by a length that the input states;
+//! every refusal is a [`BatchError`] with position, expected and found. What it leaves to others: files (the
+//! log), producer state, the wire.
 //!
 //! Source: `org.apache.kafka.common.record` of 2.7.2; KIP-98 (v2), KIP-31 and KIP-32 (v1).
 
@@ -46,7 +48,8 @@ pub const RECORD_BATCH_OVERHEAD: usize = 61;
 /// Bytes up to and including the magic, which sits at the same place in all layouts: 8 + 4 + 4 + 1.
 pub const HEADER_SIZE_UP_TO_MAGIC: usize = 17;
 
-/// Smallest value of the length field: crc 4, magic 1, attributes 1, key length 4, value length 4 (format v0).
+/// Smallest value of the length field: crc 4, magic 1, attributes 1, key length 4, value length 4 (format
+/// v0).
 pub(crate) const RECORD_OVERHEAD_V0: usize = 14;
 /// As above with the 8 bytes of the timestamp (format v1).
 pub(crate) const RECORD_OVERHEAD_V1: usize = 22;
@@ -57,7 +60,8 @@ const MAGIC_POSITION: usize = 16;
 const CRC_POSITION: usize = 17;
 const LEGACY_CRC_POSITION: usize = 12;
 
-/// Why bytes are not a batch, or a batch not what it claims. Positions count from the start of the bytes given.
+/// Why bytes are not a batch, or a batch not what it claims. Positions count from the start of the bytes
+/// given.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BatchError {
     /// The bytes end before the batch does: normal at the end of a fetched or torn range.
@@ -165,10 +169,12 @@ pub struct ControlRecord {
 }
 
 impl ControlRecord {
-    /// Reads `version i16, type i16` and `version i16, coordinator epoch i32`; higher versions are read as version 0.
+    /// Reads `version i16, type i16` and `version i16, coordinator epoch i32`; higher versions are read as
+    /// version 0.
     ///
     /// # Errors
-    /// [`BatchError::ControlRecord`] if a field is missing, a version negative or the type not a transaction marker.
+    /// [`BatchError::ControlRecord`] if a field is missing, a version negative or the type not a transaction
+    /// marker.
     pub fn parse(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<ControlRecord, BatchError> {
         let refuse = |expected, found| BatchError::ControlRecord { expected, found };
         let key = key.unwrap_or_default();
@@ -201,7 +207,8 @@ impl ControlRecord {
 /// The fields of a batch's fixed-size header, for scanning files without reading the records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchHeader {
-    /// v2: offset of the first record (kept by compaction). v0, v1: the stored offset, which is that of the *last* record.
+    /// v2: offset of the first record (kept by compaction). v0, v1: the stored offset, which is that of the
+    /// *last* record.
     pub base_offset: Offset,
     pub last_offset: Offset,
     /// Of the whole batch, from base offset to the last record.
@@ -226,7 +233,8 @@ pub struct BatchHeader {
 }
 
 impl BatchHeader {
-    /// The largest header of the three layouts: read so many bytes, or to the end of the file, and [`BatchHeader::parse`].
+    /// The largest header of the three layouts: read so many bytes, or to the end of the file, and
+    /// [`BatchHeader::parse`].
     pub const SIZE_MAX: usize = RECORD_BATCH_OVERHEAD;
 
     /// Size of the batch that starts here, in bytes with its 12 bytes of overhead.
@@ -241,7 +249,8 @@ impl BatchHeader {
     /// Parses the header at the start of `prefix`, which need not hold the records.
     ///
     /// # Errors
-    /// `Partial` if the header itself is incomplete; otherwise the field that is impossible. The CRC is not looked at.
+    /// `Partial` if the header itself is incomplete; otherwise the field that is impossible. The CRC is not
+    /// looked at.
     #[inline]
     pub fn parse(prefix: &[u8]) -> Result<BatchHeader, BatchError> {
         let (size_bytes, magic) = size_and_magic(prefix)?;
@@ -488,8 +497,8 @@ impl<'a> Batch<'a> {
         self.header.codec
     }
 
-    /// Offset of the first record. For a compressed v0 or v1 set this is the stored offset, that of the *last* record, as in
-    /// Kafka's shallow iteration; see [`Batch::first_offset_deep`].
+    /// Offset of the first record. For a compressed v0 or v1 set this is the stored offset, that of the
+    /// *last* record, as in Kafka's shallow iteration; see [`Batch::first_offset_deep`].
     pub const fn base_offset(&self) -> Offset {
         self.header.base_offset
     }
@@ -590,7 +599,8 @@ impl<'a> Batch<'a> {
     /// The marker in a control batch.
     ///
     /// # Errors
-    /// [`BatchError::ControlRecord`] if this is no control batch, is empty, or carries another kind of record.
+    /// [`BatchError::ControlRecord`] if this is no control batch, is empty, or carries another kind of
+    /// record.
     pub fn control_record(&self) -> Result<ControlRecord, BatchError> {
         if !self.is_control() {
             return Err(BatchError::ControlRecord {

@@ -1,10 +1,12 @@
-//! [`RecordBatchBuilder`]: makes batches of any layout. Used by the coordinators, by conversion, by tools and tests.
+//! [`RecordBatchBuilder`]: makes batches of any layout. Used by the coordinators, by conversion, by tools and
+//! tests.
 //!
-//! Records are compressed as they are appended: memory holds the output, not the uncompressed input. Output equals that of
-//! Kafka's `MemoryRecordsBuilder` byte for byte where the codec is none, and decompresses to the same bytes otherwise.
+//! Records are compressed as they are appended: memory holds the output, not the uncompressed input. Output
+//! equals that of Kafka's `MemoryRecordsBuilder` byte for byte where the codec is none, and decompresses to
+//! the same bytes otherwise.
 //!
-//! Options come before the first record. Wrong use (offsets that do not increase, headers below v2, a transaction without a
-//! producer) is a bug of the caller and panics; callers with foreign input check first.
+//! Options come before the first record. Wrong use (offsets that do not increase, headers below v2, a
+//! transaction without a producer) is a bug of the caller and panics; callers with foreign input check first.
 //!
 //! Source: `MemoryRecordsBuilder`, `DefaultRecord`, `LegacyRecord` of 2.7.2.
 
@@ -47,7 +49,8 @@ impl Default for RecordBatchBuilder {
 }
 
 impl RecordBatchBuilder {
-    /// A v2 batch without compression, of create time, with base offset 0, as a producer without idempotence sends it.
+    /// A v2 batch without compression, of create time, with base offset 0, as a producer without idempotence
+    /// sends it.
     pub fn new() -> RecordBatchBuilder {
         RecordBatchBuilder {
             magic: Magic::V2,
@@ -157,7 +160,8 @@ impl RecordBatchBuilder {
         offset
     }
 
-    /// Appends a record at `offset`, which must be larger than the one before and at most 2^31 − 1 above the base offset.
+    /// Appends a record at `offset`, which must be larger than the one before and at most 2^31 − 1 above the
+    /// base offset.
     ///
     /// # Panics
     /// If it is not, or if headers are given below v2.
@@ -295,7 +299,8 @@ impl RecordBatchBuilder {
         self.record_count == 0
     }
 
-    /// Size of the batch if it were built now; exact without compression, otherwise what the codec holds back is missing.
+    /// Size of the batch if it were built now; exact without compression, otherwise what the codec holds back
+    /// is missing.
     pub fn size_bytes(&self) -> usize {
         self.output
             .as_ref()
@@ -320,7 +325,8 @@ impl RecordBatchBuilder {
     /// The finished bytes; empty if there is no record.
     ///
     /// # Panics
-    /// If the options contradict each other: transactional or control without a producer, a producer or zstd below v2.
+    /// If the options contradict each other: transactional or control without a producer, a producer or zstd
+    /// below v2.
     pub fn build(self) -> Vec<u8> {
         if self.magic < Magic::V2 {
             assert!(

@@ -1,18 +1,20 @@
 //! The codecs of record batches: streaming decompression through a bounded [`Window`], and [`Compressor`].
 //!
-//! Promise: memory is bounded by the window and the block size of the codec, never by what a stream claims to expand to; the
-//! bytes produced are counted and end at [`OUTPUT_SIZE_LIMIT`]. Decompressors and window buffers are kept per thread.
+//! Promise: memory is bounded by the window and the block size of the codec, never by what a stream claims to
+//! expand to; the bytes produced are counted and end at [`OUTPUT_SIZE_LIMIT`]. Decompressors and window
+//! buffers are kept per thread.
 //!
 //! | codec | window beside ours | framing |
 //! |---|---|---|
 //! | gzip | 32 KiB | RFC 1952, several members allowed, trailing bytes ignored |
 //! | snappy | one block, at most 22 times its compressed size | xerial blocks, or one raw block |
-//! | lz4 | one block, at most 4 MiB | LZ4 frame with independent blocks; magic 0 has a wrong header checksum |
+//! | lz4 | one block, at most 4 MiB | LZ4 frame, independent blocks; in magic 0 a wrong header checksum |
 //! | zstd | as the frame says, at most 128 MiB, touched only as output is produced | frames |
 //!
 //! What a broken stream means for the sender is the caller's affair.
 //!
-//! Source: `CompressionType`, `KafkaLZ4Block{Input,Output}Stream` of 2.7.2; `Snappy{Input,Output}Stream` of snappy-java 1.1.7.7.
+//! Source: `CompressionType`, `KafkaLZ4Block{Input,Output}Stream` of 2.7.2; `Snappy{Input,Output}Stream` of
+//! snappy-java 1.1.7.7.
 
 mod gzip;
 mod lz4;
@@ -30,8 +32,8 @@ pub const WINDOW_SIZE: usize = 64 * 1024;
 pub const OUTPUT_SIZE_LIMIT: u64 = i32::MAX as u64;
 /// Bytes that one record of a compressed batch may have where it must be held in memory as a whole.
 ///
-/// **Deviation:** Kafka allocates whatever the record states; no producer of 2.7.2 can send a record larger than this, since
-/// `max.request.size` counts uncompressed bytes.
+/// **Deviation:** Kafka allocates whatever the record states; no producer of 2.7.2 can send a record larger
+/// than this, since `max.request.size` counts uncompressed bytes.
 pub const RECORD_SIZE_LIMIT: usize = 256 << 20;
 
 /// Buffers larger than this are not kept for the next batch.
@@ -146,7 +148,8 @@ impl<'a> Window<'a> {
         self.consumed
     }
 
-    /// Makes at least `size` bytes available, growing the buffer only as bytes arrive; `false` if the stream ends before.
+    /// Makes at least `size` bytes available, growing the buffer only as bytes arrive; `false` if the stream
+    /// ends before.
     ///
     /// # Errors
     /// `Compression`, also when [`OUTPUT_SIZE_LIMIT`] is passed.
@@ -194,7 +197,8 @@ impl<'a> Window<'a> {
         self.consumed += size as u64;
     }
 
-    /// Drops `size` bytes, decompressing but not holding those that are not available yet; `false` if the stream ends before.
+    /// Drops `size` bytes, decompressing but not holding those that are not available yet; `false` if the
+    /// stream ends before.
     ///
     /// # Errors
     /// As [`Window::fill_to`].
@@ -237,7 +241,7 @@ pub struct Compressor {
 enum Inner {
     None(Vec<u8>),
     Gzip(flate2::write::GzEncoder<Vec<u8>>),
-    Snappy(snappy::Writer),
+    Snappy(Box<snappy::Writer>),
     Lz4(lz4::Writer),
     Zstd(::zstd::stream::write::Encoder<'static, Vec<u8>>),
 }
@@ -262,7 +266,7 @@ impl Compressor {
         let inner = match codec {
             Codec::None => Inner::None(out),
             Codec::Gzip => Inner::Gzip(flate2::write::GzEncoder::new(out, flate2::Compression::default())),
-            Codec::Snappy => Inner::Snappy(snappy::Writer::new(out)),
+            Codec::Snappy => Inner::Snappy(Box::new(snappy::Writer::new(out))),
             Codec::Lz4 => Inner::Lz4(lz4::Writer::new(out, magic == Magic::V0)),
             Codec::Zstd => {
                 let level = ::zstd::DEFAULT_COMPRESSION_LEVEL;

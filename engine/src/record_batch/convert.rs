@@ -1,7 +1,8 @@
 //! Down-conversion for consumers that know only older message formats (KIP-31, KIP-32).
 //!
-//! Batches that the consumer understands are copied as they are. Newer ones are rebuilt: headers and producer fields are lost,
-//! control batches are dropped, the codec and the offsets stay. Output is bounded by the records given, which the caller chose.
+//! Batches that the consumer understands are copied as they are. Newer ones are rebuilt: headers and producer
+//! fields are lost, control batches are dropped, the codec and the offsets stay. Output is bounded by the
+//! records given, which the caller chose.
 //!
 //! Source: `RecordsUtil.downConvert` of 2.7.2.
 
@@ -11,11 +12,13 @@ use crate::units::Offset;
 
 /// Rewrites `records` so that none is newer than `target`. An incomplete batch at the end is left out.
 ///
-/// An uncompressed v2 batch becomes one message per record, of which those before `first_offset` (what the consumer asked for)
-/// are left out; some versions of librdkafka need that. Empty output means that nothing could be converted.
+/// An uncompressed v2 batch becomes one message per record, of which those before `first_offset` (what the
+/// consumer asked for) are left out; some versions of librdkafka need that. Empty output means that nothing
+/// could be converted.
 ///
 /// # Errors
-/// `UnsupportedCompression` for zstd and a target below v2 (UNSUPPORTED_COMPRESSION_TYPE); otherwise the batch is broken.
+/// `UnsupportedCompression` for zstd and a target below v2 (UNSUPPORTED_COMPRESSION_TYPE); otherwise the
+/// batch is broken.
 pub fn convert_down(records: &[u8], target: Magic, first_offset: Offset) -> Result<Vec<u8>, BatchError> {
     let mut out = Vec::with_capacity(records.len());
     let mut position = 0;

@@ -1,16 +1,18 @@
 //! Message formats v0 and v1: single messages, and wrapper messages around a compressed set.
 //!
 //! ```text
-//! offset i64 | size i32 | crc u32 (CRC-32 of what follows it) | magic i8 | attributes i8 | [timestamp i64, v1 only]
-//! key length i32 (−1 null) | key | value length i32 (−1 null) | value
+//! offset i64 | size i32 | crc u32 (CRC-32 of what follows it) | magic i8 | attributes i8 |
+//! [timestamp i64, v1 only] | key length i32 (−1 null) | key | value length i32 (−1 null) | value
 //! ```
 //!
-//! A wrapper's value is a compressed set of messages. v0: inner offsets are absolute. v1: they are relative, and the wrapper's
-//! offset is that of the last one; its timestamp, if of type `LogAppendTime`, is that of all. Such sets are read in two
-//! passes, so that memory stays bounded: the first finds the last inner offset.
+//! A wrapper's value is a compressed set of messages. v0: inner offsets are absolute. v1: they are relative,
+//! and the wrapper's offset is that of the last one; its timestamp, if of type `LogAppendTime`, is that of
+//! all. Such sets are read in two passes, so that memory stays bounded: the first finds the last inner
+//! offset.
 //!
-//! Kafka's tolerances are kept: bytes after the value of a message, and an incomplete message at the end of a wrapper's set, are
-//! ignored; a v1 wrapper with offset 0 counts its inner offsets from 0 (some librdkafka versions send so).
+//! Kafka's tolerances are kept: bytes after the value of a message, and an incomplete message at the end of a
+//! wrapper's set, are ignored; a v1 wrapper with offset 0 counts its inner offsets from 0 (some librdkafka
+//! versions send so).
 //!
 //! Source: `AbstractLegacyRecordBatch`, `LegacyRecord` of 2.7.2; KIP-31, KIP-32.
 
@@ -164,7 +166,8 @@ impl<'a> InnerMessages<'a> {
         })
     }
 
-    /// The size of the next message, once it is all in the window; `None` at the end, where a message may be cut.
+    /// The size of the next message, once it is all in the window; `None` at the end, where a message may be
+    /// cut.
     fn advance(&mut self) -> Result<Option<usize>, BatchError> {
         self.window.consume(std::mem::take(&mut self.lent));
         if !self.window.fill_to(LOG_OVERHEAD)? {

@@ -1,11 +1,11 @@
 //! Records of a batch: [`Record`], borrowed, and [`RecordIter`], which walks those of a batch of any layout.
 //!
-//! A v2 record: length varint, attributes i8, timestamp delta varlong, offset delta varint, key and value (length varint, −1 for
-//! null, then the bytes), header count varint, headers (key, value). `scan` reads one without allocating or copying; it is
-//! on the path of every produce request.
+//! A v2 record: length varint, attributes i8, timestamp delta varlong, offset delta varint, key and value
+//! (length varint, −1 for null, then the bytes), header count varint, headers (key, value). `scan` reads one
+//! without allocating or copying; it is on the path of every produce request.
 //!
-//! Invariants: a record ends exactly where its length says; the last record ends exactly where the batch does. A compressed
-//! batch is held in memory one record at a time.
+//! Invariants: a record ends exactly where its length says; the last record ends exactly where the batch
+//! does. A compressed batch is held in memory one record at a time.
 //!
 //! Source: `DefaultRecord`, `DefaultRecordBatch.RecordIterator` of 2.7.2.
 
@@ -171,7 +171,8 @@ fn broken(position: usize, expected: &'static str, found: i64) -> BatchError {
 
 const LENGTH: &str = "the length of a record";
 
-/// Reads the v2 record at `position` of `bytes` and checks its structure. Positions of errors count from the start of `bytes`.
+/// Reads the v2 record at `position` of `bytes` and checks its structure. Positions of errors count from the
+/// start of `bytes`.
 #[inline(always)]
 pub(super) fn scan(bytes: &[u8], position: usize) -> Result<Scan, BatchError> {
     let mut start = position;
@@ -289,8 +290,8 @@ impl<'a> StreamRecords<'a> {
         self.window.consumed() as usize
     }
 
-    /// Reads the length of the next record: its value, and the size of the length field. `None` after the last record,
-    /// once it is certain that nothing follows.
+    /// Reads the length of the next record: its value, and the size of the length field. `None` after the
+    /// last record, once it is certain that nothing follows.
     fn next_length(&mut self) -> Result<Option<(usize, usize)>, BatchError> {
         self.window.consume(std::mem::take(&mut self.lent));
         if self.remaining == 0 {
@@ -481,8 +482,8 @@ impl<'a> RecordIter<'a> {
     /// The next record, or `None` after the last, once it is certain that the batch holds nothing more.
     ///
     /// # Errors
-    /// `Structure` for a broken record, too few records or bytes after the last; `Compression`. After an error the iterator
-    /// is finished.
+    /// `Structure` for a broken record, too few records or bytes after the last; `Compression`. After an
+    /// error the iterator is finished.
     pub fn next_record(&mut self) -> Result<Option<Record<'_>>, BatchError> {
         match &mut self.inner {
             Inner::Empty => Ok(None),

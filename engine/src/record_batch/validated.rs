@@ -1,11 +1,12 @@
 //! [`ValidatedBatches`]: records that passed validation, ready to be stamped and written.
 //!
-//! A v2 batch that needs no rewriting is a stamped copy of its 61 header bytes and the producer's own bytes behind it, so that
-//! stamping under the partition's lock costs a few stores and the producer's bytes are neither copied nor changed. Base offset
-//! and leader epoch lie outside the CRC. Only a wrapper of message format v0, whose inner offsets are absolute, is compressed
-//! again when its offset is known.
+//! A v2 batch that needs no rewriting is a stamped copy of its 61 header bytes and the producer's own bytes
+//! behind it, so that stamping under the partition's lock costs a few stores and the producer's bytes are
+//! neither copied nor changed. Base offset and leader epoch lie outside the CRC. Only a wrapper of message
+//! format v0, whose inner offsets are absolute, is compressed again when its offset is known.
 //!
-//! Invariant: a set is one v2 batch, one wrapper, or any number of uncompressed v0 or v1 messages of one format, or nothing.
+//! Invariant: a set is one v2 batch, one wrapper, or any number of uncompressed v0 or v1 messages of one
+//! format, or nothing.
 
 use std::io::IoSlice;
 
@@ -87,11 +88,12 @@ impl<'a> ValidatedBatches<'a> {
         }
     }
 
-    /// Gives the records the offsets from `base` on and the leader's epoch; to be called under the partition's lock, and
-    /// again if need be. Returns the offset after the last.
+    /// Gives the records the offsets from `base` on and the leader's epoch; to be called under the
+    /// partition's lock, and again if need be. Returns the offset after the last.
     ///
     /// # Errors
-    /// `Invalid` if the offsets would pass the largest; `TooLarge` if a v0 wrapper grew over the limit by recompression.
+    /// `Invalid` if the offsets would pass the largest; `TooLarge` if a v0 wrapper grew over the limit by
+    /// recompression.
     pub fn assign(&mut self, base: Offset, epoch: LeaderEpoch) -> Result<Offset, InvalidRecords> {
         let next = base
             .get()
@@ -183,8 +185,8 @@ impl<'a> ValidatedBatches<'a> {
         self.max_timestamp
     }
 
-    /// The offset that goes with [`ValidatedBatches::max_timestamp`] into the time index; `None` before `assign` and where no
-    /// record has a timestamp.
+    /// The offset that goes with [`ValidatedBatches::max_timestamp`] into the time index; `None` before
+    /// `assign` and where no record has a timestamp.
     pub fn offset_of_max_timestamp(&self) -> Option<Offset> {
         let base = self.base?;
         match self.max_timestamp_at {
@@ -195,7 +197,8 @@ impl<'a> ValidatedBatches<'a> {
         }
     }
 
-    /// What the header of each batch will say on disk (offsets once assigned), for segments and the producer state.
+    /// What the header of each batch will say on disk (offsets once assigned), for segments and the producer
+    /// state.
     pub fn headers(&self) -> impl Iterator<Item = BatchHeader> + '_ {
         let (first, _) = self.parts();
         // a borrowed part ends with its header; an owned one may hold many messages
@@ -223,7 +226,8 @@ impl<'a> ValidatedBatches<'a> {
         self.log_append_time
     }
 
-    /// Records that were rewritten (for `ProduceMessageConversionsPerSec`); 0 if the producer's bytes are kept.
+    /// Records that were rewritten (for `ProduceMessageConversionsPerSec`); 0 if the producer's bytes are
+    /// kept.
     pub const fn converted_record_count(&self) -> u32 {
         self.converted
     }

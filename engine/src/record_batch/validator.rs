@@ -1,8 +1,9 @@
 //! What a leader checks before it appends, and what it rewrites: [`validate`].
 //!
-//! It needs neither the log nor an offset, so it runs before the partition's lock is taken; [`ValidatedBatches::assign`] does the
-//! rest under it. On the path of every produce request: for a v2 batch that may stay as it is there is no allocation, no copy of
-//! the records, and one pass over them beside that of the CRC.
+//! It needs neither the log nor an offset, so it runs before the partition's lock is taken;
+//! [`ValidatedBatches::assign`] does the rest under it. On the path of every produce request: for a v2 batch
+//! that may stay as it is there is no allocation, no copy of the records, and one pass over them beside that
+//! of the CRC.
 //!
 //! | records | topic wants | result |
 //! |---|---|---|
@@ -14,25 +15,32 @@
 //!
 //! Purposeful differences from Kafka:
 //!
-//! **Deviation:** an uncompressed v2 batch whose offset deltas are not dense is rebuilt, as Kafka does for compressed ones; Kafka
-//! appends it as it is, and the log then holds offsets that lie about their place.
+//! **Deviation:** an uncompressed v2 batch whose offset deltas are not dense is rebuilt, as Kafka does for
+//! compressed ones; Kafka appends it as it is, and the log then holds offsets that lie about their place.
 //!
-//! **Deviation:** a record that breaks Kafka's parser with an unchecked exception (answered UNKNOWN_SERVER_ERROR), and a compressed
-//! stream that is broken, is INVALID_RECORD here: the same bytes will never be right. Headers towards a format without headers
-//! are UNSUPPORTED_FOR_MESSAGE_FORMAT for the same reason.
+//! **Deviation:** a record that breaks Kafka's parser with an unchecked exception (answered
+//! UNKNOWN_SERVER_ERROR), and a compressed stream that is broken, is INVALID_RECORD here: the same bytes will
+//! never be right. Headers towards a format without headers are UNSUPPORTED_FOR_MESSAGE_FORMAT for the same
+//! reason.
 //!
-//! **Deviation:** at most [`REFUSALS_MAX`] refused records are named, so that a small request cannot demand a huge answer.
+//! **Deviation:** at most [`REFUSALS_MAX`] refused records are named, so that a small request cannot demand a
+//! huge answer.
 //!
-//! Source: `LogValidator`, `Log.analyzeAndValidateRecords`, `ProduceRequest.validateRecords` of 2.7.2; KIP-467.
+//! Source: `LogValidator`, `Log.analyzeAndValidateRecords`, `ProduceRequest.validateRecords` of 2.7.2;
+//! KIP-467.
+
+mod rules;
+
+pub use rules::{AppendOrigin, Level, RequestRules, ValidationRules};
 
 use super::builder::RecordBatchBuilder;
 use super::legacy::{InnerMessages, Message, absolute_base, resolve};
 use super::record::{Record, StreamRecords, Times, scan};
 use super::validated::{Body, MaxAt, ValidatedBatches};
 use super::{Batch, BatchError, BatchHeader, CRC_START, RECORD_BATCH_OVERHEAD, array};
-use crate::config::{Codec, CompressionType, LogConfig, Magic, TimestampType};
+use crate::config::{Codec, CompressionType, Magic, TimestampType};
 use crate::error::{InvalidRecords, RecordRefusal};
-use crate::units::{Offset, TimestampMs, TopicPartition};
+use crate::units::{Offset, TimestampMs};
 
 /// Refused records that an answer names at most.
 pub const REFUSALS_MAX: usize = 1000;
@@ -41,98 +49,6 @@ pub const REFUSALS_MAX: usize = 1000;
 ///
 /// **Deviation:** Kafka has no bound here but its heap.
 const CONVERTED_SET_SIZE_MAX: usize = 256 << 20;
-
-/// Who appends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum AppendOrigin {
-    /// A produce request: everything is checked.
-    #[default]
-    Client,
-    /// The group or transaction coordinator: control batches are allowed, sequences are its own affair.
-    Coordinator,
-    /// A follower takes what the leader has; `validate` is not used.
-    Replication,
-}
-
-/// How deep to look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Level {
-    /// Kafka's checks, down to every record.
-    #[default]
-    Strict,
-    /// Header and CRC only, where no setting of the topic demands to see the records: what a trusted producer wrote is believed.
-    Header,
-}
-
-/// What the version of the produce request adds to the rules.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct RequestRules {
-    /// `None` for appends that come from no produce request.
-    produce_version: Option<i16>,
-}
-
-impl RequestRules {
-    /// No request, no further rules.
-    pub const NONE: RequestRules = RequestRules {
-        produce_version: None,
-    };
-
-    /// From version 3 on exactly one v2 batch; from version 7 on zstd.
-    pub const fn produce(version: i16) -> RequestRules {
-        RequestRules {
-            produce_version: Some(version),
-        }
-    }
-}
-
-/// The settings that validation depends on.
-#[derive(Clone, Debug)]
-pub struct ValidationRules {
-    /// For messages.
-    pub topic_partition: TopicPartition,
-    /// `message.format.version`: the layout of what is written.
-    pub magic: Magic,
-    pub compression: CompressionType,
-    pub timestamp_type: TimestampType,
-    /// How far a create time may be from now; `i64::MAX` is any distance.
-    pub timestamp_difference_max_ms: i64,
-    /// `cleanup.policy` contains compact: every record needs a key.
-    pub compacted: bool,
-    /// `max.message.bytes`, for each batch as sent and as rewritten.
-    pub max_message_bytes: usize,
-    pub origin: AppendOrigin,
-    pub request: RequestRules,
-}
-
-impl ValidationRules {
-    pub fn new(
-        topic_partition: TopicPartition,
-        config: &LogConfig,
-        origin: AppendOrigin,
-        request: RequestRules,
-    ) -> ValidationRules {
-        ValidationRules {
-            topic_partition,
-            magic: config.message_format,
-            compression: config.compression_type,
-            timestamp_type: config.message_timestamp_type,
-            timestamp_difference_max_ms: config.message_timestamp_difference_max_ms,
-            compacted: config.cleanup_policy.compact,
-            max_message_bytes: config.max_message_bytes as usize,
-            origin,
-            request,
-        }
-    }
-
-    fn in_partition(&self) -> String {
-        format!("in topic partition {}", self.topic_partition)
-    }
-
-    /// Whether record timestamps have bounds.
-    fn bounds_timestamps(&self) -> bool {
-        self.timestamp_type == TimestampType::CreateTime && self.timestamp_difference_max_ms != i64::MAX
-    }
-}
 
 fn invalid(message: String) -> InvalidRecords {
     InvalidRecords::Invalid {
@@ -143,11 +59,12 @@ fn invalid(message: String) -> InvalidRecords {
 
 /// Checks the batches of one partition in one request and makes them ready to be stamped.
 ///
-/// An incomplete batch at the end is left out, as Kafka does. `now` is the append time for `LogAppendTime` topics and the middle
-/// of the allowed timestamps.
+/// An incomplete batch at the end is left out, as Kafka does. `now` is the append time for `LogAppendTime`
+/// topics and the middle of the allowed timestamps.
 ///
 /// # Errors
-/// Each variant of [`InvalidRecords`] names the error code that the producer gets. Nothing is partly accepted.
+/// Each variant of [`InvalidRecords`] names the error code that the producer gets. Nothing is partly
+/// accepted.
 pub fn validate<'a>(
     records: &'a [u8],
     rules: &ValidationRules,
@@ -292,7 +209,8 @@ impl Validation<'_> {
         };
         if batch.magic() != Magic::V2 {
             return Err(invalid(format!(
-                "Produce requests with version {version} are only allowed to contain record batches with magic version 2"
+                "Produce requests with version {version} are only allowed to contain record \
+                 batches with magic version 2"
             )));
         }
         if version < 7 && batch.codec() == Codec::Zstd {
@@ -457,7 +375,8 @@ impl Validation<'_> {
         let partition = &self.rules.topic_partition;
         if first.magic() != batch.magic() {
             return Err(invalid(format!(
-                "Batch magic {} is not the same as the first batch'es magic byte {} in topic partition {partition}.",
+                "Batch magic {} is not the same as the first batch'es magic byte {} in topic \
+                 partition {partition}.",
                 batch.magic() as u8,
                 first.magic() as u8
             )));
@@ -470,8 +389,8 @@ impl Validation<'_> {
             }
             if batch.next_offset().since(batch.base_offset()) != i64::from(count) {
                 return Err(invalid(format!(
-                    "Inconsistent batch offset range [{}, {}] and count of records {count} in topic partition \
-                     {partition}.",
+                    "Inconsistent batch offset range [{}, {}] and count of records {count} in topic \
+                     partition {partition}.",
                     batch.base_offset(),
                     batch.last_offset()
                 )));
@@ -487,7 +406,8 @@ impl Validation<'_> {
                 && producer.base_sequence.is_none()
             {
                 return Err(invalid(format!(
-                    "Invalid sequence number {} in record batch with producerId {} in topic partition {partition}.",
+                    "Invalid sequence number {} in record batch with producerId {} in topic partition \
+                     {partition}.",
                     i32::from_be_bytes(array(batch.bytes(), 53).unwrap_or_default()),
                     producer.id
                 )));
@@ -522,7 +442,8 @@ impl Validation<'_> {
         timestamp != TimestampMs::NONE && distance > self.rules.timestamp_difference_max_ms
     }
 
-    /// Says why a record is refused: for a record of which [`Validation::is_refused`] holds or whose batch claims append time.
+    /// Says why a record is refused: for a record of which [`Validation::is_refused`] holds or whose batch
+    /// claims append time.
     #[cold]
     fn push_refusal(&self, refusals: &mut Refusals, index: i64, record: &Found, batch_type: TimestampType) {
         let Found {
@@ -540,16 +461,16 @@ impl Validation<'_> {
         } else if self.rules.bounds_timestamps() && self.is_out_of_bounds(timestamp) {
             let (now, difference) = (self.now.get(), self.rules.timestamp_difference_max_ms);
             let message = format!(
-                "Timestamp {timestamp} of message with offset {offset} is out of range. The timestamp should be \
-                 within [{}, {}]",
+                "Timestamp {timestamp} of message with offset {offset} is out of range. The timestamp should \
+                 be within [{}, {}]",
                 now.wrapping_sub(difference),
                 now.wrapping_add(difference)
             );
             refusals.push(index, true, message);
         } else if batch_type == TimestampType::LogAppendTime {
             let message = format!(
-                "Invalid timestamp type in message at offset {offset}. Producer should not set timestamp type to \
-                 LogAppendTime."
+                "Invalid timestamp type in message at offset {offset}. Producer should not set timestamp type \
+                 to LogAppendTime."
             );
             refusals.push(index, true, message);
         }
@@ -689,7 +610,8 @@ impl Validation<'_> {
         Ok(validated)
     }
 
-    /// Checks every record of a batch and hands those that pass to `take`; refused ones end the whole at the batch's end.
+    /// Checks every record of a batch and hands those that pass to `take`; refused ones end the whole at the
+    /// batch's end.
     fn each_record(
         &self,
         batch: &Batch<'_>,
@@ -724,7 +646,7 @@ impl Validation<'_> {
                 if message.magic != batch.magic() {
                     refusals.push(index, false, self.other_magic(&message, batch));
                 } else {
-                    message.verify_crc().map_err(|error| self.corrupt_inner(error))?;
+                    message.verify_crc().map_err(corrupt)?;
                     check(&record, &mut refusals, index)?;
                 }
                 index += 1;
@@ -749,10 +671,6 @@ impl Validation<'_> {
         )
     }
 
-    fn corrupt_inner(&self, error: BatchError) -> InvalidRecords {
-        corrupt(error)
-    }
-
     /// Writes all records anew: another format, another codec, or offsets that are not dense.
     fn rebuild<'a>(
         &self,
@@ -762,7 +680,8 @@ impl Validation<'_> {
         let to = self.rules.magic;
         let limit = self.rules.max_message_bytes;
         let wraps_v0 = to == Magic::V0 && target != Codec::None;
-        // inner offsets of a v0 wrapper are absolute: the messages are kept uncompressed until these are known
+        // inner offsets of a v0 wrapper are absolute: the messages are kept uncompressed until these are
+        // known
         let codec = if wraps_v0 { Codec::None } else { target };
         let mut builder = RecordBatchBuilder::new().magic(to).codec(codec);
         if self.rules.timestamp_type == TimestampType::LogAppendTime {
@@ -923,3 +842,6 @@ fn corrupt(error: BatchError) -> InvalidRecords {
         found,
     }
 }
+
+#[cfg(test)]
+mod tests;

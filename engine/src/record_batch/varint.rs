@@ -1,9 +1,10 @@
 //! Zigzag varints of records (v2) and their unsigned base, as protocol buffers define them.
 //!
-//! Reading accepts what Kafka's `ByteUtils` accepts: up to 5 bytes for 32 bits and 10 for 64, over-long forms included, excess
-//! high bits dropped. Reading never goes past the slice; writing appends to a `Vec`.
+//! Reading accepts what Kafka's `ByteUtils` accepts: up to 5 bytes for 32 bits and 10 for 64, over-long forms
+//! included, excess high bits dropped. Reading never goes past the slice; writing appends to a `Vec`.
 
-/// Reads an unsigned 32-bit varint at `*position` and moves past it. `None` if the slice ends or a sixth byte would follow.
+/// Reads an unsigned 32-bit varint at `*position` and moves past it. `None` if the slice ends or a sixth byte
+/// would follow.
 #[inline(always)]
 pub fn read_unsigned_varint(bytes: &[u8], position: &mut usize) -> Option<u32> {
     let first = *bytes.get(*position)?;
@@ -27,7 +28,8 @@ fn read_u32_tail(bytes: &[u8], position: &mut usize, first: u8) -> Option<u32> {
     None
 }
 
-/// Reads an unsigned 64-bit varint at `*position` and moves past it. `None` if the slice ends or an eleventh byte would follow.
+/// Reads an unsigned 64-bit varint at `*position` and moves past it. `None` if the slice ends or an eleventh
+/// byte would follow.
 #[inline(always)]
 pub fn read_unsigned_varlong(bytes: &[u8], position: &mut usize) -> Option<u64> {
     let first = *bytes.get(*position)?;

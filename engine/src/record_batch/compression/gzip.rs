@@ -1,6 +1,7 @@
 //! Gzip (RFC 1952) over a slice: headers and trailers by hand, so that the inflater can be reused.
 //!
-//! As Java's `GZIPInputStream`: several members are one stream, and bytes after the last member that are no member are ignored.
+//! As Java's `GZIPInputStream`: several members are one stream, and bytes after the last member that are no
+//! member are ignored.
 
 use std::cell::RefCell;
 

@@ -1,7 +1,9 @@
-//! LZ4 frames as Kafka's own reader and writer understand them: independent blocks only, one frame, nothing skippable.
+//! LZ4 frames as Kafka's own reader and writer understand them: independent blocks only, one frame, nothing
+//! skippable.
 //!
-//! Kafka's message format v0 carries a frame header whose checksum was computed over the frame magic too. Magic 0 is therefore
-//! written with that wrong checksum, and read without looking at it. The content checksum is stepped over, not verified.
+//! Kafka's message format v0 carries a frame header whose checksum was computed over the frame magic too.
+//! Magic 0 is therefore written with that wrong checksum, and read without looking at it. The content
+//! checksum is stepped over, not verified.
 
 use super::{give_back, take_buffer};
 use crate::config::Codec;
@@ -264,7 +266,7 @@ mod tests {
     #[test]
     fn the_reference_implementation_reads_our_frames_and_we_read_its_independent_blocks() {
         use std::io::{Read as _, Write as _};
-        let bytes: Vec<u8> = (0..200_000u32).map(|i| (i * i >> 7) as u8).collect();
+        let bytes: Vec<u8> = (0..200_000u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect();
         let mut writer = Writer::new(Vec::new(), false);
         writer.write(&bytes);
         let mut back = Vec::new();

@@ -1,8 +1,8 @@
 //! Snappy in the block framing of snappy-java ("xerial"), and raw snappy as that library accepts it.
 //!
-//! Framing: magic `82 "SNAPPY" 00`, version i32 = 1, compatible version i32 = 1, then blocks of `size i32` and raw snappy,
-//! all big-endian. A header may recur between blocks (concatenated streams). Fewer than 4 bytes after a block are ignored.
-//! Input without the magic is one raw snappy block.
+//! Framing: magic `82 "SNAPPY" 00`, version i32 = 1, compatible version i32 = 1, then blocks of `size i32`
+//! and raw snappy, all big-endian. A header may recur between blocks (concatenated streams). Fewer than 4
+//! bytes after a block are ignored. Input without the magic is one raw snappy block.
 
 use super::{give_back, take_buffer};
 use crate::config::Codec;

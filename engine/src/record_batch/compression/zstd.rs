@@ -1,6 +1,7 @@
 //! Zstandard frames, by the decoder of the reference library.
 //!
-//! As zstd-jni's `ZstdInputStream`: frames follow each other, a frame that is cut is an error, windows up to 2^27 bytes.
+//! As zstd-jni's `ZstdInputStream`: frames follow each other, a frame that is cut is an error, windows up to
+//! 2^27 bytes.
 
 use std::cell::RefCell;
 
@@ -42,8 +43,9 @@ fn error(position: usize, reason: &'static str) -> BatchError {
     }
 }
 
-/// The window that a frame asks for: descriptor bits 7-6 and 5 (single segment), then the window byte. A single segment's
-/// window is its content, which is no larger than what the stream really holds times its expansion; it counts as large.
+/// The window that a frame asks for: descriptor bits 7-6 and 5 (single segment), then the window byte. A
+/// single segment's window is its content, which is no larger than what the stream really holds times its
+/// expansion; it counts as large.
 fn window_size(input: &[u8]) -> u64 {
     match input.get(4..6) {
         Some(&[descriptor, window]) if descriptor & 0x20 == 0 => {
