@@ -2,7 +2,8 @@
 //!
 //! - `recovery-point-offset-checkpoint`, `replication-offset-checkpoint`, `log-start-offset-checkpoint` and
 //!   `cleaner-offset-checkpoint`: one offset per partition ([`OffsetCheckpoint`]);
-//! - `leader-epoch-checkpoint`, in a partition's directory: `epoch startOffset` lines ([`LeaderEpochCheckpoint`]);
+//! - `leader-epoch-checkpoint`, in a partition's directory: `epoch startOffset` lines
+//!   ([`LeaderEpochCheckpoint`]);
 //! - `meta.properties`: broker id and cluster id ([`BrokerMetadata`]);
 //! - `.kafka_cleanshutdown`: empty; its presence says that all logs were closed in order
 //!   ([`clean_shutdown_marker_exists`], [`create_clean_shutdown_marker`], [`remove_clean_shutdown_marker`]);
@@ -30,6 +31,8 @@ mod meta;
 mod offsets;
 pub mod properties;
 mod run_state;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub use leader_epoch::{EpochEntry, LeaderEpochCheckpoint};

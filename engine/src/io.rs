@@ -25,6 +25,8 @@ use std::time::Duration;
 use crate::error::IoError;
 use crate::units::TimestampMs;
 
+#[cfg(test)]
+pub(crate) mod conformance;
 pub mod simulated;
 pub mod syscall;
 #[cfg(target_os = "linux")]

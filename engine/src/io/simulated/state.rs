@@ -177,13 +177,10 @@ impl State {
                 id
             }
             None if matches!(mode, OpenMode::Read | OpenMode::ReadWrite) => {
-                return Err(failed(ErrorKind::NotFound));
+                return Err(failed(self.tree.why_missing(path)));
             }
             None => {
-                let (parent, name) = self
-                    .tree
-                    .find_parent(path)
-                    .ok_or_else(|| failed(ErrorKind::NotFound))?;
+                let (parent, name) = self.tree.find_parent(path).map_err(failed)?;
                 self.begin(OpKind::Name, "open", path)?;
                 self.tree
                     .create(parent, &name, NodeKind::File(Content::default()), self.now())
@@ -353,7 +350,7 @@ impl State {
                     let (parent, name) = self
                         .tree
                         .find_parent(ancestor)
-                        .ok_or_else(|| IoError::new("mkdir", path, ErrorKind::NotADirectory.into()))?;
+                        .map_err(|kind| IoError::new("mkdir", path, kind.into()))?;
                     let kind = NodeKind::Directory(Directory::default());
                     self.tree.create(parent, &name, kind, self.now());
                 }
@@ -365,15 +362,12 @@ impl State {
     pub(super) fn rename(&mut self, from: &Path, to: &Path) -> Result<(), IoError> {
         self.begin(OpKind::Name, "rename", from)?;
         let failed = |kind: ErrorKind| IoError::new("rename", from, kind.into());
-        let id = self.tree.find(from).ok_or_else(|| failed(ErrorKind::NotFound))?;
-        let from_slot = self
+        let id = self
             .tree
-            .find_parent(from)
-            .ok_or_else(|| failed(ErrorKind::InvalidInput))?;
-        let to_slot = self
-            .tree
-            .find_parent(to)
-            .ok_or_else(|| failed(ErrorKind::NotFound))?;
+            .find(from)
+            .ok_or_else(|| failed(self.tree.why_missing(from)))?;
+        let from_slot = self.tree.find_parent(from).map_err(failed)?;
+        let to_slot = self.tree.find_parent(to).map_err(failed)?;
         let is_directory = self.tree.directory(id).is_some();
         if is_directory && to.starts_with(from) && to != from {
             return Err(failed(ErrorKind::InvalidInput));
@@ -429,13 +423,12 @@ impl State {
 
     fn remove(&mut self, path: &Path, operation: &'static str) -> Result<(), IoError> {
         self.begin(OpKind::Name, operation, path)?;
-        match self.tree.find_parent(path) {
-            Some((parent, name)) => {
-                self.tree.remove(parent, &name);
-                Ok(())
-            }
-            None => Err(IoError::new(operation, path, ErrorKind::ResourceBusy.into())),
-        }
+        let (parent, name) = self
+            .tree
+            .find_parent(path)
+            .map_err(|kind| IoError::new(operation, path, kind.into()))?;
+        self.tree.remove(parent, &name);
+        Ok(())
     }
 
     pub(super) fn after_power_cut(&self, seed: u64) -> State {

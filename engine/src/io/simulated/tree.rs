@@ -6,6 +6,7 @@
 //! each other, as they may on a file system that is not journalled.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::path::{Component, Path};
 
 use super::content::Content;
@@ -140,16 +141,22 @@ impl Tree {
         Some(at)
     }
 
-    /// The directory that holds `path`, and the last name of `path`.
-    pub(super) fn find_parent(&self, path: &Path) -> Option<(NodeId, String)> {
+    /// The directory that holds `path`, and the last name of `path`. Fails as a system call on such a path would.
+    pub(super) fn find_parent(&self, path: &Path) -> Result<(NodeId, String), ErrorKind> {
         let mut names = names(path);
-        let last = names.pop()?;
+        let last = names.pop().ok_or(ErrorKind::ResourceBusy)?;
         let mut at = ROOT;
         for name in names {
-            at = *self.directory(at)?.live.get(&name)?;
+            let directory = self.directory(at).ok_or(ErrorKind::NotADirectory)?;
+            at = *directory.live.get(&name).ok_or(ErrorKind::NotFound)?;
         }
-        self.directory(at)?;
-        Some((at, last))
+        self.directory(at).ok_or(ErrorKind::NotADirectory)?;
+        Ok((at, last))
+    }
+
+    /// Why nothing was found at `path`.
+    pub(super) fn why_missing(&self, path: &Path) -> ErrorKind {
+        self.find_parent(path).err().unwrap_or(ErrorKind::NotFound)
     }
 
     pub(super) fn create(
