@@ -4,9 +4,11 @@
 //! module and encodes the answer. `docs/architecture.md` has the import law; `tools/tests/tidy.rs` keeps it.
 
 pub mod cluster;
+pub mod config;
 pub mod controller;
 pub mod coordination;
 pub mod group;
+pub mod logging;
 pub mod metadata_cache;
 pub mod network;
 pub mod protocol;

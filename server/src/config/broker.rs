@@ -1,0 +1,198 @@
+//! `BrokerConfig`: the settings of one broker, typed, derived and checked.
+//!
+//! A value of this type has passed every check of [`super::checks`]; it never changes, a change of dynamic
+//! settings gives a new one. Fields bear Kafka's names with the unit last; what Kafka spreads over synonyms
+//! (`log.retention.{ms,minutes,hours}`) is one field. Settings without effect here have no field: the table
+//! says why.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use milena_engine::config::{Codec, LogConfig};
+
+use super::api_version::ApiVersion;
+use super::listener::{EndPoint, ListenerName};
+use super::sources::{Sources, Values};
+
+/// The settings of one broker.
+#[derive(Clone, Debug)]
+pub struct BrokerConfig {
+    /// `broker.id`; `None` if it is unset or -1: then the id in `meta.properties` holds, and 0 in an empty
+    /// directory.
+    pub broker_id: Option<i32>,
+    /// `broker.rack`
+    pub rack: Option<String>,
+    /// `listeners`, never empty; all PLAINTEXT.
+    pub listeners: Vec<EndPoint>,
+    /// `advertised.listeners`, in their order; a subset of `listeners` by name. Host `None` and port 0 are
+    /// still to be filled in: [`super::local_host_name`], and the port that was bound.
+    pub advertised_listeners: Vec<EndPoint>,
+    /// The listener of brokers among themselves: always one of the advertised.
+    pub inter_broker_listener_name: ListenerName,
+    /// `inter.broker.protocol.version`
+    pub inter_broker_protocol_version: ApiVersion,
+    /// `log.dirs`, else `log.dir`: never empty, in their order, as written.
+    pub log_dirs: Vec<PathBuf>,
+    pub network: NetworkConfig,
+    pub logs: LogManagerConfig,
+    /// What a topic without settings of its own has.
+    pub topic_defaults: LogConfig,
+    pub topics: TopicManagementConfig,
+    pub group: GroupConfig,
+    pub offsets: OffsetsConfig,
+    pub transactions: TransactionConfig,
+    pub fetch: FetchConfig,
+    /// `milena.io.backend`
+    pub io_backend: IoBackend,
+    pub log_output: LogOutput,
+    pub(super) sources: Arc<Sources>,
+    pub(super) values: Arc<Values>,
+}
+
+/// Sockets and connections.
+#[derive(Clone, Debug)]
+pub struct NetworkConfig {
+    /// `milena.lanes`; `None`: one per core.
+    pub lanes: Option<u32>,
+    /// `socket.send.buffer.bytes`; `None` (-1) leaves it to the system.
+    pub socket_send_buffer_bytes: Option<u32>,
+    /// `socket.receive.buffer.bytes`; `None` (-1) leaves it to the system.
+    pub socket_receive_buffer_bytes: Option<u32>,
+    /// `socket.request.max.bytes`, at least 1.
+    pub socket_request_max_bytes: u32,
+    /// `queued.max.request.bytes`; `None` sets no limit, else not below `socket_request_max_bytes`.
+    pub queued_max_request_bytes: Option<u64>,
+    /// `max.connections`
+    pub max_connections: u32,
+    /// `max.connections.per.ip`
+    pub max_connections_per_ip: u32,
+    /// `max.connections.per.ip.overrides`: host name or address, and count.
+    pub max_connections_per_ip_overrides: Vec<(String, u32)>,
+    /// `max.connection.creation.rate`, per second.
+    pub max_connection_creation_rate: u32,
+    /// `connections.max.idle.ms`; `None` (negative) never closes an idle connection.
+    pub connections_max_idle_ms: Option<u64>,
+    /// `request.timeout.ms`
+    pub request_timeout_ms: i32,
+}
+
+/// What concerns all logs of the broker together.
+#[derive(Clone, Debug)]
+pub struct LogManagerConfig {
+    /// `log.retention.check.interval.ms`, at least 1.
+    pub retention_check_interval_ms: u64,
+    /// `log.flush.scheduler.interval.ms`; `None` never.
+    pub flush_scheduler_interval_ms: Option<u64>,
+    /// `log.flush.offset.checkpoint.interval.ms`
+    pub flush_offset_checkpoint_interval_ms: u64,
+    /// `log.flush.start.offset.checkpoint.interval.ms`
+    pub flush_start_offset_checkpoint_interval_ms: u64,
+    /// `replica.high.watermark.checkpoint.interval.ms`
+    pub high_watermark_checkpoint_interval_ms: u64,
+    /// `num.recovery.threads.per.data.dir`, at least 1.
+    pub num_recovery_threads_per_data_dir: u32,
+    /// `transactional.id.expiration.ms`: a producer silent for longer is forgotten.
+    pub producer_id_expiration_ms: i64,
+    /// `milena.disk.reserve.bytes`: appends to a directory stop while less is free.
+    ///
+    /// The default of 256 MiB holds what a fast disk takes in one second between two looks at the free space,
+    /// beside checkpoints, indexes and the tree, so that no write of ours meets a full disk.
+    pub disk_reserve_bytes: u64,
+}
+
+/// Creating and deleting topics.
+#[derive(Clone, Debug)]
+pub struct TopicManagementConfig {
+    /// `auto.create.topics.enable`
+    pub auto_create_topics_enable: bool,
+    /// `delete.topic.enable`
+    pub delete_topic_enable: bool,
+    /// `num.partitions`, at least 1.
+    pub num_partitions: i32,
+    /// `default.replication.factor`
+    pub default_replication_factor: i32,
+}
+
+/// Consumer groups.
+#[derive(Clone, Debug)]
+pub struct GroupConfig {
+    /// `group.min.session.timeout.ms`
+    pub min_session_timeout_ms: i32,
+    /// `group.max.session.timeout.ms`
+    pub max_session_timeout_ms: i32,
+    /// `group.initial.rebalance.delay.ms`
+    pub initial_rebalance_delay_ms: i32,
+    /// `group.max.size`, at least 1.
+    pub max_size: u32,
+}
+
+/// Committed offsets and their topic.
+#[derive(Clone, Debug)]
+pub struct OffsetsConfig {
+    /// `offset.metadata.max.bytes`
+    pub metadata_max_bytes: i32,
+    /// `offsets.load.buffer.size`, in bytes, at least 1.
+    pub load_buffer_size_bytes: u32,
+    /// `offsets.topic.replication.factor`, at least 1.
+    ///
+    /// **Deviation:** 1 if unset on a broker that stands alone, where Kafka's 3 could never be met.
+    pub topic_replication_factor: i16,
+    /// `offsets.topic.num.partitions`, at least 1.
+    pub topic_num_partitions: i32,
+    /// `offsets.topic.segment.bytes`
+    pub topic_segment_bytes: i32,
+    /// `offsets.topic.compression.codec`
+    pub topic_compression_codec: Codec,
+    /// `offsets.retention.minutes` in milliseconds.
+    pub retention_ms: i64,
+    /// `offsets.retention.check.interval.ms`
+    pub retention_check_interval_ms: u64,
+    /// `offsets.commit.timeout.ms`
+    pub commit_timeout_ms: u32,
+    /// `offsets.commit.required.acks`, from -1 to the replication factor.
+    pub commit_required_acks: i16,
+}
+
+/// The topic of transactions; transactions themselves are not built yet.
+#[derive(Clone, Debug)]
+pub struct TransactionConfig {
+    /// `transaction.state.log.min.isr`
+    ///
+    /// **Deviation:** 1 if unset on a broker that stands alone, where Kafka's 2 could never be met.
+    pub state_log_min_isr: u32,
+    /// `transaction.state.log.replication.factor`
+    ///
+    /// **Deviation:** 1 if unset on a broker that stands alone, where Kafka's 3 could never be met.
+    pub state_log_replication_factor: i16,
+    /// `transaction.state.log.num.partitions`
+    pub state_log_num_partitions: i32,
+    /// `transaction.state.log.segment.bytes`
+    pub state_log_segment_bytes: i32,
+}
+
+/// Fetch responses and sessions.
+#[derive(Clone, Debug)]
+pub struct FetchConfig {
+    /// `fetch.max.bytes`, at least 1024.
+    pub max_bytes: u32,
+    /// `max.incremental.fetch.session.cache.slots`
+    pub max_incremental_session_cache_slots: u32,
+}
+
+/// `milena.io.backend`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoBackend {
+    /// io_uring where a probe at start finds it, else threads.
+    Auto,
+    Uring,
+    Syscall,
+}
+
+/// Where the broker's own log goes.
+#[derive(Clone, Debug)]
+pub struct LogOutput {
+    /// `milena.log.dir`; `None` is standard output.
+    pub directory: Option<PathBuf>,
+    /// `milena.log.level`, valid for [`crate::logging::init`].
+    pub level: String,
+}

@@ -1,0 +1,158 @@
+//! Definitions: ZooKeeper, the broker itself, sockets, fetch sessions, metrics and quotas.
+//!
+//! Names, types, defaults, limits and dynamic kinds are Kafka 2.7.2's (`KafkaConfig.scala`,
+//! `LogConfig.scala`, `DynamicBrokerConfig.scala`); the sentences and the effect are ours. One row: name,
+//! type, default, limits, importance, how it may change while running, effect; sentence.
+
+use super::*;
+
+definitions! {
+    GENERAL;
+
+    "zookeeper.connect": String = none, ANY, High, Fixed, RefusesToStart(NO_ZOOKEEPER_YET);
+        "Addresses of the ZooKeeper ensemble, host:port separated by commas, with an optional chroot.";
+    "zookeeper.session.timeout.ms": Int = "18000", ANY, High, Fixed, NoEffectHere(ZOOKEEPER);
+        "How long ZooKeeper keeps this broker's session without a heartbeat, in milliseconds.";
+    "zookeeper.connection.timeout.ms": Int = none, ANY, High, Fixed, NoEffectHere(ZOOKEEPER);
+        "Longest wait for a connection to ZooKeeper; the session timeout if unset.";
+    "zookeeper.sync.time.ms": Int = "2000", ANY, Low, Fixed, NoEffectHere(ZOOKEEPER);
+        "How far a ZooKeeper follower may lag behind its leader, in milliseconds.";
+    "zookeeper.set.acl": Boolean = "false", ANY, High, Fixed, NoEffectHere(ZOOKEEPER);
+        "Whether znodes are created with access control lists.";
+    "zookeeper.max.in.flight.requests": Int = "10", at_least(1), High, Fixed, NoEffectHere(ZOOKEEPER);
+        "Requests to ZooKeeper that may be unanswered at one time.";
+    "zookeeper.ssl.client.enable": Boolean = "false", ANY, Medium, Fixed, NoEffectHere(ZOOKEEPER);
+        "Whether the connection to ZooKeeper uses TLS.";
+    "zookeeper.clientCnxnSocket": String = none, ANY, Medium, Fixed, NoEffectHere(ZOOKEEPER);
+        "Java class of ZooKeeper's connection socket.";
+    "zookeeper.ssl.keystore.location": String = none, ANY, Medium, Fixed, NoEffectHere(ZOOKEEPER);
+        "Key store for the TLS connection to ZooKeeper.";
+    "zookeeper.ssl.keystore.password": Password = none, ANY, Medium, Fixed, NoEffectHere(ZOOKEEPER);
+        "Password of the key store used with ZooKeeper.";
+    "zookeeper.ssl.keystore.type": String = none, ANY, Medium, Fixed, NoEffectHere(ZOOKEEPER);
+        "Format of the key store used with ZooKeeper.";
+    "zookeeper.ssl.truststore.location": String = none, ANY, Medium, Fixed, NoEffectHere(ZOOKEEPER);
+        "Trust store for the TLS connection to ZooKeeper.";
+    "zookeeper.ssl.truststore.password": Password = none, ANY, Medium, Fixed, NoEffectHere(ZOOKEEPER);
+        "Password of the trust store used with ZooKeeper.";
+    "zookeeper.ssl.truststore.type": String = none, ANY, Medium, Fixed, NoEffectHere(ZOOKEEPER);
+        "Format of the trust store used with ZooKeeper.";
+    "zookeeper.ssl.protocol": String = "TLSv1.2", ANY, Low, Fixed, NoEffectHere(ZOOKEEPER);
+        "TLS version to negotiate with ZooKeeper.";
+    "zookeeper.ssl.enabled.protocols": List = none, ANY, Low, Fixed, NoEffectHere(ZOOKEEPER);
+        "TLS versions allowed with ZooKeeper.";
+    "zookeeper.ssl.cipher.suites": List = none, ANY, Low, Fixed, NoEffectHere(ZOOKEEPER);
+        "Cipher suites allowed with ZooKeeper.";
+    "zookeeper.ssl.endpoint.identification.algorithm": String = "HTTPS", ANY, Low, Fixed,
+        NoEffectHere(ZOOKEEPER);
+        "Whether ZooKeeper's host name is verified: https, or empty for no.";
+    "zookeeper.ssl.crl.enable": Boolean = "false", ANY, Low, Fixed, NoEffectHere(ZOOKEEPER);
+        "Whether certificate revocation lists are consulted for ZooKeeper.";
+    "zookeeper.ssl.ocsp.enable": Boolean = "false", ANY, Low, Fixed, NoEffectHere(ZOOKEEPER);
+        "Whether OCSP is consulted for ZooKeeper.";
+    "broker.id.generation.enable": Boolean = "true", ANY, Medium, Fixed, Served;
+        "Whether a broker without broker.id is given an id.";
+    "reserved.broker.max.id": Int = "1000", at_least(0), Medium, Fixed, Served;
+        "Largest id that may be configured by hand.";
+    "broker.id": Int = "-1", ANY, High, Fixed, Served;
+        "Id of this broker, unique in its cluster; -1 takes the one in the log directory, else a new one.";
+    "message.max.bytes": Int = "1048588", at_least(0), High, ClusterWide, Served;
+        "Largest record batch accepted, in bytes, unless the topic sets max.message.bytes.";
+    "num.network.threads": Int = "3", at_least(1), High, ClusterWide, NoEffectHere(LANES);
+        "Threads that read requests and send responses.";
+    "num.io.threads": Int = "8", at_least(1), High, ClusterWide, NoEffectHere(LANES);
+        "Threads that process requests.";
+    "num.replica.alter.log.dirs.threads": Int = none, ANY, High, Fixed, NoEffectHere(MOVES);
+        "Threads that move replicas between log directories.";
+    "background.threads": Int = "10", at_least(1), High, ClusterWide, NoEffectHere(LANES);
+        "Threads for background work.";
+    "queued.max.requests": Int = "500", at_least(1), High, Fixed, NoEffectHere(LANES);
+        "Requests that may be queued before the network threads block.";
+    "queued.max.request.bytes": Long = "-1", ANY, Medium, Fixed, Served;
+        "Bytes of requests that may be held in memory before no more are read; -1 sets no limit.";
+    "request.timeout.ms": Int = "30000", ANY, High, Fixed, Served;
+        "How long the broker waits for an answer to its own requests, in milliseconds.";
+    "socket.connection.setup.timeout.ms": Long = "10000", ANY, Medium, Fixed, NoEffectHere(FOLLOWERS);
+        "First limit for connecting to another broker, in milliseconds.";
+    "socket.connection.setup.timeout.max.ms": Long = "127000", ANY, Medium, Fixed, NoEffectHere(FOLLOWERS);
+        "Largest limit for connecting to another broker, in milliseconds.";
+    "authorizer.class.name": String = "", ANY, Low, Fixed, RefusesToStart(AUTHORIZER);
+        "Class that decides which client may do what; empty lets every client do everything.";
+    "port": Int = "9092", ANY, High, Fixed, Served;
+        "Deprecated, use listeners: the port, where listeners is not set.";
+    "host.name": String = "", ANY, High, Fixed, Served;
+        "Deprecated, use listeners: the address to bind, where listeners is not set.";
+    "listeners": String = none, ANY, High, PerBroker, Served;
+        "Addresses to listen on: NAME://host:port, separated by commas; an empty host binds every interface.";
+    "advertised.host.name": String = none, ANY, High, Fixed, Served;
+        "Deprecated, use advertised.listeners: the host that clients are told.";
+    "advertised.port": Int = none, ANY, High, Fixed, Served;
+        "Deprecated, use advertised.listeners: the port that clients are told.";
+    "advertised.listeners": String = none, ANY, High, PerBroker, Served;
+        "Addresses that clients are told to use, where they differ from listeners.";
+    "listener.security.protocol.map": String =
+        "PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL",
+        ANY, Low, PerBroker, Served;
+        "Which security protocol each listener name stands for, as NAME:PROTOCOL separated by commas.";
+    "control.plane.listener.name": String = none, ANY, High, Fixed, RefusesToStart(CONTROL_PLANE);
+        "Listener that is kept for the controller's requests.";
+    "socket.send.buffer.bytes": Int = "102400", ANY, High, Fixed, Served;
+        "SO_SNDBUF of client connections; -1 leaves it to the system.";
+    "socket.receive.buffer.bytes": Int = "102400", ANY, High, Fixed, Served;
+        "SO_RCVBUF of client connections; -1 leaves it to the system.";
+    "socket.request.max.bytes": Int = "104857600", at_least(1), High, Fixed, Served;
+        "Largest request that is read, in bytes.";
+    "max.connections.per.ip": Int = "2147483647", at_least(0), Medium, ClusterWide, Served;
+        "Connections allowed from one address.";
+    "max.connections.per.ip.overrides": String = "", ANY, Medium, ClusterWide, Served;
+        "Exceptions to max.connections.per.ip, as host:count separated by commas.";
+    "max.connections": Int = "2147483647", at_least(0), Medium, ClusterWide, Served;
+        "Connections allowed at one time.";
+    "max.connection.creation.rate": Int = "2147483647", at_least(0), Medium, ClusterWide, Served;
+        "New connections allowed per second.";
+    "connections.max.idle.ms": Long = "600000", ANY, Medium, Fixed, Served;
+        "A connection idle for longer is closed, in milliseconds; negative keeps it.";
+    "connection.failed.authentication.delay.ms": Int = "100", at_least(0), Low, Fixed, NoEffectHere(SASL);
+        "How long closing a connection waits after failed authentication, in milliseconds.";
+    "broker.rack": String = none, ANY, Medium, Fixed, Served;
+        "Rack of this broker, for spreading replicas and for fetching from near ones.";
+    "fetch.max.bytes": Int = "57671680", at_least(1024), Medium, Fixed, Served;
+        "Most bytes that one fetch response carries.";
+    "max.incremental.fetch.session.cache.slots": Int = "1000", at_least(0), Medium, Fixed, Served;
+        "Incremental fetch sessions that are kept.";
+    "metrics.num.samples": Int = "2", at_least(1), Low, Fixed, NoEffectHere(METRICS);
+        "Samples kept for a metric.";
+    "metrics.sample.window.ms": Long = "30000", at_least(1), Low, Fixed, NoEffectHere(METRICS);
+        "Time that one sample of a metric covers, in milliseconds.";
+    "metric.reporters": List = "", ANY, Low, ClusterWide, NoEffectHere(JAVA);
+        "Java classes that report metrics.";
+    "metrics.recording.level": String = "INFO", ANY, Low, Fixed, NoEffectHere(METRICS);
+        "Least important metrics that are recorded.";
+    "kafka.metrics.reporters": List = "", ANY, Low, Fixed, NoEffectHere(JAVA);
+        "Java classes that report Yammer metrics.";
+    "kafka.metrics.polling.interval.secs": Int = "10", at_least(1), Low, Fixed, NoEffectHere(METRICS);
+        "Seconds between two reports of Yammer metrics.";
+    "quota.producer.default": Long = "9223372036854775807", at_least(1), High, Fixed, NoEffectHere(QUOTAS);
+        "Deprecated: bytes per second that a producer without a quota of its own may send.";
+    "quota.consumer.default": Long = "9223372036854775807", at_least(1), High, Fixed, NoEffectHere(QUOTAS);
+        "Deprecated: bytes per second that a consumer without a quota of its own may fetch.";
+    "quota.window.num": Int = "11", at_least(1), Low, Fixed, NoEffectHere(QUOTAS);
+        "Samples kept for a client quota.";
+    "replication.quota.window.num": Int = "11", at_least(1), Low, Fixed, NoEffectHere(QUOTAS);
+        "Samples kept for a replication quota.";
+    "alter.log.dirs.replication.quota.window.num": Int = "11", at_least(1), Low, Fixed, NoEffectHere(QUOTAS);
+        "Samples kept for the quota of moves between log directories.";
+    "controller.quota.window.num": Int = "11", at_least(1), Low, Fixed, NoEffectHere(QUOTAS);
+        "Samples kept for the quota of topic changes.";
+    "quota.window.size.seconds": Int = "1", at_least(1), Low, Fixed, NoEffectHere(QUOTAS);
+        "Seconds that one sample of a client quota covers.";
+    "replication.quota.window.size.seconds": Int = "1", at_least(1), Low, Fixed, NoEffectHere(QUOTAS);
+        "Seconds that one sample of a replication quota covers.";
+    "alter.log.dirs.replication.quota.window.size.seconds": Int = "1", at_least(1), Low, Fixed,
+        NoEffectHere(QUOTAS);
+        "Seconds of one sample for moves between log directories.";
+    "controller.quota.window.size.seconds": Int = "1", at_least(1), Low, Fixed, NoEffectHere(QUOTAS);
+        "Seconds that one sample of the quota of topic changes covers.";
+    "client.quota.callback.class": Class = none, ANY, Low, Fixed, RefusesToStart(PLUGINS);
+        "Java class that decides client quotas.";
+}

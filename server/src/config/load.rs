@@ -1,0 +1,342 @@
+//! Starting values: a file, `--override`s and the environment, made into one [`BrokerConfig`] or a list of
+//! what is wrong.
+//!
+//! An override wins over the environment, that over the file, that over the default. Nothing is accepted in
+//! silence: unknown keys, keys without effect and deprecated ones become [`Warning`]s, everything wrong is
+//! named with its place.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::broker::BrokerConfig;
+use super::checks::{self, Fault};
+use super::definition::{Effect, broker_definition, broker_definitions, suggestion};
+use super::dynamic::listener_setting;
+use super::environment::{self, Meaning};
+use super::properties::parse_properties;
+use super::sources::{Sources, Stated};
+
+/// Where a setting was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Line from 1.
+    File {
+        path: PathBuf,
+        line: usize,
+    },
+    Override,
+    Environment {
+        variable: String,
+    },
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Place::Override => f.write_str("--override"),
+            Place::Environment { variable } => write!(f, "environment variable {variable}"),
+        }
+    }
+}
+
+/// One thing that stops the start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    pub place: Option<Place>,
+    /// Names the key, what was found and what is allowed.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Some(place) => write!(f, "{place}: {}", self.message),
+            None => f.write_str(&self.message),
+        }
+    }
+}
+
+/// Everything that stops the start, at least one problem. Prints one line each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadError {
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.problems.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+/// Something the owner of the broker should know; the broker starts all the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Warning {
+    /// Nobody here knows this key. Legal in Kafka, where plugins read them.
+    UnknownKey {
+        key: String,
+        place: Place,
+        suggestion: Option<&'static str>,
+    },
+    /// Settings that are known, given, and change nothing.
+    NoEffect { keys: Vec<String>, reason: &'static str },
+    /// Variables of the environment that look like settings and are none.
+    NoEffectVariables {
+        variables: Vec<String>,
+        reason: &'static str,
+    },
+    Deprecated {
+        key: &'static str,
+        instead: &'static str,
+    },
+    /// Settings stored in the tree that cannot be applied.
+    StoredIgnored { message: String },
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Warning::UnknownKey {
+                key,
+                place,
+                suggestion: Some(name),
+            } => {
+                write!(
+                    f,
+                    "{place}: unknown setting {key} is ignored; did you mean {name}?"
+                )
+            }
+            Warning::UnknownKey {
+                key,
+                place,
+                suggestion: None,
+            } => {
+                write!(f, "{place}: unknown setting {key} is ignored")
+            }
+            Warning::NoEffect { keys, reason } => {
+                write!(f, "accepted without effect: {} ({reason})", keys.join(", "))
+            }
+            Warning::NoEffectVariables { variables, reason } => {
+                write!(
+                    f,
+                    "environment without effect: {} ({reason})",
+                    variables.join(", ")
+                )
+            }
+            Warning::Deprecated { key, instead } => write!(f, "{key} is deprecated; use {instead}"),
+            Warning::StoredIgnored { message } => f.write_str(message),
+        }
+    }
+}
+
+impl BrokerConfig {
+    /// Reads and checks everything that a broker is started with.
+    ///
+    /// `environment` is all of it; foreign variables are skipped. Without a file the broker listens on
+    /// `PLAINTEXT://127.0.0.1:9092` and keeps its data in `./milena-data`; with one, Kafka's defaults hold.
+    ///
+    /// # Errors
+    /// Every problem with its place; nothing was changed anywhere.
+    pub fn load(
+        file: Option<&Path>,
+        overrides: &[(String, String)],
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<(BrokerConfig, Vec<Warning>), LoadError> {
+        let mut sources = Sources::default();
+        let mut warnings = Vec::new();
+        if let Some(path) = file {
+            read_file(path, &mut sources)?;
+        }
+        read_environment(environment, &mut sources, &mut warnings);
+        for (key, text) in overrides {
+            sources.fixed.insert(
+                key.clone(),
+                Stated {
+                    text: text.clone(),
+                    place: Place::Override,
+                },
+            );
+        }
+        put_in_own_defaults(&mut sources, file.is_some());
+        warn_of_settings(&sources, &mut warnings);
+        match checks::build(sources.clone()) {
+            Ok(config) => Ok((config, warnings)),
+            Err(faults) => Err(LoadError {
+                problems: faults.into_iter().map(|fault| problem(&sources, fault)).collect(),
+            }),
+        }
+    }
+
+    /// A configuration of these settings alone, without file or environment; for tests and tools.
+    ///
+    /// # Errors
+    /// As [`BrokerConfig::load`].
+    pub fn from_settings(settings: &[(&str, &str)]) -> Result<BrokerConfig, LoadError> {
+        let overrides: Vec<_> = settings
+            .iter()
+            .map(|(key, text)| ((*key).to_owned(), (*text).to_owned()))
+            .collect();
+        BrokerConfig::load(None, &overrides, []).map(|(config, _)| config)
+    }
+}
+
+fn problem(sources: &Sources, fault: Fault) -> Problem {
+    let place = fault.key.as_deref().and_then(|key| sources.place(key)).cloned();
+    let message = match fault.allowed {
+        Some(allowed) => format!("{} (allowed: {allowed})", fault.error),
+        None => fault.error.to_string(),
+    };
+    Problem { place, message }
+}
+
+fn read_file(path: &Path, sources: &mut Sources) -> Result<(), LoadError> {
+    let refuse = |place, message| {
+        Err(LoadError {
+            problems: vec![Problem { place, message }],
+        })
+    };
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) => return refuse(None, format!("cannot read {}: {error}", path.display())),
+    };
+    let properties = match parse_properties(&bytes) {
+        Ok(properties) => properties,
+        Err(error) => {
+            let place = Place::File {
+                path: path.to_owned(),
+                line: error.line,
+            };
+            return refuse(
+                Some(place),
+                format!(
+                    "found \\u{}, expected four hexadecimal digits after \\u",
+                    error.found
+                ),
+            );
+        }
+    };
+    for property in properties {
+        let place = Place::File {
+            path: path.to_owned(),
+            line: property.line,
+        };
+        sources.fixed.insert(
+            property.key,
+            Stated {
+                text: property.value,
+                place,
+            },
+        );
+    }
+    Ok(())
+}
+
+fn read_environment(
+    environment: impl IntoIterator<Item = (String, String)>,
+    sources: &mut Sources,
+    warnings: &mut Vec<Warning>,
+) {
+    let mut without_effect: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
+    for (variable, text) in environment {
+        match environment::meaning(&variable, &text) {
+            Meaning::Foreign => {}
+            Meaning::NoEffect(reason) => without_effect.entry(reason).or_default().push(variable),
+            Meaning::Setting(key) => {
+                sources.fixed.insert(
+                    key,
+                    Stated {
+                        text,
+                        place: Place::Environment { variable },
+                    },
+                );
+            }
+        }
+    }
+    for (reason, mut variables) in without_effect {
+        variables.sort_unstable();
+        warnings.push(Warning::NoEffectVariables { variables, reason });
+    }
+}
+
+/// Defaults that differ from Kafka's.
+fn put_in_own_defaults(sources: &mut Sources, with_file: bool) {
+    let alone = sources
+        .stated("zookeeper.connect")
+        .is_none_or(|text| text.trim().is_empty());
+    if alone {
+        // **Deviation:** alone, internal topics cannot have Kafka's three replicas, so they have one unless
+        // told otherwise.
+        for key in [
+            "offsets.topic.replication.factor",
+            "transaction.state.log.replication.factor",
+            "transaction.state.log.min.isr",
+        ] {
+            sources.own_defaults.insert(key, "1".to_owned());
+        }
+    }
+    if with_file {
+        return;
+    }
+    // **Deviation:** Kafka does not start without a file. Here it is a trial: reachable from this machine
+    // only, data in the current directory.
+    if !["listeners", "host.name", "port"]
+        .iter()
+        .any(|key| sources.is_stated(key))
+    {
+        sources
+            .own_defaults
+            .insert("listeners", "PLAINTEXT://127.0.0.1:9092".to_owned());
+    }
+    if !sources.is_stated("log.dir") {
+        sources
+            .own_defaults
+            .insert("log.dirs", "./milena-data".to_owned());
+    }
+}
+
+fn warn_of_settings(sources: &Sources, warnings: &mut Vec<Warning>) {
+    let mut without_effect: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
+    for (key, stated) in &sources.fixed {
+        let definition = broker_definition(key).map(|definition| (definition, false));
+        let prefixed = || listener_setting(key).map(|definition| (definition, true));
+        match definition
+            .or_else(prefixed)
+            .map(|(definition, prefixed)| (definition.effect, prefixed))
+        {
+            Some((Effect::NoEffectHere(reason), _)) => {
+                without_effect.entry(reason).or_default().push(key.clone())
+            }
+            Some((_, true)) => without_effect
+                .entry("settings of a single listener are not built yet; the general ones hold")
+                .or_default()
+                .push(key.clone()),
+            Some((_, false)) => {}
+            None if key == "config.providers" || key.starts_with("config.providers.") => {}
+            None => warnings.push(Warning::UnknownKey {
+                key: key.clone(),
+                place: stated.place.clone(),
+                suggestion: suggestion(key, broker_definitions().map(|definition| definition.name)),
+            }),
+        }
+    }
+    for (reason, keys) in without_effect {
+        warnings.push(Warning::NoEffect { keys, reason });
+    }
+    for (key, instead) in [
+        ("port", "listeners"),
+        ("host.name", "listeners"),
+        ("advertised.port", "advertised.listeners"),
+        ("advertised.host.name", "advertised.listeners"),
+    ] {
+        if sources.is_stated(key) {
+            warnings.push(Warning::Deprecated { key, instead });
+        }
+    }
+}
