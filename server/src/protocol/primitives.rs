@@ -633,3 +633,264 @@ fn unsigned_varint_bytes(mut value: u32) -> ([u8; 5], usize) {
     bytes[size] = value as u8;
     (bytes, size + 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem<T: fmt::Debug>(result: Result<T, DecodeError>) -> (usize, Problem) {
+        let error = result.unwrap_err();
+        (error.position, error.problem)
+    }
+
+    #[test]
+    fn integers_are_big_endian_and_end_where_the_bytes_end() {
+        let bytes = [0xff, 1, 0, 0x80, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 7];
+        let mut reader = Reader::new(&bytes);
+        assert_eq!(reader.i8(), Ok(-1));
+        assert_eq!(reader.bool(), Ok(true));
+        assert_eq!(reader.i16(), Ok(0x80));
+        assert_eq!(reader.i32(), Ok(1));
+        assert_eq!(reader.i64(), Ok(2));
+        assert_eq!(
+            problem(reader.i32()),
+            (
+                16,
+                Problem::Truncated {
+                    needed: 4,
+                    remaining: 1
+                }
+            )
+        );
+        assert_eq!(reader.bool(), Ok(true), "a failure reads nothing");
+        assert_eq!(
+            problem(reader.i8()),
+            (
+                17,
+                Problem::Truncated {
+                    needed: 1,
+                    remaining: 0
+                }
+            )
+        );
+    }
+
+    #[test]
+    fn varints_are_as_in_kafka() {
+        for (bytes, value) in [
+            (&[0][..], 0),
+            (&[0x7f], 127),
+            (&[0x80, 0x01], 128),
+            (&[0x80, 0x00], 0),
+            (&[0xff, 0xff, 0xff, 0xff, 0x0f], u32::MAX),
+            // The fifth byte has room for seven bits, of which four count.
+            (&[0x80, 0x80, 0x80, 0x80, 0x71], 0x1000_0000),
+        ] {
+            assert_eq!(Reader::new(bytes).unsigned_varint(), Ok(value), "{bytes:x?}");
+        }
+        let endless = [0x80; 9];
+        assert_eq!(
+            problem(Reader::new(&endless).unsigned_varint()),
+            (0, Problem::VarintTooLong)
+        );
+        let cut = [0x80, 0x80];
+        let expected = (
+            2,
+            Problem::Truncated {
+                needed: 1,
+                remaining: 0,
+            },
+        );
+        assert_eq!(problem(Reader::new(&cut).unsigned_varint()), expected);
+        for value in [0, 1, 127, 128, 16383, 16384, 1 << 21, u32::MAX] {
+            let mut writer = Writer::new();
+            writer.unsigned_varint(value);
+            assert_eq!(Reader::new(writer.as_slice()).unsigned_varint(), Ok(value));
+        }
+    }
+
+    #[test]
+    fn a_string_is_null_when_its_length_is_negative_and_never_longer_than_32767() {
+        assert_eq!(
+            Reader::new(&[0, 2, b'h', b'i']).string_bytes(false),
+            Ok(Some(&b"hi"[..]))
+        );
+        assert_eq!(
+            Reader::new(&[3, b'h', b'i']).string_bytes(true),
+            Ok(Some(&b"hi"[..]))
+        );
+        assert_eq!(Reader::new(&[1]).string_bytes(true), Ok(Some(&b""[..])));
+        for null in [&[0xff, 0xff][..], &[0x80, 0x00]] {
+            assert_eq!(Reader::new(null).string_bytes(false), Ok(None));
+        }
+        for null in [&[0][..], &[0xff, 0xff, 0xff, 0xff, 0x0f]] {
+            assert_eq!(Reader::new(null).string_bytes(true), Ok(None));
+        }
+        // 32769 - 1 bytes in the compact form.
+        let mut long = vec![0x81, 0x80, 0x02];
+        long.resize(40_000, b'x');
+        let expected = (0, Problem::StringTooLong { size: 32768 });
+        assert_eq!(problem(Reader::new(&long).string_bytes(true)), expected);
+        long[0] = 0x80;
+        assert_eq!(
+            Reader::new(&long).string_bytes(true).unwrap().unwrap().len(),
+            32767
+        );
+        let expected = (
+            2,
+            Problem::Truncated {
+                needed: 5,
+                remaining: 1,
+            },
+        );
+        assert_eq!(problem(Reader::new(&[0, 5, b'x']).string_bytes(false)), expected);
+    }
+
+    #[test]
+    fn a_byte_sequence_longer_than_the_frame_is_refused_without_being_allocated() {
+        let forged = [0x7f, 0xff, 0xff, 0xff, 1, 2, 3];
+        let expected = (
+            4,
+            Problem::Truncated {
+                needed: i32::MAX as usize,
+                remaining: 3,
+            },
+        );
+        assert_eq!(problem(Reader::new(&forged).byte_sequence(false)), expected);
+        let forged = [0xff, 0xff, 0xff, 0xff, 0x07, 1];
+        let expected = (
+            5,
+            Problem::Truncated {
+                needed: i32::MAX as usize - 1,
+                remaining: 1,
+            },
+        );
+        assert_eq!(problem(Reader::new(&forged).byte_sequence(true)), expected);
+        assert_eq!(
+            Reader::new(&[0xff, 0xff, 0xff, 0xfe]).byte_sequence(false),
+            Ok(None)
+        );
+    }
+
+    #[test]
+    fn a_count_of_elements_has_to_fit_into_what_is_left() {
+        let mut frame = vec![0, 0, 0, 3];
+        frame.resize(4 + 12, 0);
+        assert_eq!(Reader::new(&frame).array_count(false, 4), Ok(Some(3)));
+        let expected = (
+            0,
+            Problem::ArrayTooLong {
+                count: 3,
+                element_size_min: 5,
+                remaining: 12,
+            },
+        );
+        assert_eq!(problem(Reader::new(&frame).array_count(false, 5)), expected);
+        // Elements without bytes count as one byte each, or a count could be anything.
+        frame[0] = 1;
+        assert!(Reader::new(&frame).array_count(false, 0).is_err());
+        assert_eq!(Reader::new(&[0xff; 4]).array_count(false, 4), Ok(None));
+        assert_eq!(Reader::new(&[0]).array_count(true, 4), Ok(None));
+        assert_eq!(Reader::new(&[1]).array_count(true, 4), Ok(Some(0)));
+    }
+
+    #[test]
+    fn tagged_fields_have_to_ascend_and_to_stay_within_their_size() {
+        assert_eq!(Reader::new(&[2, 0, 1, 9, 7, 0]).skip_tagged_fields(), Ok(()));
+        for (bytes, position, expected) in [
+            (
+                &[2, 3, 0, 3, 0][..],
+                3,
+                Problem::TagOutOfOrder { tag: 3, previous: 3 },
+            ),
+            (
+                &[2, 3, 0, 1, 0],
+                3,
+                Problem::TagOutOfOrder { tag: 1, previous: 3 },
+            ),
+            (
+                &[1, 0, 9, 1],
+                3,
+                Problem::Truncated {
+                    needed: 9,
+                    remaining: 1,
+                },
+            ),
+        ] {
+            assert_eq!(
+                problem(Reader::new(bytes).skip_tagged_fields()),
+                (position, expected)
+            );
+        }
+    }
+
+    #[test]
+    fn a_sub_reader_cannot_leave_its_part_and_counts_positions_from_the_frame() {
+        let bytes = [0, 1, 2, 3, 4, 5];
+        let mut reader = Reader::new(&bytes);
+        reader.i8().unwrap();
+        let mut part = reader.sub_reader(2).unwrap();
+        assert_eq!(part.i16(), Ok(0x0102));
+        assert_eq!(
+            problem(part.i8()),
+            (
+                3,
+                Problem::Truncated {
+                    needed: 1,
+                    remaining: 0
+                }
+            )
+        );
+        assert_eq!(reader.rest(), [3, 4, 5]);
+    }
+
+    #[test]
+    fn frames_follow_each_other_with_their_lengths_and_splices() {
+        let mut writer = Writer::new();
+        let first = writer.begin_frame();
+        writer.i16(7);
+        writer.end_frame(first).unwrap();
+        let second = writer.begin_frame();
+        writer.i8(1);
+        writer.splice(1000);
+        writer.i8(2);
+        writer.splice(24);
+        writer.end_frame(second).unwrap();
+        let third = writer.begin_frame();
+        writer.i64(0);
+        writer.splice(5);
+        writer.abandon_frame(third);
+        let fourth = writer.begin_frame();
+        writer.end_frame(fourth).unwrap();
+        let (bytes, splices) = writer.take();
+        assert_eq!(bytes[..], [0, 0, 0, 2, 0, 7, 0, 0, 4, 2, 1, 2, 0, 0, 0, 0]);
+        assert_eq!(splices, [11, 12]);
+        assert!(writer.is_empty() && writer.splices.is_empty());
+    }
+
+    #[test]
+    fn a_frame_too_long_for_its_length_is_an_error() {
+        let mut writer = Writer::new();
+        let frame = writer.begin_frame();
+        writer.splice(i32::MAX as usize);
+        assert!(writer.end_frame(frame).is_ok());
+        writer.i8(0);
+        let too_long = EncodeProblem::TooLong {
+            size: i32::MAX as usize + 1,
+            max: i32::MAX as usize,
+        };
+        assert_eq!(writer.end_frame(frame).unwrap_err().problem, too_long);
+    }
+
+    #[test]
+    fn a_string_too_long_for_the_wire_is_an_error() {
+        let mut writer = Writer::new();
+        assert_eq!(writer.string_length(Some(32767), false), Ok(()));
+        let too_long = Err(EncodeProblem::TooLong {
+            size: 32768,
+            max: 32767,
+        });
+        assert_eq!(writer.string_length(Some(32768), false), too_long);
+        assert_eq!(writer.string_length(Some(32768), true), too_long);
+    }
+}

@@ -34,6 +34,12 @@
 //! known tag must fill exactly the size it states; 2.7.2 does not compare them.
 
 mod array;
+#[cfg(test)]
+#[expect(
+    unreachable_pub,
+    reason = "the sample message is declared public, as every message is"
+)]
+mod tests;
 mod types;
 
 pub use array::{Array, ArrayIter, WireArray};
