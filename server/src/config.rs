@@ -25,8 +25,8 @@ mod value;
 
 pub use api_version::ApiVersion;
 pub use broker::{
-    BrokerConfig, FetchConfig, GroupConfig, IoBackend, LogManagerConfig, LogOutput, NetworkConfig,
-    OffsetsConfig, TopicManagementConfig, TransactionConfig,
+    BrokerConfig, FetchSettings, GroupSettings, IoBackend, LogManagerSettings, LogOutput, NetworkSettings,
+    OffsetsSettings, TopicManagementSettings, TransactionSettings,
 };
 pub use definition::{
     Definition, DynamicKind, Effect, Importance, Limits, TopicDefinition, broker_definition,
@@ -34,7 +34,7 @@ pub use definition::{
 };
 pub use describe::{ConfigEntry, ConfigSource, ConfigSynonym};
 pub use dynamic::{AlterOperation, AlterOperationType, DynamicLevel, apply_operations, topic_setting};
-pub use listener::{EndPoint, ListenerName, SecurityProtocol, local_host_name};
+pub use listener::{EndPoint, ListenerName, local_host_name};
 pub use load::{LoadError, Place, Problem, Warning};
 pub use properties::{PropertiesError, Property, parse_properties};
 pub use topic::TopicConfig;

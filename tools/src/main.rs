@@ -1,5 +1,166 @@
 //! The one binary, `milena`: its subcommands are the ways to start a broker and to look into its files.
+//!
+//! This file knows the command line and the exit codes; each subcommand is a file beside it. Exit codes are part of the
+//! interface: service managers and scripts tell by them whether starting again can help.
 
-fn main() -> anyhow::Result<()> {
-    anyhow::bail!("milena start is not built yet")
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+
+mod start;
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    /// Done, or stopped by SIGTERM or SIGINT with everything written.
+    Success = 0,
+    /// The command line or the settings are wrong; starting again cannot help.
+    Usage = 1,
+    /// The broker cannot start here: a port or a directory is taken, missing, damaged or another broker's.
+    CannotStart = 2,
+    /// The broker ran, and a failure that it cannot live with stopped it.
+    #[expect(dead_code, reason = "start.rs has no broker to run yet")]
+    Failed = 3,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  milena start                                   listen on 127.0.0.1:9092, keep the data in ./milena-data
+  milena start server.properties                 take the settings from a file, under Kafka's names
+  milena start server.properties --override log.dirs=/data/kafka --override num.partitions=3
+  KAFKA_LISTENERS=PLAINTEXT://:9092 milena start settings from the environment, as in Apache's images
+  milena export-znodes server.properties         what a fresh ZooKeeper needs to let Kafka open the directory
+
+Exit codes:
+  0  done, or stopped cleanly by SIGTERM or SIGINT
+  1  the command line or a setting is wrong
+  2  the broker cannot start: a port or a log directory is taken, missing or damaged
+  3  the broker stopped itself after a failure";
+
+/// One small binary that takes the place of an Apache Kafka 2.7.2 broker.
+#[derive(Debug, Parser)]
+#[command(name = "milena", version, after_help = EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a broker until SIGTERM or SIGINT.
+    #[command(after_help = EXAMPLES)]
+    Start(StartArgs),
+    /// Write what a fresh ZooKeeper needs (cluster id, topics, settings, producer id block) for Kafka to open the
+    /// log directories of a stopped broker.
+    ExportZnodes(ExportArgs),
+}
+
+/// Which broker is meant.
+#[derive(Debug, Args)]
+pub(crate) struct BrokerArgs {
+    /// A file of settings under Kafka's names; without one, Milena listens on 127.0.0.1 only and keeps its data in
+    /// ./milena-data.
+    #[arg(value_name = "server.properties")]
+    pub(crate) file: Option<PathBuf>,
+    /// A setting that wins over the environment and the file; may be given several times.
+    #[arg(long = "override", value_name = "key=value", value_parser = parse_override)]
+    pub(crate) overrides: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StartArgs {
+    #[command(flatten)]
+    pub(crate) broker: BrokerArgs,
+    /// Settings for topics that are found in the log directories without any: a file of topic settings, or a dump of
+    /// the znodes.
+    #[arg(long, value_name = "file")]
+    pub(crate) import: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    #[command(flatten)]
+    pub(crate) broker: BrokerArgs,
+    /// Where to write; standard output if absent.
+    #[arg(long, value_name = "file")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// `key=value`; the value may be empty and may hold further `=`.
+fn parse_override(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.to_owned())),
+        _ => Err(format!("found {text:?}, expected key=value")),
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are asked for, everything else is a mistake; clap suggests what was meant. Nobody may be
+            // reading the text any more, which changes nothing.
+            let _ = error.print();
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Success.into(),
+                _ => Exit::Usage.into(),
+            };
+        }
+    };
+    match cli.command {
+        Command::Start(arguments) => start::run(&arguments).into(),
+        Command::ExportZnodes(arguments) => start::export_znodes(&arguments).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_start_takes_a_file_overrides_and_an_import() {
+        let line =
+            "milena start a.properties --override a=1 --override b=c=d --override e= --import topics.json";
+        let Command::Start(arguments) = Cli::try_parse_from(line.split(' ')).unwrap().command else {
+            panic!("start is parsed as something else")
+        };
+        assert_eq!(arguments.broker.file, Some(PathBuf::from("a.properties")));
+        let overrides: Vec<_> = arguments
+            .broker
+            .overrides
+            .iter()
+            .map(|(k, v)| (k.as_str(), v.as_str()))
+            .collect();
+        assert_eq!(overrides, [("a", "1"), ("b", "c=d"), ("e", "")]);
+        assert_eq!(arguments.import, Some(PathBuf::from("topics.json")));
+    }
+
+    #[test]
+    fn a_mistyped_subcommand_or_override_is_answered_with_what_was_meant() {
+        for (line, expected) in [
+            ("milena strat", "start"),
+            ("milena export-znode", "export-znodes"),
+            ("milena start --overide a=1", "--override"),
+            ("milena start --override a", "expected key=value"),
+        ] {
+            let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
+            assert!(error.to_string().contains(expected), "{line}: {error}");
+        }
+    }
 }

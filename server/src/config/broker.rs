@@ -33,15 +33,15 @@ pub struct BrokerConfig {
     pub inter_broker_protocol_version: ApiVersion,
     /// `log.dirs`, else `log.dir`: never empty, in their order, as written.
     pub log_dirs: Vec<PathBuf>,
-    pub network: NetworkConfig,
-    pub logs: LogManagerConfig,
+    pub network: NetworkSettings,
+    pub logs: LogManagerSettings,
     /// What a topic without settings of its own has.
     pub topic_defaults: LogConfig,
-    pub topics: TopicManagementConfig,
-    pub group: GroupConfig,
-    pub offsets: OffsetsConfig,
-    pub transactions: TransactionConfig,
-    pub fetch: FetchConfig,
+    pub topics: TopicManagementSettings,
+    pub group: GroupSettings,
+    pub offsets: OffsetsSettings,
+    pub transactions: TransactionSettings,
+    pub fetch: FetchSettings,
     /// `milena.io.backend`
     pub io_backend: IoBackend,
     pub log_output: LogOutput,
@@ -51,7 +51,7 @@ pub struct BrokerConfig {
 
 /// Sockets and connections.
 #[derive(Clone, Debug)]
-pub struct NetworkConfig {
+pub struct NetworkSettings {
     /// `milena.lanes`; `None`: one per core.
     pub lanes: Option<u32>,
     /// `socket.send.buffer.bytes`; `None` (-1) leaves it to the system.
@@ -60,8 +60,6 @@ pub struct NetworkConfig {
     pub socket_receive_buffer_bytes: Option<u32>,
     /// `socket.request.max.bytes`, at least 1.
     pub socket_request_max_bytes: u32,
-    /// `queued.max.request.bytes`; `None` sets no limit, else not below `socket_request_max_bytes`.
-    pub queued_max_request_bytes: Option<u64>,
     /// `max.connections`
     pub max_connections: u32,
     /// `max.connections.per.ip`
@@ -78,7 +76,7 @@ pub struct NetworkConfig {
 
 /// What concerns all logs of the broker together.
 #[derive(Clone, Debug)]
-pub struct LogManagerConfig {
+pub struct LogManagerSettings {
     /// `log.retention.check.interval.ms`, at least 1.
     pub retention_check_interval_ms: u64,
     /// `log.flush.scheduler.interval.ms`; `None` never.
@@ -102,7 +100,7 @@ pub struct LogManagerConfig {
 
 /// Creating and deleting topics.
 #[derive(Clone, Debug)]
-pub struct TopicManagementConfig {
+pub struct TopicManagementSettings {
     /// `auto.create.topics.enable`
     pub auto_create_topics_enable: bool,
     /// `delete.topic.enable`
@@ -115,7 +113,7 @@ pub struct TopicManagementConfig {
 
 /// Consumer groups.
 #[derive(Clone, Debug)]
-pub struct GroupConfig {
+pub struct GroupSettings {
     /// `group.min.session.timeout.ms`
     pub min_session_timeout_ms: i32,
     /// `group.max.session.timeout.ms`
@@ -128,7 +126,7 @@ pub struct GroupConfig {
 
 /// Committed offsets and their topic.
 #[derive(Clone, Debug)]
-pub struct OffsetsConfig {
+pub struct OffsetsSettings {
     /// `offset.metadata.max.bytes`
     pub metadata_max_bytes: i32,
     /// `offsets.load.buffer.size`, in bytes, at least 1.
@@ -155,7 +153,7 @@ pub struct OffsetsConfig {
 
 /// The topic of transactions; transactions themselves are not built yet.
 #[derive(Clone, Debug)]
-pub struct TransactionConfig {
+pub struct TransactionSettings {
     /// `transaction.state.log.min.isr`
     ///
     /// **Deviation:** 1 if unset on a broker that stands alone, where Kafka's 2 could never be met.
@@ -172,7 +170,7 @@ pub struct TransactionConfig {
 
 /// Fetch responses and sessions.
 #[derive(Clone, Debug)]
-pub struct FetchConfig {
+pub struct FetchSettings {
     /// `fetch.max.bytes`, at least 1024.
     pub max_bytes: u32,
     /// `max.incremental.fetch.session.cache.slots`

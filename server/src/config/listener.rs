@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use crate::cluster::{Endpoint, SecurityProtocol};
+
 /// Name of a listener, in capitals.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListenerName(String);
@@ -25,39 +27,6 @@ impl fmt::Display for ListenerName {
     }
 }
 
-/// How a listener's connections are protected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum SecurityProtocol {
-    Plaintext,
-    Ssl,
-    SaslPlaintext,
-    SaslSsl,
-}
-
-impl SecurityProtocol {
-    /// Any spelling of Kafka's four names.
-    pub fn from_name(name: &str) -> Option<SecurityProtocol> {
-        let all = [
-            SecurityProtocol::Plaintext,
-            SecurityProtocol::Ssl,
-            SecurityProtocol::SaslPlaintext,
-            SecurityProtocol::SaslSsl,
-        ];
-        all.into_iter()
-            .find(|protocol| protocol.name().eq_ignore_ascii_case(name))
-    }
-
-    /// `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT`, `SASL_SSL`
-    pub const fn name(self) -> &'static str {
-        match self {
-            SecurityProtocol::Plaintext => "PLAINTEXT",
-            SecurityProtocol::Ssl => "SSL",
-            SecurityProtocol::SaslPlaintext => "SASL_PLAINTEXT",
-            SecurityProtocol::SaslSsl => "SASL_SSL",
-        }
-    }
-}
-
 /// One address to listen on, or one that clients are told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndPoint {
@@ -68,6 +37,23 @@ pub struct EndPoint {
     pub host: Option<String>,
     /// 0: the system chooses a free one.
     pub port: u16,
+}
+
+impl EndPoint {
+    /// What clients are told, once the port of the listener of this name is bound: an absent host becomes `local_host`
+    /// ([`local_host_name`]), port 0 becomes `bound_port`.
+    pub fn advertised(&self, local_host: &str, bound_port: u16) -> Endpoint {
+        Endpoint {
+            listener: self.listener_name.as_str().into(),
+            host: self.host.as_deref().unwrap_or(local_host).into(),
+            port: if self.port == 0 {
+                bound_port.into()
+            } else {
+                self.port.into()
+            },
+            security_protocol: self.security_protocol,
+        }
+    }
 }
 
 /// `NAME://host:port`, IPv6 in brackets.
@@ -279,6 +265,19 @@ mod tests {
                 .unwrap()
                 .len(),
             2
+        );
+    }
+
+    #[test]
+    fn what_is_left_open_is_filled_in_for_clients() {
+        let endpoint = |text| parse_listeners(text, &map(), Ports::Any).unwrap().remove(0);
+        assert_eq!(
+            endpoint("CLIENT://:0").advertised("me", 77).to_string(),
+            "CLIENT://me:77"
+        );
+        assert_eq!(
+            endpoint("CLIENT://h:1").advertised("me", 77).to_string(),
+            "CLIENT://h:1"
         );
     }
 

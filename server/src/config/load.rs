@@ -340,3 +340,156 @@ fn warn_of_settings(sources: &Sources, warnings: &mut Vec<Warning>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of this text, removed when dropped.
+    struct TestFile(PathBuf);
+
+    impl TestFile {
+        fn new(name: &str, text: &str) -> TestFile {
+            let path = std::env::temp_dir().join(format!("milena-load-{}-{name}", std::process::id()));
+            std::fs::write(&path, text).unwrap();
+            TestFile(path)
+        }
+    }
+
+    impl Drop for TestFile {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs
+            .iter()
+            .map(|(key, text)| ((*key).to_owned(), (*text).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn an_override_wins_over_the_environment_that_over_the_file_that_over_the_default() {
+        let file = TestFile::new(
+            "order",
+            "num.partitions=2\ngroup.max.size=2\nfetch.max.bytes=2000\n",
+        );
+        let environment = pairs(&[("KAFKA_NUM_PARTITIONS", "3"), ("KAFKA_GROUP_MAX_SIZE", "3")]);
+        let overrides = pairs(&[("num.partitions", "4")]);
+        let (config, warnings) = BrokerConfig::load(Some(&file.0), &overrides, environment).unwrap();
+        assert_eq!((config.topics.num_partitions, config.group.max_size), (4, 3));
+        assert_eq!(
+            (config.fetch.max_bytes, config.offsets.metadata_max_bytes),
+            (2000, 4096)
+        );
+        assert_eq!(warnings, []);
+    }
+
+    #[test]
+    fn with_a_file_kafkas_defaults_hold_and_without_one_ours() {
+        let file = TestFile::new("defaults", "");
+        let (config, _) = BrokerConfig::load(Some(&file.0), &[], []).unwrap();
+        assert_eq!(config.listeners[0].to_string(), "PLAINTEXT://:9092");
+        assert_eq!(config.log_dirs, [PathBuf::from("/tmp/kafka-logs")]);
+        let (config, _) = BrokerConfig::load(None, &[], []).unwrap();
+        assert_eq!(config.listeners[0].to_string(), "PLAINTEXT://127.0.0.1:9092");
+        assert_eq!(config.log_dirs, [PathBuf::from("./milena-data")]);
+        let alone = (
+            config.offsets.topic_replication_factor,
+            config.transactions.state_log_replication_factor,
+            config.transactions.state_log_min_isr,
+        );
+        assert_eq!(alone, (1, 1, 1));
+        let (config, _) = BrokerConfig::load(
+            None,
+            &pairs(&[("log.dir", "/x"), ("offsets.topic.replication.factor", "3")]),
+            [],
+        )
+        .unwrap();
+        assert_eq!(
+            (config.log_dirs, config.offsets.topic_replication_factor),
+            (vec![PathBuf::from("/x")], 3)
+        );
+    }
+
+    #[test]
+    fn every_problem_is_named_with_its_place_and_what_is_allowed() {
+        let file = TestFile::new(
+            "wrong",
+            "# \
+         x\nnum.partitions=many\nbroker.id=1\nzookeeper.connect=a:2181\n",
+        );
+        let environment = pairs(&[("KAFKA_LOG_CLEANUP_POLICY", "keep")]);
+        let overrides = pairs(&[("min.insync.replicas", "0")]);
+        let error = BrokerConfig::load(Some(&file.0), &overrides, environment).unwrap_err();
+        let path = file.0.display();
+        let expected = format!(
+            "{path}:2: Invalid value many for configuration num.partitions: Not a number of type INT \
+             (allowed: a 32-bit \
+             integer, at least 1)\n\
+             environment variable KAFKA_LOG_CLEANUP_POLICY: Invalid value keep for configuration \
+             log.cleanup.policy: \
+             String must be one of: compact, delete (allowed: a list of compact, delete)\n\
+             --override: Invalid value 0 for configuration min.insync.replicas: Value must be at least 1 \
+             (allowed: a \
+             32-bit integer, at least 1)\n\
+             {path}:4: zookeeper.connect cannot be set: ZooKeeper is not supported yet; without this line \
+             the broker \
+             stands alone on its embedded tree"
+        );
+        assert_eq!(error.to_string(), expected);
+        let file = TestFile::new("escape", "a=1\nb=\\u12\n");
+        let error = BrokerConfig::load(Some(&file.0), &[], []).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "{}:2: found \\u12, expected four hexadecimal digits after \\u",
+                file.0.display()
+            )
+        );
+        let error = BrokerConfig::load(Some(Path::new("/nowhere/server.properties")), &[], []).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("cannot read /nowhere/server.properties: "),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_is_ignored_is_said() {
+        let settings = pairs(&[
+            ("num.io.threads", "8"),
+            ("background.threads", "8"),
+            ("num.partition", "3"),
+            ("super.users", "User:a"),
+            ("port", "1"),
+            ("listener.name.plaintext.max.connections", "5"),
+            ("quota.producer.default", "1000"),
+        ]);
+        let environment = pairs(&[("KAFKA_HEAP_OPTS", "-Xmx1G"), ("KAFKA_DEBUG", "y"), ("HOME", "/")]);
+        let (_, warnings) = BrokerConfig::load(None, &settings, environment).unwrap();
+        let mut texts: Vec<_> = warnings.iter().map(Warning::to_string).collect();
+        texts.sort_unstable();
+        assert_eq!(
+            texts,
+            [
+                "--override: unknown setting num.partition is ignored; did you mean num.partitions?",
+                "--override: unknown setting super.users is ignored",
+                "accepted without effect: background.threads, num.io.threads (each lane (milena.lanes) \
+                 reads, handles \
+                 and answers its own requests; there are no thread pools or queues)",
+                "accepted without effect: listener.name.plaintext.max.connections (settings of a single \
+                 listener are \
+                 not built yet; the general ones hold)",
+                "accepted without effect: quota.producer.default (quotas are not built yet; no client is \
+                 throttled)",
+                "environment without effect: KAFKA_DEBUG, KAFKA_HEAP_OPTS (it steers Kafka's scripts or \
+                 the Java \
+                 machine)",
+                "port is deprecated; use listeners",
+            ]
+        );
+    }
+}
