@@ -4,5 +4,7 @@
 
 pub mod config;
 pub mod offset_store;
+pub mod records;
 pub mod requests;
 pub mod state;
+pub mod subscription;
