@@ -1,10 +1,718 @@
 //! GroupCoordinator: consumer groups and their committed offsets.
 //!
-//! Source: `kafka.coordinator.group` of 2.7.2; KIP-62, KIP-134, KIP-211, KIP-345, KIP-389, KIP-394, KIP-429, KIP-559.
+//! The rules are in [`machine`], a pure state machine per partition of `__consumer_offsets`; this shell gives it time, threads and a
+//! log, and nothing else. A machine per partition, because a partition is what is elected, loaded, written in order and given
+//! away: nothing in Kafka reaches from one to another, and groups of different partitions do not share a lock.
+//!
+//! What a request does: lock its partition's machine, step, unlock; then send what is to be sent. An answer that is there at
+//! once is returned without a channel; otherwise the request waits on a oneshot, and the machine guarantees that the wait ends.
+//!
+//! Invariants:
+//! - no lock is held over an append, a read or an await;
+//! - appends of a partition reach the log in the order in which its machine asked for them;
+//! - one task sleeps until the earliest deadline of all machines: no group, no wake-up;
+//! - loads run on a thread of their own that ends with the last one.
+//!
+//! Left to others: which groups this broker coordinates (replication says so by [`GroupCoordinator::on_election`]),
+//! authorization and the existence of topics (handlers), replication of the log ([`offset_store`]).
+//!
+//! Source: `kafka.coordinator.group` of 2.7.2; KIP-62, KIP-134, KIP-211, KIP-345, KIP-389, KIP-394, KIP-429, KIP-447, KIP-559.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use milena_engine::io::Clock;
+use milena_engine::record_batch::RecordBatchBuilder;
+use milena_engine::units::{Offset, ProducerId, Sequence, TopicPartition};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
 
 pub mod config;
+pub mod loading;
+pub mod machine;
+mod membership;
 pub mod offset_store;
+mod offsets;
 pub mod records;
 pub mod requests;
 pub mod state;
 pub mod subscription;
+mod timers;
+
+use config::GroupConfig;
+use loading::PartitionLoader;
+use machine::{Answer, AppendRequest, GroupMachine, Input, LogLevel, Now, Output, Token};
+use offset_store::{AppendFailure, CoordinatorLog};
+use requests::*;
+
+/// The topic in which groups and offsets are kept.
+pub const GROUP_METADATA_TOPIC_NAME: &str = "__consumer_offsets";
+
+/// No deadline, as an integer.
+const NEVER: i64 = i64::MAX;
+
+/// Where the 128 bits of a new member id come from.
+pub type MemberUuids = Box<dyn Fn() -> u128 + Send + Sync>;
+
+/// The coordinator of all groups whose partition this broker leads. Cheap to share; every method takes `&self`.
+pub struct GroupCoordinator {
+    me: Weak<GroupCoordinator>,
+    config: Arc<GroupConfig>,
+    log: Arc<dyn CoordinatorLog>,
+    clock: Arc<dyn Clock>,
+    member_uuids: MemberUuids,
+    /// One for each partition of the topic.
+    slots: Box<[Slot]>,
+    loads: Mutex<Loads>,
+    is_stopped: AtomicBool,
+    /// When the timer task wakes up, in monotonic milliseconds.
+    wakes_at_ms: AtomicI64,
+    /// An earlier deadline appeared.
+    wake: Notify,
+}
+
+#[derive(Debug)]
+struct Slot {
+    state: Mutex<SlotState>,
+    outbox: Mutex<Outbox>,
+    /// The machine's next deadline.
+    deadline_ms: AtomicI64,
+}
+
+#[derive(Debug)]
+struct SlotState {
+    machine: GroupMachine,
+    waiting: HashMap<Token, oneshot::Sender<Answer>>,
+    next_token: u64,
+}
+
+/// Appends in the order in which the machine asked for them.
+#[derive(Debug, Default)]
+struct Outbox {
+    queue: VecDeque<AppendRequest>,
+    /// Somebody is passing them on.
+    is_draining: bool,
+}
+
+/// Partitions to be loaded, with their epochs.
+#[derive(Debug, Default)]
+struct Loads {
+    queue: VecDeque<(i32, i32)>,
+    is_running: bool,
+}
+
+/// The answer to a request, now or later.
+enum Pending {
+    Ready(Answer),
+    Waiting(oneshot::Receiver<Answer>),
+}
+
+impl Pending {
+    /// `None` if the coordinator is gone.
+    async fn answer(self) -> Option<Answer> {
+        match self {
+            Pending::Ready(answer) => Some(answer),
+            Pending::Waiting(answer) => answer.await.ok(),
+        }
+    }
+}
+
+impl fmt::Debug for GroupCoordinator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GroupCoordinator")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl GroupCoordinator {
+    /// A coordinator that leads no partition yet. [`GroupCoordinator::run_timer`] must be running for its deadlines to pass.
+    pub fn new(
+        config: GroupConfig,
+        log: Arc<dyn CoordinatorLog>,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<GroupCoordinator> {
+        GroupCoordinator::with_member_uuids(config, log, clock, Box::new(random_uuid))
+    }
+
+    /// As [`GroupCoordinator::new`], with a source of member ids that a test can repeat.
+    pub fn with_member_uuids(
+        config: GroupConfig,
+        log: Arc<dyn CoordinatorLog>,
+        clock: Arc<dyn Clock>,
+        member_uuids: MemberUuids,
+    ) -> Arc<GroupCoordinator> {
+        let config = Arc::new(config);
+        let slot = |partition| Slot {
+            state: Mutex::new(SlotState {
+                machine: GroupMachine::new(partition, Arc::clone(&config)),
+                waiting: HashMap::new(),
+                next_token: 0,
+            }),
+            outbox: Mutex::new(Outbox::default()),
+            deadline_ms: AtomicI64::new(NEVER),
+        };
+        let slots = (0..config.offsets_topic_num_partitions.max(1))
+            .map(slot)
+            .collect();
+        Arc::new_cyclic(|me| GroupCoordinator {
+            me: me.clone(),
+            config,
+            log,
+            clock,
+            member_uuids,
+            slots,
+            loads: Mutex::new(Loads::default()),
+            is_stopped: AtomicBool::new(false),
+            wakes_at_ms: AtomicI64::new(NEVER),
+            wake: Notify::new(),
+        })
+    }
+
+    /// The partition of `__consumer_offsets` that holds the group.
+    pub fn partition_for(&self, group_id: &str) -> i32 {
+        records::partition_for(group_id, self.partition_count())
+    }
+
+    /// How many partitions the topic has, for the life of this coordinator.
+    pub fn partition_count(&self) -> i32 {
+        i32::try_from(self.slots.len()).expect("made from an i32")
+    }
+
+    /// This broker has become the leader of `partition` in `epoch`: its groups are loaded, and served from then on. Repeated and
+    /// older elections do nothing.
+    pub fn on_election(&self, partition: i32, epoch: i32) {
+        self.step(partition, Input::Elected { epoch });
+    }
+
+    /// This broker leads `partition` no more since `epoch`; `None` if the partition was deleted here. Clients that wait are sent
+    /// to the new coordinator. Older resignations do nothing.
+    pub fn on_resignation(&self, partition: i32, epoch: Option<i32>) {
+        self.step(partition, Input::Resigned { epoch });
+    }
+
+    /// These partitions of any topics exist no more: their committed offsets go.
+    pub fn on_partitions_deleted(&self, partitions: &[TopicPartition]) {
+        let partitions: Arc<[TopicPartition]> = partitions.into();
+        for partition in 0..self.partition_count() {
+            self.step(
+                partition,
+                Input::PartitionsDeleted {
+                    partitions: Arc::clone(&partitions),
+                },
+            );
+        }
+    }
+
+    /// The marker of a transaction has been appended to `partition` of `__consumer_offsets`.
+    pub fn on_transaction_completed(&self, partition: i32, producer_id: ProducerId, committed: bool) {
+        self.step(
+            partition,
+            Input::TransactionCompleted {
+                producer_id,
+                committed,
+            },
+        );
+    }
+
+    /// JoinGroup. Returns once the rebalance is done, which may take minutes.
+    ///
+    /// # Errors
+    /// [`JoinRefusal`], among them MEMBER_ID_REQUIRED, with which a new member begins.
+    pub async fn join_group(&self, request: JoinGroup) -> JoinResult {
+        let member_id = request.member_id.clone();
+        // Only a member without an id needs a new one.
+        let member_uuid = if member_id.is_empty() {
+            (self.member_uuids)()
+        } else {
+            0
+        };
+        let pending = self.call(&request.group_id.clone(), |token| Input::Join {
+            token,
+            request,
+            member_uuid,
+        });
+        match pending.answer().await {
+            Some(Answer::Join(result)) => result,
+            _ => Err(JoinRefusal {
+                error: GroupError::CoordinatorNotAvailable,
+                member_id,
+            }),
+        }
+    }
+
+    /// SyncGroup. Returns once the leader's assignment is stored.
+    ///
+    /// # Errors
+    /// [`GroupError`].
+    pub async fn sync_group(&self, request: SyncGroup) -> SyncResult {
+        match self
+            .call(&request.group_id.clone(), |token| Input::Sync { token, request })
+            .answer()
+            .await
+        {
+            Some(Answer::Sync(result)) => result,
+            _ => Err(GroupError::CoordinatorNotAvailable),
+        }
+    }
+
+    /// Heartbeat.
+    ///
+    /// # Errors
+    /// [`GroupError`]; REBALANCE_IN_PROGRESS tells the member to join again.
+    pub async fn heartbeat(&self, request: Heartbeat) -> Result<(), GroupError> {
+        match self
+            .call(&request.group_id.clone(), |token| Input::Heartbeat {
+                token,
+                request,
+            })
+            .answer()
+            .await
+        {
+            Some(Answer::Heartbeat(result)) => result,
+            _ => Err(GroupError::CoordinatorNotAvailable),
+        }
+    }
+
+    /// LeaveGroup, for one or more members.
+    ///
+    /// # Errors
+    /// [`GroupError`] for the whole request; those of single members are in the result.
+    pub async fn leave_group(&self, request: LeaveGroup) -> LeaveResult {
+        match self
+            .call(&request.group_id.clone(), |token| Input::Leave { token, request })
+            .answer()
+            .await
+        {
+            Some(Answer::Leave(result)) => result,
+            _ => Err(GroupError::CoordinatorNotAvailable),
+        }
+    }
+
+    /// OffsetCommit (or TxnOffsetCommit). What has no error is in the log, on all in-sync replicas.
+    pub async fn commit_offsets(&self, request: CommitOffsets) -> CommitResult {
+        let count = request.offsets.len();
+        match self
+            .call(&request.group_id.clone(), |token| Input::Commit {
+                token,
+                request,
+            })
+            .answer()
+            .await
+        {
+            Some(Answer::Commit(results)) => results,
+            _ => vec![Err(GroupError::CoordinatorNotAvailable); count],
+        }
+    }
+
+    /// OffsetFetch, for the given partitions or for all that have an offset.
+    ///
+    /// # Errors
+    /// [`GroupError::CoordinatorLoadInProgress`], [`GroupError::NotCoordinator`], [`GroupError::CoordinatorNotAvailable`].
+    pub fn fetch_offsets(
+        &self,
+        group_id: &str,
+        partitions: Option<&[TopicPartition]>,
+        require_stable: bool,
+    ) -> Result<Vec<(TopicPartition, FetchedOffset)>, GroupError> {
+        let state = self.slot(self.partition_for(group_id)).state.lock();
+        state.machine.fetch_offsets(group_id, partitions, require_stable)
+    }
+
+    /// DescribeGroups for one group; one that does not exist is described as dead.
+    ///
+    /// # Errors
+    /// As [`GroupCoordinator::fetch_offsets`].
+    pub fn describe_group(&self, group_id: &str) -> Result<GroupSummary, GroupError> {
+        self.slot(self.partition_for(group_id))
+            .state
+            .lock()
+            .machine
+            .describe(group_id)
+    }
+
+    /// ListGroups: all groups that are loaded here, of the given states, or of all if none is given.
+    ///
+    /// # Errors
+    /// [`GroupError::CoordinatorNotAvailable`] once the broker stops.
+    pub fn list_groups(&self, states: &[&str]) -> Result<GroupList, GroupError> {
+        if self.is_stopped.load(Ordering::SeqCst) {
+            return Err(GroupError::CoordinatorNotAvailable);
+        }
+        let mut list = GroupList {
+            groups: Vec::new(),
+            loading: false,
+        };
+        for slot in &self.slots {
+            let state = slot.state.lock();
+            list.loading |= state.machine.is_loading();
+            let is_wanted = |group: &GroupOverview| states.is_empty() || states.contains(&group.state.name());
+            list.groups.extend(state.machine.overviews().filter(is_wanted));
+        }
+        Ok(list)
+    }
+
+    /// DeleteGroups: one result for each id, in order. A group without error is gone from the log.
+    pub async fn delete_groups(&self, group_ids: &[Arc<str>]) -> Vec<Result<(), GroupError>> {
+        let delete = |group_id: &Arc<str>| {
+            let deleted = group_id.clone();
+            self.call(group_id, |token| Input::DeleteGroup {
+                token,
+                group_id: deleted,
+            })
+        };
+        let pending: Vec<Pending> = group_ids.iter().map(delete).collect();
+        let mut results = Vec::with_capacity(pending.len());
+        for pending in pending {
+            results.push(match pending.answer().await {
+                Some(Answer::DeleteGroup(result)) => result,
+                _ => Err(GroupError::CoordinatorNotAvailable),
+            });
+        }
+        results
+    }
+
+    /// OffsetDelete: one result for each partition, in order.
+    ///
+    /// # Errors
+    /// [`GroupError`] for the whole request.
+    pub async fn delete_offsets(
+        &self,
+        group_id: Arc<str>,
+        partitions: Vec<TopicPartition>,
+    ) -> DeleteOffsetsResult {
+        let pending = self.call(&group_id.clone(), |token| Input::DeleteOffsets {
+            token,
+            group_id,
+            partitions,
+        });
+        match pending.answer().await {
+            Some(Answer::DeleteOffsets(result)) => result,
+            _ => Err(GroupError::CoordinatorNotAvailable),
+        }
+    }
+
+    /// Stops for good: joins and syncs that wait are answered with NOT_COORDINATOR, all later requests refused.
+    pub fn shutdown(&self) {
+        self.is_stopped.store(true, Ordering::SeqCst);
+        for partition in 0..self.partition_count() {
+            self.step(partition, Input::Stopped);
+        }
+        self.wake.notify_one();
+    }
+
+    /// Lets deadlines pass. Runs until [`GroupCoordinator::shutdown`] and the last append; on any lane, once.
+    pub async fn run_timer(self: Arc<Self>) {
+        loop {
+            let at_ms = self.earliest_deadline_ms();
+            self.wakes_at_ms.store(at_ms, Ordering::SeqCst);
+            // A step that set an earlier deadline before the store did not see it, but is seen here.
+            if self.earliest_deadline_ms() < at_ms {
+                continue;
+            }
+            if at_ms == NEVER {
+                if self.is_stopped.load(Ordering::SeqCst) {
+                    return;
+                }
+                self.wake.notified().await;
+                continue;
+            }
+            let wait_ms = u64::try_from(at_ms - self.now().monotonic_ms).unwrap_or(0);
+            if wait_ms > 0 {
+                tokio::select! {
+                    () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
+                    () = self.wake.notified() => continue,
+                }
+            }
+            self.tick();
+        }
+    }
+
+    /// Handles the deadlines that have passed by now; for shells without a tokio timer.
+    pub fn tick(&self) {
+        let now_ms = self.now().monotonic_ms;
+        for partition in 0..self.partition_count() {
+            if self.slot(partition).deadline_ms.load(Ordering::SeqCst) <= now_ms {
+                self.step(partition, Input::Tick);
+            }
+        }
+    }
+
+    /// When [`GroupCoordinator::tick`] is due, in monotonic milliseconds.
+    pub fn next_deadline(&self) -> Option<i64> {
+        Some(self.earliest_deadline_ms()).filter(|at_ms| *at_ms != NEVER)
+    }
+
+    fn earliest_deadline_ms(&self) -> i64 {
+        self.slots
+            .iter()
+            .map(|slot| slot.deadline_ms.load(Ordering::SeqCst))
+            .min()
+            .unwrap_or(NEVER)
+    }
+
+    fn slot(&self, partition: i32) -> &Slot {
+        let index = usize::try_from(partition).expect("partitions count from 0");
+        &self.slots[index]
+    }
+
+    fn now(&self) -> Now {
+        let monotonic_ms = i64::try_from(self.clock.monotonic().as_millis()).unwrap_or(i64::MAX);
+        Now {
+            wall: self.clock.wall(),
+            monotonic_ms,
+        }
+    }
+
+    /// Steps the group's machine with a request.
+    fn call(&self, group_id: &str, input: impl FnOnce(Token) -> Input) -> Pending {
+        let partition = self.partition_for(group_id);
+        let slot = self.slot(partition);
+        let mut effects = Effects::default();
+        let mut state = slot.state.lock();
+        let token = Token(state.next_token);
+        state.next_token += 1;
+        self.step_locked(slot, &mut state, input(token), &mut effects);
+        let own = effects
+            .answers
+            .iter()
+            .position(|(answered, _, _)| *answered == token);
+        let pending = match own {
+            Some(index) => Pending::Ready(effects.answers.swap_remove(index).2),
+            None => {
+                let (sender, receiver) = oneshot::channel();
+                state.waiting.insert(token, sender);
+                Pending::Waiting(receiver)
+            }
+        };
+        drop(state);
+        self.carry_out(partition, effects);
+        pending
+    }
+
+    /// Steps a machine with anything else. A partition that the topic did not have at start is not known and is passed over.
+    fn step(&self, partition: i32, input: Input) {
+        let Some(slot) = usize::try_from(partition)
+            .ok()
+            .and_then(|index| self.slots.get(index))
+        else {
+            tracing::error!(
+                target: "kafka.coordinator.group.GroupCoordinator",
+                "{GROUP_METADATA_TOPIC_NAME}-{partition} is not served: the topic had {} partitions when the broker started",
+                self.slots.len()
+            );
+            return;
+        };
+        let mut effects = Effects::default();
+        let mut state = slot.state.lock();
+        self.step_locked(slot, &mut state, input, &mut effects);
+        drop(state);
+        self.carry_out(partition, effects);
+    }
+
+    fn step_locked(&self, slot: &Slot, state: &mut SlotState, input: Input, effects: &mut Effects) {
+        let mut outputs = Vec::new();
+        state.machine.step(self.now(), input, &mut outputs);
+        for output in outputs {
+            match output {
+                Output::Answer { token, answer } => {
+                    effects
+                        .answers
+                        .push((token, state.waiting.remove(&token), answer));
+                }
+                Output::Append(request) => {
+                    slot.outbox.lock().queue.push_back(request);
+                    effects.has_appends = true;
+                }
+                Output::Load { epoch } => effects.load = Some(epoch),
+                Output::Log { level, message } => effects.log.push((level, message)),
+            }
+        }
+        let deadline_ms = state.machine.next_deadline().unwrap_or(NEVER);
+        slot.deadline_ms.store(deadline_ms, Ordering::SeqCst);
+        effects.deadline_ms = Some(deadline_ms);
+    }
+
+    /// What a step asked for, without its lock.
+    fn carry_out(&self, partition: i32, effects: Effects) {
+        if effects
+            .deadline_ms
+            .is_some_and(|at_ms| at_ms < self.wakes_at_ms.load(Ordering::SeqCst))
+        {
+            self.wake.notify_one();
+        }
+        for (level, message) in effects.log {
+            match level {
+                LogLevel::Info => {
+                    tracing::info!(target: "kafka.coordinator.group.GroupCoordinator", "{message}")
+                }
+                LogLevel::Warn => {
+                    tracing::warn!(target: "kafka.coordinator.group.GroupCoordinator", "{message}")
+                }
+                LogLevel::Error => {
+                    tracing::error!(target: "kafka.coordinator.group.GroupCoordinator", "{message}")
+                }
+            }
+        }
+        for (_, waiting, answer) in effects.answers {
+            // Nobody waits if the connection is gone.
+            if let Some(waiting) = waiting {
+                drop(waiting.send(answer));
+            }
+        }
+        if let Some(epoch) = effects.load {
+            self.load(partition, epoch);
+        }
+        if effects.has_appends {
+            self.drain_outbox(partition);
+        }
+    }
+
+    /// Passes appends on, one thread at a time, so that their order holds. A result that arrives during the call steps the
+    /// machine; what follows from it is passed on here.
+    fn drain_outbox(&self, partition: i32) {
+        let slot = self.slot(partition);
+        {
+            let mut outbox = slot.outbox.lock();
+            if outbox.is_draining {
+                return;
+            }
+            outbox.is_draining = true;
+        }
+        loop {
+            let request = {
+                let mut outbox = slot.outbox.lock();
+                match outbox.queue.pop_front() {
+                    Some(request) => request,
+                    None => {
+                        outbox.is_draining = false;
+                        return;
+                    }
+                }
+            };
+            let (id, me) = (request.id, self.me.clone());
+            let done = Box::new(move |result| {
+                if let Some(me) = me.upgrade() {
+                    me.step(partition, Input::Appended { id, result });
+                }
+            });
+            self.log.append(partition, encode(&request), done);
+        }
+    }
+
+    fn load(&self, partition: i32, epoch: i32) {
+        {
+            let mut loads = self.loads.lock();
+            loads.queue.push_back((partition, epoch));
+            if loads.is_running {
+                return;
+            }
+            loads.is_running = true;
+        }
+        let me = self.me.clone();
+        let run = move || {
+            if let Some(me) = me.upgrade() {
+                me.run_loads();
+            }
+        };
+        if let Err(error) = std::thread::Builder::new()
+            .name("group-loader".to_owned())
+            .spawn(run)
+        {
+            let queue = {
+                let mut loads = self.loads.lock();
+                loads.is_running = false;
+                std::mem::take(&mut loads.queue)
+            };
+            for (partition, epoch) in queue {
+                let failure = AppendFailure::Other(format!("no thread to load with: {error}"));
+                self.step(partition, Input::LoadFailed { epoch, failure });
+            }
+        }
+    }
+
+    fn run_loads(&self) {
+        loop {
+            let (partition, epoch) = {
+                let mut loads = self.loads.lock();
+                match loads.queue.pop_front() {
+                    Some(load) => load,
+                    None => {
+                        loads.is_running = false;
+                        return;
+                    }
+                }
+            };
+            let input = match self.load_partition(partition, epoch) {
+                Ok(loader) => Input::Loaded {
+                    epoch,
+                    partition: Box::new(loader.finish()),
+                },
+                Err(failure) => Input::LoadFailed { epoch, failure },
+            };
+            self.step(partition, input);
+        }
+    }
+
+    fn load_partition(&self, partition: i32, epoch: i32) -> Result<PartitionLoader, AppendFailure> {
+        let mut loader = PartitionLoader::new();
+        let mut from = Offset::ZERO;
+        while self.slot(partition).state.lock().machine.is_loading_in(epoch) {
+            let chunk = self
+                .log
+                .read(partition, from, self.config.offsets_load_buffer_size_bytes)?;
+            if chunk.bytes.is_empty() {
+                break;
+            }
+            let next = loader
+                .replay(&chunk.bytes, from)
+                .map_err(|error| AppendFailure::Other(error.to_string()))?;
+            from = next.ok_or_else(|| AppendFailure::Other(format!("no whole batch at offset {from}")))?;
+            if from >= chunk.log_end_offset {
+                break;
+            }
+        }
+        Ok(loader)
+    }
+}
+
+/// What is left to do after a step.
+#[derive(Default)]
+struct Effects {
+    answers: Vec<(Token, Option<oneshot::Sender<Answer>>, Answer)>,
+    has_appends: bool,
+    load: Option<i32>,
+    log: Vec<(LogLevel, String)>,
+    deadline_ms: Option<i64>,
+}
+
+/// The batch of an append, as a coordinator of 2.7.2 writes it: format v2, create time, no compression.
+fn encode(request: &AppendRequest) -> Bytes {
+    let mut builder = RecordBatchBuilder::new();
+    if let Some((producer_id, producer_epoch)) = request.transaction {
+        // As Kafka does: each batch begins with sequence 0, which the log does not check for coordinators.
+        builder = builder
+            .producer(producer_id, producer_epoch, Some(Sequence(0)))
+            .transactional(true);
+    }
+    for record in &request.records {
+        builder.append(request.timestamp, Some(&record.key), record.value.as_deref());
+    }
+    Bytes::from(builder.build())
+}
+
+/// A random UUID (version 4).
+fn random_uuid() -> u128 {
+    let mut bits = [0; 16];
+    getrandom::fill(&mut bits).expect("the system has randomness");
+    let version = 0x4 << 76;
+    let variant = 0x8 << 60;
+    (u128::from_be_bytes(bits) & !(0xf << 76) & !(0xc << 60)) | version | variant
+}
+
+#[cfg(test)]
+mod tests;

@@ -67,26 +67,67 @@ pub struct AppendId(u64);
 #[derive(Debug)]
 pub enum Input {
     /// `member_uuid` becomes part of a new member's id, if one is needed.
-    Join { token: Token, request: JoinGroup, member_uuid: u128 },
-    Sync { token: Token, request: SyncGroup },
-    Heartbeat { token: Token, request: Heartbeat },
-    Leave { token: Token, request: LeaveGroup },
-    Commit { token: Token, request: CommitOffsets },
-    DeleteGroup { token: Token, group_id: Arc<str> },
-    DeleteOffsets { token: Token, group_id: Arc<str>, partitions: Vec<TopicPartition> },
+    Join {
+        token: Token,
+        request: JoinGroup,
+        member_uuid: u128,
+    },
+    Sync {
+        token: Token,
+        request: SyncGroup,
+    },
+    Heartbeat {
+        token: Token,
+        request: Heartbeat,
+    },
+    Leave {
+        token: Token,
+        request: LeaveGroup,
+    },
+    Commit {
+        token: Token,
+        request: CommitOffsets,
+    },
+    DeleteGroup {
+        token: Token,
+        group_id: Arc<str>,
+    },
+    DeleteOffsets {
+        token: Token,
+        group_id: Arc<str>,
+        partitions: Vec<TopicPartition>,
+    },
     /// These partitions exist no more, so nobody needs their offsets.
-    PartitionsDeleted { partitions: Arc<[TopicPartition]> },
+    PartitionsDeleted {
+        partitions: Arc<[TopicPartition]>,
+    },
     /// The marker of a transaction is in this partition's log.
-    TransactionCompleted { producer_id: ProducerId, committed: bool },
+    TransactionCompleted {
+        producer_id: ProducerId,
+        committed: bool,
+    },
     /// An append has its offset, or failed.
-    Appended { id: AppendId, result: Result<Offset, AppendFailure> },
+    Appended {
+        id: AppendId,
+        result: Result<Offset, AppendFailure>,
+    },
     /// This broker leads the partition from `epoch` on.
-    Elected { epoch: i32 },
+    Elected {
+        epoch: i32,
+    },
     /// The load that [`Output::Load`] asked for.
-    Loaded { epoch: i32, partition: Box<LoadedPartition> },
-    LoadFailed { epoch: i32, failure: AppendFailure },
+    Loaded {
+        epoch: i32,
+        partition: Box<LoadedPartition>,
+    },
+    LoadFailed {
+        epoch: i32,
+        failure: AppendFailure,
+    },
     /// This broker leads the partition no more; `None` if the partition was deleted.
-    Resigned { epoch: Option<i32> },
+    Resigned {
+        epoch: Option<i32>,
+    },
     /// The broker stops.
     Stopped,
     /// Only the time has passed.
@@ -149,7 +190,10 @@ enum Ownership {
 #[derive(Debug)]
 enum Timer {
     /// A member's session, or its first wait for a join, is over.
-    Session { group_id: Arc<str>, member: MemberNumber },
+    Session {
+        group_id: Arc<str>,
+        member: MemberNumber,
+    },
     /// An id handed out was never used.
     PendingMember { group_id: Arc<str>, member_id: Arc<str> },
     /// The joins must be in, or the initial delay is over.
@@ -166,9 +210,15 @@ enum Timer {
 #[derive(Debug)]
 enum Purpose {
     /// The leader's assignment of a generation.
-    Assignment { group_id: Arc<str>, generation_id: i32, assignments: BTreeMap<MemberNumber, Bytes> },
+    Assignment {
+        group_id: Arc<str>,
+        generation_id: i32,
+        assignments: BTreeMap<MemberNumber, Bytes>,
+    },
     /// A group that lost its last member.
-    EmptyGroup { group_id: Arc<str> },
+    EmptyGroup {
+        group_id: Arc<str>,
+    },
     /// The new id of a static member.
     StaticMember(StaticReplacement),
     Commit(PendingCommit),
@@ -232,25 +282,43 @@ impl GroupMachine {
             deletions: BTreeMap::new(),
             open_groups: BTreeMap::new(),
         };
-        GroupMachine { groups: BTreeMap::new(), core }
+        GroupMachine {
+            groups: BTreeMap::new(),
+            core,
+        }
     }
 
     /// Takes in one input and all deadlines that have passed, and pushes what follows to `out` in order.
     pub fn step(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {
         let groups = &mut self.groups;
-        let mut turn = Turn { now, core: &mut self.core, out };
+        let mut turn = Turn {
+            now,
+            core: &mut self.core,
+            out,
+        };
         match input {
-            Input::Join { token, request, member_uuid } => turn.join(groups, token, request, member_uuid),
+            Input::Join {
+                token,
+                request,
+                member_uuid,
+            } => turn.join(groups, token, request, member_uuid),
             Input::Sync { token, request } => turn.sync(groups, token, request),
             Input::Heartbeat { token, request } => turn.heartbeat(groups, token, &request),
             Input::Leave { token, request } => turn.leave(groups, token, &request),
             Input::Commit { token, request } => turn.commit(groups, token, request),
             Input::DeleteGroup { token, group_id } => turn.delete_group(groups, token, &group_id),
-            Input::DeleteOffsets { token, group_id, partitions } => {
+            Input::DeleteOffsets {
+                token,
+                group_id,
+                partitions,
+            } => {
                 turn.delete_offsets(groups, token, &group_id, partitions);
             }
             Input::PartitionsDeleted { partitions } => turn.partitions_deleted(groups, &partitions),
-            Input::TransactionCompleted { producer_id, committed } => {
+            Input::TransactionCompleted {
+                producer_id,
+                committed,
+            } => {
                 turn.transaction_completed(groups, producer_id, committed);
             }
             Input::Appended { id, result } => turn.appended(groups, id, result),
@@ -283,10 +351,14 @@ impl GroupMachine {
     ) -> Result<Vec<(TopicPartition, FetchedOffset)>, GroupError> {
         self.core.check_available()?;
         let Some(group) = self.groups.get(group_id) else {
-            let absent = partitions.unwrap_or_default().iter().map(|p| (p.clone(), FetchedOffset::Absent));
+            let absent = partitions
+                .unwrap_or_default()
+                .iter()
+                .map(|p| (p.clone(), FetchedOffset::Absent));
             return Ok(absent.collect());
         };
-        let fetch = |partition: &TopicPartition| (partition.clone(), group.offsets.fetch(partition, require_stable));
+        let fetch =
+            |partition: &TopicPartition| (partition.clone(), group.offsets.fetch(partition, require_stable));
         Ok(match partitions {
             Some(partitions) => partitions.iter().map(fetch).collect(),
             None => group.offsets.committed_partitions().iter().map(fetch).collect(),
@@ -319,13 +391,21 @@ impl GroupMachine {
         matches!(self.core.ownership, Ownership::Loading { .. })
     }
 
+    /// Whether the load of `epoch` is still wanted.
+    pub fn is_loading_in(&self, epoch: i32) -> bool {
+        self.core.ownership == Ownership::Loading { epoch }
+    }
+
     pub fn group_count(&self) -> usize {
         self.groups.len()
     }
 
     /// Committed offsets of all groups.
     pub fn offset_count(&self) -> usize {
-        self.groups.values().map(|group| group.offsets.committed_count()).sum()
+        self.groups
+            .values()
+            .map(|group| group.offsets.committed_count())
+            .sum()
     }
 }
 
@@ -342,7 +422,11 @@ impl Core {
 
     /// The same for requests that need a group id.
     fn check_named(&self, group_id: &str) -> Result<(), GroupError> {
-        if group_id.is_empty() { Err(GroupError::InvalidGroupId) } else { self.check_available() }
+        if group_id.is_empty() {
+            Err(GroupError::InvalidGroupId)
+        } else {
+            self.check_available()
+        }
     }
 
     fn owned_epoch(&self) -> Option<i32> {
@@ -379,7 +463,9 @@ impl Turn<'_> {
     fn get_or_create<'g>(&mut self, groups: &'g mut Groups, group_id: &Arc<str>) -> &'g mut Group {
         self.schedule_expiry();
         let now = self.now.wall;
-        groups.entry(group_id.clone()).or_insert_with(|| Group::new(group_id.clone(), now))
+        groups
+            .entry(group_id.clone())
+            .or_insert_with(|| Group::new(group_id.clone(), now))
     }
 
     /// Starts the member's session anew.
@@ -396,7 +482,13 @@ impl Turn<'_> {
         let group_id = group.id.clone();
         if let Some(member) = group.member_mut(number) {
             self.core.timers.cancel(&mut member.session);
-            member.session = Some(self.core.timers.set(at_ms, Timer::Session { group_id, member: number }));
+            member.session = Some(self.core.timers.set(
+                at_ms,
+                Timer::Session {
+                    group_id,
+                    member: number,
+                },
+            ));
         }
     }
 
@@ -426,13 +518,30 @@ impl Turn<'_> {
         self.core.next_append += 1;
         let at_ms = self.after(i64::from(self.core.config.offsets_commit_timeout_ms));
         let timer = Some(self.core.timers.set(at_ms, Timer::Append(id)));
-        let epoch = self.core.owned_epoch().expect("only an owned partition is written to");
-        self.core.appends.insert(id, PendingAppend { epoch, timer, purpose });
-        self.out.push(Output::Append(AppendRequest { id, timestamp: self.now.wall, records, transaction }));
+        let epoch = self
+            .core
+            .owned_epoch()
+            .expect("only an owned partition is written to");
+        self.core.appends.insert(
+            id,
+            PendingAppend {
+                epoch,
+                timer,
+                purpose,
+            },
+        );
+        self.out.push(Output::Append(AppendRequest {
+            id,
+            timestamp: self.now.wall,
+            records,
+            transaction,
+        }));
     }
 
     fn appended(&mut self, groups: &mut Groups, id: AppendId, result: Result<Offset, AppendFailure>) {
-        let Some(mut append) = self.core.appends.remove(&id) else { return };
+        let Some(mut append) = self.core.appends.remove(&id) else {
+            return;
+        };
         self.core.timers.cancel(&mut append.timer);
         let is_current = self.core.owned_epoch() == Some(append.epoch);
         match append.purpose {
@@ -440,7 +549,11 @@ impl Turn<'_> {
             Purpose::Removal(removal) => self.removal_appended(groups, removal, result, is_current),
             // Whoever waited for these was answered when the partition went.
             _ if !is_current => {}
-            Purpose::Assignment { group_id, generation_id, assignments } => {
+            Purpose::Assignment {
+                group_id,
+                generation_id,
+                assignments,
+            } => {
                 let result = result.map_err(|failure| group_error(&failure)).map(|_| ());
                 self.assignment_stored(groups, &group_id, generation_id, assignments, result);
             }
@@ -465,7 +578,9 @@ impl Turn<'_> {
 
     /// An append has not answered in time: whoever waits is told; the result still counts for offsets when it comes.
     fn append_overdue(&mut self, groups: &mut Groups, id: AppendId) {
-        let Some(append) = self.core.appends.get_mut(&id) else { return };
+        let Some(append) = self.core.appends.get_mut(&id) else {
+            return;
+        };
         append.timer = None;
         match &mut append.purpose {
             Purpose::Commit(commit) => {
@@ -494,7 +609,9 @@ impl Turn<'_> {
             }
             Timer::PendingMember { group_id, member_id } => {
                 if let Some(group) = groups.get_mut(&group_id) {
-                    self.info(format!("group {group_id}: pending member {member_id} did not join within its session timeout"));
+                    self.info(format!(
+                        "group {group_id}: pending member {member_id} did not join within its session timeout"
+                    ));
                     self.remove_pending_member(group, &member_id);
                 }
             }

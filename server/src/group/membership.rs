@@ -52,7 +52,11 @@ pub(super) struct Member {
 impl Member {
     /// The metadata for `protocol`, empty if the member does not offer it.
     pub(super) fn metadata(&self, protocol: &str) -> Bytes {
-        self.protocols.iter().find(|p| &*p.name == protocol).map(|p| p.metadata.clone()).unwrap_or_default()
+        self.protocols
+            .iter()
+            .find(|p| &*p.name == protocol)
+            .map(|p| p.metadata.clone())
+            .unwrap_or_default()
     }
 }
 
@@ -135,7 +139,11 @@ impl Group {
     /// subscriptions could not be read.
     pub(super) fn from_record(id: Arc<str>, value: GroupMetadataValue) -> (Group, Option<String>) {
         let mut group = Group::new(id, TimestampMs(0));
-        group.state = if value.members.is_empty() { GroupState::Empty } else { GroupState::Stable };
+        group.state = if value.members.is_empty() {
+            GroupState::Empty
+        } else {
+            GroupState::Stable
+        };
         group.state_since = value.current_state_timestamp;
         group.generation_id = value.generation_id;
         let protocol_type = Some(value.protocol_type).filter(|name| !name.is_empty());
@@ -151,7 +159,10 @@ impl Group {
                     client_host: member.client_host,
                     rebalance_timeout_ms: member.rebalance_timeout_ms,
                     session_timeout_ms: member.session_timeout_ms,
-                    protocols: vec![Protocol { name: protocol_name.clone(), metadata: member.subscription }],
+                    protocols: vec![Protocol {
+                        name: protocol_name.clone(),
+                        metadata: member.subscription,
+                    }],
                     assignment: member.assignment,
                     is_new: false,
                     awaiting_join: None,
@@ -179,7 +190,12 @@ impl Group {
     }
 
     pub(super) fn transition_to(&mut self, next: GroupState, now: TimestampMs) {
-        assert!(self.state.may_become(next), "group {}: {:?} never becomes {next:?}", self.id, self.state);
+        assert!(
+            self.state.may_become(next),
+            "group {}: {:?} never becomes {next:?}",
+            self.id,
+            self.state
+        );
         self.state = next;
         self.state_since = Some(now);
     }
@@ -234,7 +250,10 @@ impl Group {
 
     /// `""` if nobody leads.
     pub(super) fn leader_id(&self) -> Arc<str> {
-        self.leader.and_then(|leader| self.members.get(&leader)).map(|leader| leader.id.clone()).unwrap_or_default()
+        self.leader
+            .and_then(|leader| self.members.get(&leader))
+            .map(|leader| leader.id.clone())
+            .unwrap_or_default()
     }
 
     pub(super) fn static_member(&self, group_instance_id: Option<&Arc<str>>) -> Option<MemberNumber> {
@@ -242,8 +261,14 @@ impl Group {
     }
 
     /// Whether another member id holds this instance id now.
-    pub(super) fn is_static_member_fenced(&self, member_id: &str, group_instance_id: Option<&Arc<str>>) -> bool {
-        let holder = self.static_member(group_instance_id).and_then(|number| self.members.get(&number));
+    pub(super) fn is_static_member_fenced(
+        &self,
+        member_id: &str,
+        group_instance_id: Option<&Arc<str>>,
+    ) -> bool {
+        let holder = self
+            .static_member(group_instance_id)
+            .and_then(|number| self.members.get(&number));
         holder.is_some_and(|holder| &*holder.id != member_id)
     }
 
@@ -257,7 +282,10 @@ impl Group {
 
     /// The longest that any member may take to join again.
     pub(super) fn rebalance_timeout_ms(&self) -> i64 {
-        self.members.values().map(|member| i64::from(member.rebalance_timeout_ms)).fold(0, i64::max)
+        self.members
+            .values()
+            .map(|member| i64::from(member.rebalance_timeout_ms))
+            .fold(0, i64::max)
     }
 
     pub(super) fn is_consumer_group(&self) -> bool {
@@ -270,7 +298,9 @@ impl Group {
             return !protocol_type.is_empty() && !protocols.is_empty();
         }
         self.protocol_type.as_deref() == Some(protocol_type)
-            && protocols.iter().any(|protocol| self.supporters_of(&protocol.name) == self.members.len())
+            && protocols
+                .iter()
+                .any(|protocol| self.supporters_of(&protocol.name) == self.members.len())
     }
 
     fn supporters_of(&self, protocol: &str) -> usize {
@@ -348,7 +378,11 @@ impl Group {
 
     /// Makes a member that has joined the leader, unless the leader has. False if no member has joined.
     pub(super) fn elect_joined_leader(&mut self) -> bool {
-        let has_joined = |number: &MemberNumber| self.members.get(number).is_some_and(|m| m.awaiting_join.is_some());
+        let has_joined = |number: &MemberNumber| {
+            self.members
+                .get(number)
+                .is_some_and(|m| m.awaiting_join.is_some())
+        };
         match self.leader {
             None => false,
             Some(leader) if has_joined(&leader) => true,
@@ -374,7 +408,10 @@ impl Group {
             }
         }
         let most = votes.iter().map(|(_, count)| *count).max()?;
-        votes.into_iter().find(|(_, count)| *count == most).map(|(name, _)| name.clone())
+        votes
+            .into_iter()
+            .find(|(_, count)| *count == most)
+            .map(|(name, _)| name.clone())
     }
 
     /// Opens the next generation: with a protocol and CompletingRebalance if there are members, else Empty. Returns a notice
@@ -387,7 +424,8 @@ impl Group {
             self.transition_to(GroupState::Empty, now);
         } else {
             let protocol = self.select_protocol();
-            self.protocol_name = Some(protocol.expect("a member joins only with a protocol that all others support"));
+            self.protocol_name =
+                Some(protocol.expect("a member joins only with a protocol that all others support"));
             self.transition_to(GroupState::CompletingRebalance, now);
         }
         self.compute_subscribed_topics()
@@ -420,7 +458,9 @@ impl Group {
 
     /// Whether the group consumes the topic; true where that is not known.
     pub(super) fn is_subscribed_to(&self, topic: &str) -> bool {
-        self.subscribed_topics.as_ref().is_none_or(|topics| topics.contains(topic))
+        self.subscribed_topics
+            .as_ref()
+            .is_none_or(|topics| topics.contains(topic))
     }
 
     /// What the leader gets to see.
@@ -435,7 +475,10 @@ impl Group {
     }
 
     /// The group's record with the assignment that `assignment` gives each member.
-    pub(super) fn to_record(&self, assignment: impl Fn(MemberNumber, &Member) -> Bytes) -> GroupMetadataValue {
+    pub(super) fn to_record(
+        &self,
+        assignment: impl Fn(MemberNumber, &Member) -> Bytes,
+    ) -> GroupMetadataValue {
         let protocol = self.protocol_name.clone().unwrap_or_default();
         let members = self.members.iter().map(|(number, member)| MemberValue {
             member_id: member.id.clone(),
@@ -474,8 +517,16 @@ impl Group {
             group_instance_id: member.group_instance_id.clone(),
             client_id: member.client_id.clone(),
             client_host: member.client_host.clone(),
-            metadata: if stable { member.metadata(&protocol) } else { Bytes::new() },
-            assignment: if stable { member.assignment.clone() } else { Bytes::new() },
+            metadata: if stable {
+                member.metadata(&protocol)
+            } else {
+                Bytes::new()
+            },
+            assignment: if stable {
+                member.assignment.clone()
+            } else {
+                Bytes::new()
+            },
         });
         GroupSummary {
             state: self.state,

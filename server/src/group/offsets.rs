@@ -62,7 +62,11 @@ impl GroupOffsets {
         committed: BTreeMap<TopicPartition, CommittedOffset>,
         transactional: TransactionalOffsets,
     ) -> GroupOffsets {
-        GroupOffsets { committed, pending: BTreeMap::new(), transactional }
+        GroupOffsets {
+            committed,
+            pending: BTreeMap::new(),
+            transactional,
+        }
     }
 
     /// Neither committed, nor pending, nor transactional offsets.
@@ -104,7 +108,10 @@ impl GroupOffsets {
 
     fn is_unstable(&self, partition: &TopicPartition) -> bool {
         self.pending.contains_key(partition)
-            || self.transactional.values().any(|offsets| offsets.contains_key(partition))
+            || self
+                .transactional
+                .values()
+                .any(|offsets| offsets.contains_key(partition))
     }
 
     /// A commit of `partition` is on its way to the log.
@@ -113,7 +120,12 @@ impl GroupOffsets {
     }
 
     /// A prepared commit reached the log at `batch_offset`, or failed if that is `None`.
-    pub(super) fn settle(&mut self, partition: &TopicPartition, value: OffsetAndMetadata, batch_offset: Option<Offset>) {
+    pub(super) fn settle(
+        &mut self,
+        partition: &TopicPartition,
+        value: OffsetAndMetadata,
+        batch_offset: Option<Offset>,
+    ) {
         let mut removed_at = None;
         if let Some(pending) = self.pending.get_mut(partition) {
             removed_at = pending.removed_at;
@@ -125,7 +137,14 @@ impl GroupOffsets {
         if let Some(batch_offset) = batch_offset
             && removed_at.is_none_or(|removed_at| removed_at < batch_offset)
         {
-            self.put_newer(partition, CommittedOffset { value, batch_offset, removing: false });
+            self.put_newer(
+                partition,
+                CommittedOffset {
+                    value,
+                    batch_offset,
+                    removing: false,
+                },
+            );
         }
     }
 
@@ -147,7 +166,13 @@ impl GroupOffsets {
         value: OffsetAndMetadata,
     ) {
         let offsets = self.transactional.entry(producer_id).or_default();
-        offsets.insert(partition.clone(), TransactionalOffset { value, batch_offset: None });
+        offsets.insert(
+            partition.clone(),
+            TransactionalOffset {
+                value,
+                batch_offset: None,
+            },
+        );
     }
 
     /// A prepared transactional offset reached the log at `batch_offset`, or failed if that is `None`.
@@ -158,8 +183,15 @@ impl GroupOffsets {
         value: &OffsetAndMetadata,
         batch_offset: Option<Offset>,
     ) {
-        let Some(offsets) = self.transactional.get_mut(&producer_id) else { return };
-        let Some(prepared) = offsets.get_mut(partition).filter(|prepared| prepared.value == *value) else { return };
+        let Some(offsets) = self.transactional.get_mut(&producer_id) else {
+            return;
+        };
+        let Some(prepared) = offsets
+            .get_mut(partition)
+            .filter(|prepared| prepared.value == *value)
+        else {
+            return;
+        };
         match batch_offset {
             Some(_) => prepared.batch_offset = batch_offset,
             None => {
@@ -178,7 +210,11 @@ impl GroupOffsets {
             for (partition, offset) in offsets {
                 // One whose append has not succeeded is not part of what the marker commits.
                 if let Some(batch_offset) = offset.batch_offset {
-                    let offset = CommittedOffset { value: offset.value, batch_offset, removing: false };
+                    let offset = CommittedOffset {
+                        value: offset.value,
+                        batch_offset,
+                        removing: false,
+                    };
                     self.put_newer(&partition, offset);
                 }
             }
@@ -198,7 +234,11 @@ impl GroupOffsets {
     pub(super) fn settle_removal(&mut self, partitions: &[TopicPartition], batch_offset: Offset) -> usize {
         let mut removed_count = 0;
         for partition in partitions {
-            if self.committed.get(partition).is_some_and(|committed| committed.batch_offset < batch_offset) {
+            if self
+                .committed
+                .get(partition)
+                .is_some_and(|committed| committed.batch_offset < batch_offset)
+            {
                 self.committed.remove(partition);
                 removed_count += 1;
             }
@@ -206,7 +246,10 @@ impl GroupOffsets {
                 pending.removed_at = pending.removed_at.max(Some(batch_offset));
             }
             self.transactional.retain(|_, offsets| {
-                if offsets.get(partition).is_some_and(|offset| offset.batch_offset.is_some_and(|at| at < batch_offset)) {
+                if offsets
+                    .get(partition)
+                    .is_some_and(|offset| offset.batch_offset.is_some_and(|at| at < batch_offset))
+                {
                     offsets.remove(partition);
                 }
                 !offsets.is_empty()

@@ -26,7 +26,9 @@ const ABSENT: i32 = -1;
 /// The partition of `__consumer_offsets` that holds the group: Java's `hashCode` of the id, made non-negative as
 /// `Utils.abs` does (the smallest integer becomes 0), modulo `partition_count`.
 pub fn partition_for(group_id: &str, partition_count: i32) -> i32 {
-    let hash = group_id.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    let hash = group_id.encode_utf16().fold(0i32, |hash, unit| {
+        hash.wrapping_mul(31).wrapping_add(i32::from(unit))
+    });
     let non_negative = hash.checked_abs().unwrap_or(0);
     non_negative % partition_count.max(1)
 }
@@ -34,8 +36,13 @@ pub fn partition_for(group_id: &str, partition_count: i32) -> i32 {
 /// A key of `__consumer_offsets`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordKey {
-    Offset { group_id: Arc<str>, partition: TopicPartition },
-    Group { group_id: Arc<str> },
+    Offset {
+        group_id: Arc<str>,
+        partition: TopicPartition,
+    },
+    Group {
+        group_id: Arc<str>,
+    },
 }
 
 /// The value of a group metadata record.
@@ -145,7 +152,12 @@ pub fn group_value(value: &GroupMetadataValue) -> Result<Bytes, FieldTooLong> {
     put_i32(&mut out, value.generation_id);
     put_nullable_string(&mut out, value.protocol_name.as_deref())?;
     put_nullable_string(&mut out, value.leader_id.as_deref())?;
-    put_i64(&mut out, value.current_state_timestamp.map_or(i64::from(ABSENT), TimestampMs::get));
+    put_i64(
+        &mut out,
+        value
+            .current_state_timestamp
+            .map_or(i64::from(ABSENT), TimestampMs::get),
+    );
     put_len32(&mut out, value.members.len())?;
     for member in &value.members {
         put_string(&mut out, &member.member_id)?;
@@ -171,9 +183,14 @@ pub fn read_key(bytes: &[u8]) -> Result<RecordKey, InvalidRecord> {
             let group_id = fields.string()?;
             let topic = fields.string()?;
             let partition = fields.i32()?;
-            Ok(RecordKey::Offset { group_id, partition: TopicPartition { topic, partition } })
+            Ok(RecordKey::Offset {
+                group_id,
+                partition: TopicPartition { topic, partition },
+            })
         }
-        2 => Ok(RecordKey::Group { group_id: fields.string()? }),
+        2 => Ok(RecordKey::Group {
+            group_id: fields.string()?,
+        }),
         version => Err(fields.unknown_version(version, "version 0, 1 or 2")),
     }
 }
@@ -189,12 +206,25 @@ pub fn read_offset_value(bytes: &[u8]) -> Result<OffsetAndMetadata, InvalidRecor
         return Err(fields.unknown_version(version, "version 0 to 3"));
     }
     let offset = Offset(fields.i64()?);
-    let leader_epoch = if version == 3 { Some(fields.i32()?).filter(|epoch| *epoch >= 0) } else { None };
+    let leader_epoch = if version == 3 {
+        Some(fields.i32()?).filter(|epoch| *epoch >= 0)
+    } else {
+        None
+    };
     let metadata = fields.str()?.into();
     let commit_timestamp = TimestampMs(fields.i64()?);
-    let expire_timestamp =
-        if version == 1 { Some(TimestampMs(fields.i64()?)).filter(|at| at.get() != i64::from(ABSENT)) } else { None };
-    Ok(OffsetAndMetadata { offset, leader_epoch, metadata, commit_timestamp, expire_timestamp })
+    let expire_timestamp = if version == 1 {
+        Some(TimestampMs(fields.i64()?)).filter(|at| at.get() != i64::from(ABSENT))
+    } else {
+        None
+    };
+    Ok(OffsetAndMetadata {
+        offset,
+        leader_epoch,
+        metadata,
+        commit_timestamp,
+        expire_timestamp,
+    })
 }
 
 /// Reads the value of a group, of any version.
@@ -221,12 +251,19 @@ pub fn read_group_value(bytes: &[u8]) -> Result<GroupMetadataValue, InvalidRecor
         return Err(fields.invalid("a member count of 0 or more", count.to_string()));
     }
     if count > 0 && protocol_name.is_none() {
-        return Err(fields.invalid("no members where the protocol is null", format!("{count} members")));
+        return Err(fields.invalid(
+            "no members where the protocol is null",
+            format!("{count} members"),
+        ));
     }
     let mut members = Vec::new();
     for _ in 0..count {
         let member_id = fields.string()?;
-        let group_instance_id = if version >= 3 { fields.nullable_string()? } else { None };
+        let group_instance_id = if version >= 3 {
+            fields.nullable_string()?
+        } else {
+            None
+        };
         let client_id = fields.string()?;
         let client_host = fields.string()?;
         let rebalance_timeout_ms = if version >= 1 { Some(fields.i32()?) } else { None };
@@ -267,12 +304,20 @@ fn put_i64(out: &mut Vec<u8>, value: i64) {
 }
 
 fn put_len32(out: &mut Vec<u8>, size: usize) -> Result<(), FieldTooLong> {
-    put_i32(out, i32::try_from(size).map_err(|_| FieldTooLong { size_bytes: size })?);
+    put_i32(
+        out,
+        i32::try_from(size).map_err(|_| FieldTooLong { size_bytes: size })?,
+    );
     Ok(())
 }
 
 fn put_string(out: &mut Vec<u8>, value: &str) -> Result<(), FieldTooLong> {
-    put_i16(out, i16::try_from(value.len()).map_err(|_| FieldTooLong { size_bytes: value.len() })?);
+    put_i16(
+        out,
+        i16::try_from(value.len()).map_err(|_| FieldTooLong {
+            size_bytes: value.len(),
+        })?,
+    );
     out.extend_from_slice(value.as_bytes());
     Ok(())
 }
@@ -302,15 +347,29 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     pub(super) fn new(what: &'static str, bytes: &'a [u8]) -> Fields<'a> {
-        Fields { what, bytes, position: 0 }
+        Fields {
+            what,
+            bytes,
+            position: 0,
+        }
     }
 
     pub(super) fn invalid(&self, expected: &'static str, found: String) -> InvalidRecord {
-        InvalidRecord { what: self.what, position: self.position, expected, found }
+        InvalidRecord {
+            what: self.what,
+            position: self.position,
+            expected,
+            found,
+        }
     }
 
     pub(super) fn unknown_version(&self, version: i16, expected: &'static str) -> InvalidRecord {
-        InvalidRecord { what: self.what, position: 0, expected, found: format!("version {version}") }
+        InvalidRecord {
+            what: self.what,
+            position: 0,
+            expected,
+            found: format!("version {version}"),
+        }
     }
 
     fn take(&mut self, size: usize, expected: &'static str) -> Result<&'a [u8], InvalidRecord> {

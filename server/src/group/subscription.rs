@@ -38,7 +38,9 @@ mod tests {
     use super::*;
 
     /// Version 1 of the Java client: topics `a`, `bc`, user data null, owned partitions none.
-    const VERSION_1: &[u8] = &[0, 1, 0, 0, 0, 2, 0, 1, b'a', 0, 2, b'b', b'c', 255, 255, 255, 255, 0, 0, 0, 0];
+    const VERSION_1: &[u8] = &[
+        0, 1, 0, 0, 0, 2, 0, 1, b'a', 0, 2, b'b', b'c', 255, 255, 255, 255, 0, 0, 0, 0,
+    ];
 
     #[test]
     fn a_newer_subscription_is_read_by_its_version_0_prefix() {

@@ -20,11 +20,17 @@ pub(super) struct Timers<T> {
 
 impl<T> Timers<T> {
     pub(super) fn new() -> Timers<T> {
-        Timers { queue: BTreeMap::new(), next_number: 0 }
+        Timers {
+            queue: BTreeMap::new(),
+            next_number: 0,
+        }
     }
 
     pub(super) fn set(&mut self, at_ms: i64, timer: T) -> TimerId {
-        let id = TimerId { at_ms, number: self.next_number };
+        let id = TimerId {
+            at_ms,
+            number: self.next_number,
+        };
         self.next_number += 1;
         self.queue.insert(id, timer);
         id
@@ -39,7 +45,10 @@ impl<T> Timers<T> {
 
     /// Takes the earliest timer that is due at `now_ms` (inclusive).
     pub(super) fn take_due(&mut self, now_ms: i64) -> Option<(TimerId, T)> {
-        let first = self.queue.first_entry().filter(|first| first.key().at_ms <= now_ms)?;
+        let first = self
+            .queue
+            .first_entry()
+            .filter(|first| first.key().at_ms <= now_ms)?;
         Some(first.remove_entry())
     }
 

@@ -23,7 +23,13 @@ pub(super) struct PendingCommit {
 impl PendingCommit {
     /// The answer if storing gives `result`.
     pub(super) fn results(&self, result: Result<(), GroupError>) -> CommitResult {
-        let one = |is_stored: &bool| if *is_stored { result } else { Err(GroupError::OffsetMetadataTooLarge) };
+        let one = |is_stored: &bool| {
+            if *is_stored {
+                result
+            } else {
+                Err(GroupError::OffsetMetadataTooLarge)
+            }
+        };
         self.is_stored.iter().map(one).collect()
     }
 }
@@ -40,12 +46,22 @@ impl Turn<'_> {
                 && value.metadata.len() <= i16::MAX as usize
         };
         let is_stored: Vec<bool> = request.offsets.iter().map(|(_, value)| fits(value)).collect();
-        let offsets: Vec<_> =
-            request.offsets.into_iter().zip(&is_stored).filter(|(_, stored)| **stored).map(|(offset, _)| offset).collect();
+        let offsets: Vec<_> = request
+            .offsets
+            .into_iter()
+            .zip(&is_stored)
+            .filter(|(_, stored)| **stored)
+            .map(|(offset, _)| offset)
+            .collect();
         let transaction = request.transaction;
         let group = self.get_or_create(groups, &request.group_id);
-        let commit =
-            PendingCommit { token: Some(token), group_id: group.id.clone(), transaction, offsets, is_stored };
+        let commit = PendingCommit {
+            token: Some(token),
+            group_id: group.id.clone(),
+            transaction,
+            offsets,
+            is_stored,
+        };
         if commit.offsets.is_empty() {
             let results = commit.results(Ok(()));
             return self.answer(token, Answer::Commit(results));
@@ -55,12 +71,21 @@ impl Turn<'_> {
             return self.answer(token, Answer::Commit(results));
         };
         match transaction {
-            None => commit.offsets.iter().for_each(|(partition, _)| group.offsets.prepare(partition)),
+            None => commit
+                .offsets
+                .iter()
+                .for_each(|(partition, _)| group.offsets.prepare(partition)),
             Some((producer_id, _)) => {
                 for (partition, value) in &commit.offsets {
-                    group.offsets.prepare_transactional(producer_id, partition, value.clone());
+                    group
+                        .offsets
+                        .prepare_transactional(producer_id, partition, value.clone());
                 }
-                self.core.open_groups.entry(producer_id).or_default().insert(group.id.clone());
+                self.core
+                    .open_groups
+                    .entry(producer_id)
+                    .or_default()
+                    .insert(group.id.clone());
             }
         }
         self.append(records, transaction, Purpose::Commit(commit));
@@ -86,7 +111,11 @@ impl Turn<'_> {
         let is_simple = request.generation_id < 0;
         let Some(group) = groups.get_mut(&request.group_id) else {
             // Without a generation Kafka only keeps the offsets, and makes the group.
-            return if is_simple { Ok(()) } else { Err(GroupError::IllegalGeneration) };
+            return if is_simple {
+                Ok(())
+            } else {
+                Err(GroupError::IllegalGeneration)
+            };
         };
         if group.is_static_member_fenced(&request.member_id, instance_id) {
             return Err(GroupError::FencedInstanceId);
@@ -117,7 +146,9 @@ impl Turn<'_> {
             let results = commit.results(result.as_ref().map(|_| ()).map_err(commit_error));
             self.answer(token, Answer::Commit(results));
         }
-        let Some(group) = groups.get_mut(&commit.group_id).filter(|_| is_current) else { return };
+        let Some(group) = groups.get_mut(&commit.group_id).filter(|_| is_current) else {
+            return;
+        };
         let batch_offset = result.ok();
         match commit.transaction {
             None => {
@@ -127,7 +158,9 @@ impl Turn<'_> {
             }
             Some((producer_id, _)) => {
                 for (partition, value) in commit.offsets {
-                    group.offsets.settle_transactional(producer_id, &partition, &value, batch_offset);
+                    group
+                        .offsets
+                        .settle_transactional(producer_id, &partition, &value, batch_offset);
                 }
                 if !group.offsets.producers().any(|open| open == producer_id) {
                     self.close_group(producer_id, &commit.group_id);
@@ -145,7 +178,12 @@ impl Turn<'_> {
         }
     }
 
-    pub(super) fn transaction_completed(&mut self, groups: &mut Groups, producer_id: ProducerId, committed: bool) {
+    pub(super) fn transaction_completed(
+        &mut self,
+        groups: &mut Groups,
+        producer_id: ProducerId,
+        committed: bool,
+    ) {
         for group_id in self.core.open_groups.remove(&producer_id).unwrap_or_default() {
             if let Some(group) = groups.get_mut(&group_id) {
                 group.offsets.complete_transaction(producer_id, committed);
@@ -159,7 +197,10 @@ fn offset_records(
     offsets: &[(TopicPartition, OffsetAndMetadata)],
 ) -> Result<Vec<CoordinatorRecord>, FieldTooLong> {
     let record = |(partition, value): &(TopicPartition, OffsetAndMetadata)| {
-        Ok(CoordinatorRecord { key: offset_key(group_id, partition)?, value: Some(offset_value(value)?) })
+        Ok(CoordinatorRecord {
+            key: offset_key(group_id, partition)?,
+            value: Some(offset_value(value)?),
+        })
     };
     offsets.iter().map(record).collect()
 }

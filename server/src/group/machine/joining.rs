@@ -32,7 +32,13 @@ impl Turn<'_> {
         self.answer(token, Answer::Join(Err(JoinRefusal { error, member_id })));
     }
 
-    pub(super) fn join(&mut self, groups: &mut Groups, token: Token, mut request: JoinGroup, member_uuid: u128) {
+    pub(super) fn join(
+        &mut self,
+        groups: &mut Groups,
+        token: Token,
+        mut request: JoinGroup,
+        member_uuid: u128,
+    ) {
         if let Err(error) = self.core.check_named(&request.group_id) {
             return self.refuse_join(token, error, request.member_id);
         }
@@ -87,7 +93,10 @@ impl Turn<'_> {
             self.replace_static_member(group, number, token, member_id, request.protocols);
         } else if request.require_known_member_id {
             let at_ms = self.after(i64::from(request.session_timeout_ms));
-            let timer = Timer::PendingMember { group_id: group.id.clone(), member_id: member_id.clone() };
+            let timer = Timer::PendingMember {
+                group_id: group.id.clone(),
+                member_id: member_id.clone(),
+            };
             let timer = self.core.timers.set(at_ms, timer);
             group.pending_members.insert(member_id.clone(), Some(timer));
             self.refuse_join(token, GroupError::MemberIdRequired, member_id);
@@ -116,7 +125,9 @@ impl Turn<'_> {
         let Some(number) = group.number_of(&member_id).filter(|_| !is_unknown_instance) else {
             return self.refuse_join(token, GroupError::UnknownMemberId, member_id);
         };
-        let is_unchanged = group.member(number).is_some_and(|member| member.protocols == request.protocols);
+        let is_unchanged = group
+            .member(number)
+            .is_some_and(|member| member.protocols == request.protocols);
         let may_trigger = match group.state() {
             GroupState::PreparingRebalance => true,
             // It may have missed the answer to its join.
@@ -139,19 +150,29 @@ impl Turn<'_> {
 
     fn await_join(&mut self, group: &mut Group, number: MemberNumber, token: Token) {
         if let Some(replaced) = group.await_join(number, token) {
-            let member_id = group.member(number).map(|member| member.id.clone()).unwrap_or_default();
+            let member_id = group
+                .member(number)
+                .map(|member| member.id.clone())
+                .unwrap_or_default();
             self.refuse_join(replaced, GroupError::RebalanceInProgress, member_id);
         }
     }
 
     fn joined_group(&self, group: &Group, number: MemberNumber) -> JoinedGroup {
         JoinedGroup {
-            member_id: group.member(number).map(|member| member.id.clone()).unwrap_or_default(),
+            member_id: group
+                .member(number)
+                .map(|member| member.id.clone())
+                .unwrap_or_default(),
             generation_id: group.generation_id,
             protocol_type: group.protocol_type.clone(),
             protocol_name: group.protocol_name.clone(),
             leader_id: group.leader_id(),
-            members: if group.is_leader(number) { group.joined_members() } else { Vec::new() },
+            members: if group.is_leader(number) {
+                group.joined_members()
+            } else {
+                Vec::new()
+            },
         }
     }
 
@@ -195,9 +216,14 @@ impl Turn<'_> {
         new_id: Arc<str>,
         protocols: Vec<Protocol>,
     ) {
-        let Some(member) = group.member(number) else { return };
+        let Some(member) = group.member(number) else {
+            return;
+        };
         let (old_id, old_protocols) = (member.id.clone(), member.protocols.clone());
-        self.info(format!("group {}: static member {old_id} comes back and becomes {new_id}", group.id));
+        self.info(format!(
+            "group {}: static member {old_id} comes back and becomes {new_id}",
+            group.id
+        ));
         let leader_id = group.leader_id();
         if let Some(fenced) = group.take_awaiting_join(number) {
             self.refuse_join(fenced, GroupError::FencedInstanceId, old_id.clone());
@@ -228,11 +254,16 @@ impl Turn<'_> {
                 }
             }
             GroupState::Stable => {
-                self.maybe_prepare_rebalance(group, || format!("static member {new_id} changes the protocol"));
+                self.maybe_prepare_rebalance(group, || {
+                    format!("static member {new_id} changes the protocol")
+                });
             }
             // The leader may already assign to the old id, and the new one would get nothing.
             GroupState::CompletingRebalance => {
-                self.prepare_rebalance(group, &format!("static member {new_id} comes back during the assignment"));
+                self.prepare_rebalance(
+                    group,
+                    &format!("static member {new_id} comes back during the assignment"),
+                );
             }
             GroupState::PreparingRebalance | GroupState::Empty | GroupState::Dead => {}
         }
@@ -244,7 +275,9 @@ impl Turn<'_> {
         replacement: StaticReplacement,
         result: Result<(), GroupError>,
     ) {
-        let Some(group) = groups.get_mut(&replacement.group_id) else { return };
+        let Some(group) = groups.get_mut(&replacement.group_id) else {
+            return;
+        };
         // A rebalance that began meanwhile answers the join and stores the member.
         let is_as_before = group.is(GroupState::Stable)
             && group.generation_id == replacement.generation_id
@@ -297,7 +330,13 @@ impl Turn<'_> {
         let (wait_ms, initial_delay) = if group.is(GroupState::Empty) {
             let delay_ms = i64::from(self.core.config.group_initial_rebalance_delay_ms.max(0));
             let remaining_ms = (rebalance_timeout_ms - delay_ms).max(0);
-            (delay_ms, Some(InitialDelay { delay_ms, remaining_ms }))
+            (
+                delay_ms,
+                Some(InitialDelay {
+                    delay_ms,
+                    remaining_ms,
+                }),
+            )
         } else {
             (rebalance_timeout_ms, None)
         };
@@ -309,14 +348,19 @@ impl Turn<'_> {
             group.len(),
             self.core.partition
         ));
-        group.rebalance = Some(Rebalance { timer: None, initial_delay });
+        group.rebalance = Some(Rebalance {
+            timer: None,
+            initial_delay,
+        });
         self.wait_for_joins(group, wait_ms);
         self.try_complete_join(group);
     }
 
     fn wait_for_joins(&mut self, group: &mut Group, wait_ms: i64) {
         let at_ms = self.after(wait_ms);
-        let timer = Timer::Rebalance { group_id: group.id.clone() };
+        let timer = Timer::Rebalance {
+            group_id: group.id.clone(),
+        };
         if let Some(rebalance) = &mut group.rebalance {
             self.core.timers.cancel(&mut rebalance.timer);
             rebalance.timer = Some(self.core.timers.set(at_ms, timer));
@@ -325,14 +369,19 @@ impl Turn<'_> {
 
     /// Ends the rebalance if everybody has joined, except during the initial delay.
     pub(super) fn try_complete_join(&mut self, group: &mut Group) {
-        let is_delayed = group.rebalance.as_ref().is_none_or(|rebalance| rebalance.initial_delay.is_some());
+        let is_delayed = group
+            .rebalance
+            .as_ref()
+            .is_none_or(|rebalance| rebalance.initial_delay.is_some());
         if group.is(GroupState::PreparingRebalance) && !is_delayed && group.has_all_members_joined() {
             self.complete_join(group);
         }
     }
 
     pub(super) fn rebalance_over(&mut self, group: &mut Group) {
-        let Some(rebalance) = &mut group.rebalance else { return };
+        let Some(rebalance) = &mut group.rebalance else {
+            return;
+        };
         rebalance.timer = None;
         match &mut rebalance.initial_delay {
             Some(delay) if group.new_member_added && delay.remaining_ms != 0 => {
@@ -355,11 +404,17 @@ impl Turn<'_> {
             .collect();
         for number in missing {
             if let Some(member) = self.take_out(group, number) {
-                self.info(format!("group {}: member {} did not join again in time and is removed", group.id, member.id));
+                self.info(format!(
+                    "group {}: member {} did not join again in time and is removed",
+                    group.id, member.id
+                ));
             }
         }
         if !group.elect_joined_leader() && !group.is_empty() {
-            self.warn(format!("group {}: nobody has joined within the rebalance timeout; waiting on", group.id));
+            self.warn(format!(
+                "group {}: nobody has joined within the rebalance timeout; waiting on",
+                group.id
+            ));
             if let Some(rebalance) = &mut group.rebalance {
                 rebalance.initial_delay = None;
             }
@@ -373,10 +428,19 @@ impl Turn<'_> {
             self.warn(notice);
         }
         if group.is_empty() {
-            self.info(format!("group {} is empty in generation {}", group.id, group.generation_id));
+            self.info(format!(
+                "group {} is empty in generation {}",
+                group.id, group.generation_id
+            ));
             match group_record(&group.id, &group.to_record(|_, _| Bytes::new())) {
                 Ok(record) => {
-                    self.append(vec![record], None, Purpose::EmptyGroup { group_id: group.id.clone() });
+                    self.append(
+                        vec![record],
+                        None,
+                        Purpose::EmptyGroup {
+                            group_id: group.id.clone(),
+                        },
+                    );
                 }
                 Err(failure) => self.empty_group_not_stored(&group.id, &failure),
             }
@@ -404,18 +468,32 @@ impl Turn<'_> {
         // A rebalance timeout below the shortest session would give members no time to assign partitions.
         let shortest_session_ms = i64::from(self.core.config.group_min_session_timeout_ms);
         let at_ms = self.after(group.rebalance_timeout_ms().max(shortest_session_ms));
-        group.sync_deadline = Some(self.core.timers.set(at_ms, Timer::Sync { group_id: group.id.clone() }));
+        group.sync_deadline = Some(self.core.timers.set(
+            at_ms,
+            Timer::Sync {
+                group_id: group.id.clone(),
+            },
+        ));
     }
 
     pub(super) fn session_over(&mut self, group: &mut Group, number: MemberNumber) {
-        let Some(member) = group.member_mut(number) else { return };
+        let Some(member) = group.member_mut(number) else {
+            return;
+        };
         member.session = None;
         let waits = member.awaiting_join.is_some() || member.awaiting_sync.is_some();
         // A member that waits for us is alive, unless it is new and its client may have gone long ago.
         if member.is_new || !waits {
             let member_id = member.id.clone();
-            self.info(format!("group {}: the session of member {member_id} is over, it is removed", group.id));
-            self.remove_member(group, number, &format!("the session of member {member_id} is over"));
+            self.info(format!(
+                "group {}: the session of member {member_id} is over, it is removed",
+                group.id
+            ));
+            self.remove_member(
+                group,
+                number,
+                &format!("the session of member {member_id} is over"),
+            );
         }
     }
 
@@ -461,7 +539,15 @@ fn keep_first_of_each_name(protocols: &mut Vec<Protocol>) {
 /// `prefix-uuid`, the UUID in its usual five groups.
 fn new_member_id(prefix: &str, uuid: u128) -> Arc<str> {
     let hex = format!("{uuid:032x}");
-    format!("{prefix}-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]).into()
+    format!(
+        "{prefix}-{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
+    .into()
 }
 
 /// The record of a group.

@@ -42,12 +42,19 @@ impl Turn<'_> {
             };
             notice.into_iter().for_each(|notice| self.warn(notice));
             for producer_id in loaded.offsets.producers() {
-                self.core.open_groups.entry(producer_id).or_default().insert(group_id.clone());
+                self.core
+                    .open_groups
+                    .entry(producer_id)
+                    .or_default()
+                    .insert(group_id.clone());
             }
             offset_count += loaded.offsets.committed_count();
             group.offsets = loaded.offsets;
             if group.len() > self.core.config.group_max_size {
-                self.prepare_rebalance(&mut group, "the loaded group has more than group.max.size members");
+                self.prepare_rebalance(
+                    &mut group,
+                    "the loaded group has more than group.max.size members",
+                );
             }
             for number in group.numbers() {
                 self.renew_session(&mut group, number);
@@ -102,14 +109,24 @@ impl Turn<'_> {
         self.core.timers.cancel(&mut self.core.expiry);
         let unloaded = std::mem::take(groups);
         if was_owned {
-            self.info(format!("__consumer_offsets-{} is unloaded: {} groups", self.core.partition, unloaded.len()));
+            self.info(format!(
+                "__consumer_offsets-{} is unloaded: {} groups",
+                self.core.partition,
+                unloaded.len()
+            ));
         }
         for (_, mut group) in unloaded {
             self.cancel_timers(&mut group);
             for number in group.numbers() {
                 if let Some(token) = group.take_awaiting_join(number) {
-                    let member_id = group.member(number).map(|member| member.id.clone()).unwrap_or_default();
-                    let refusal = JoinRefusal { error: GroupError::NotCoordinator, member_id };
+                    let member_id = group
+                        .member(number)
+                        .map(|member| member.id.clone())
+                        .unwrap_or_default();
+                    let refusal = JoinRefusal {
+                        error: GroupError::NotCoordinator,
+                        member_id,
+                    };
                     self.answer(token, Answer::Join(Err(refusal)));
                 }
                 if let Some(token) = group.take_awaiting_sync(number) {

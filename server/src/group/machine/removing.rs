@@ -65,13 +65,18 @@ impl Turn<'_> {
         let retention_ms = self.core.config.offsets_retention_ms;
         let mut expired_count = 0;
         for group_id in groups.keys().cloned().collect::<Vec<_>>() {
-            let Some(group) = groups.get_mut(&group_id) else { continue };
+            let Some(group) = groups.get_mut(&group_id) else {
+                continue;
+            };
             let expired = expired_offsets(group, self.now.wall, retention_ms);
             expired_count += expired.len();
             self.remove_offsets(groups, &group_id, expired, None, false);
         }
         if expired_count > 0 {
-            self.info(format!("partition {}: {expired_count} offsets have expired", self.core.partition));
+            self.info(format!(
+                "partition {}: {expired_count} offsets have expired",
+                self.core.partition
+            ));
         }
         if !groups.is_empty() {
             self.schedule_expiry();
@@ -83,8 +88,14 @@ impl Turn<'_> {
             return;
         }
         for group_id in groups.keys().cloned().collect::<Vec<_>>() {
-            let Some(group) = groups.get_mut(&group_id) else { continue };
-            let known: Vec<_> = partitions.iter().filter(|p| group.offsets.knows(p)).cloned().collect();
+            let Some(group) = groups.get_mut(&group_id) else {
+                continue;
+            };
+            let known: Vec<_> = partitions
+                .iter()
+                .filter(|p| group.offsets.knows(p))
+                .cloned()
+                .collect();
             if !known.is_empty() {
                 self.remove_offsets(groups, &group_id, known, None, false);
             }
@@ -101,9 +112,16 @@ impl Turn<'_> {
         match result {
             Err(error) => self.answer(token, Answer::DeleteGroup(Err(error))),
             Ok(partitions) => {
-                let deletion = Deletion { batches_left: 0, error: None, partitions: None };
+                let deletion = Deletion {
+                    batches_left: 0,
+                    error: None,
+                    partitions: None,
+                };
                 self.core.deletions.insert(token, deletion);
-                self.info(format!("group {group_id} is deleted on request, with {} offsets", partitions.len()));
+                self.info(format!(
+                    "group {group_id} is deleted on request, with {} offsets",
+                    partitions.len()
+                ));
                 self.remove_offsets(groups, group_id, partitions, Some(token), true);
             }
         }
@@ -123,7 +141,11 @@ impl Turn<'_> {
             (Ok(()), Some(group)) if group.is_consumer_group() => {
                 let check = |partition: &TopicPartition| {
                     let is_consumed = group.is_subscribed_to(&partition.topic);
-                    if is_consumed { Err(GroupError::GroupSubscribedToTopic) } else { Ok(()) }
+                    if is_consumed {
+                        Err(GroupError::GroupSubscribedToTopic)
+                    } else {
+                        Ok(())
+                    }
                 };
                 Ok(partitions.iter().map(check).collect::<Vec<_>>())
             }
@@ -133,12 +155,19 @@ impl Turn<'_> {
             Err(error) => self.answer(token, Answer::DeleteOffsets(Err(error))),
             Ok(results) => {
                 let group = groups.get(group_id);
-                let known = partitions.into_iter().zip(&results).filter(|(partition, result)| {
-                    result.is_ok() && group.is_some_and(|group| group.offsets.knows(partition))
-                });
+                let known = partitions
+                    .into_iter()
+                    .zip(&results)
+                    .filter(|(partition, result)| {
+                        result.is_ok() && group.is_some_and(|group| group.offsets.knows(partition))
+                    });
                 let known = known.map(|(partition, _)| partition).collect();
                 let is_any_deleted = results.iter().any(Result::is_ok);
-                let deletion = Deletion { batches_left: 0, error: None, partitions: Some(results) };
+                let deletion = Deletion {
+                    batches_left: 0,
+                    error: None,
+                    partitions: Some(results),
+                };
                 self.core.deletions.insert(token, deletion);
                 if is_any_deleted {
                     self.remove_offsets(groups, group_id, known, Some(token), false);
@@ -158,7 +187,9 @@ impl Turn<'_> {
         deletion: Option<Token>,
         is_deletion_of_group: bool,
     ) {
-        let Some(group) = groups.get_mut(group_id) else { return };
+        let Some(group) = groups.get_mut(group_id) else {
+            return;
+        };
         let goes = group.is(GroupState::Empty)
             && (is_deletion_of_group
                 || group.pending_members.is_empty() && group.offsets.is_empty_without(&partitions));
@@ -175,7 +206,10 @@ impl Turn<'_> {
                 }
             }
         }
-        if goes && has_record && let Ok(key) = group_key(group_id) {
+        if goes
+            && has_record
+            && let Ok(key) = group_key(group_id)
+        {
             batch.push(key, None);
         }
         if !batch.records.is_empty() {
@@ -212,10 +246,13 @@ impl Turn<'_> {
         result: Result<Offset, AppendFailure>,
         is_current: bool,
     ) {
-        let answer = result.as_ref().map(|_| ()).map_err(|failure| match group_error(failure) {
-            GroupError::RebalanceInProgress => GroupError::RequestTimedOut,
-            other => other,
-        });
+        let answer = result
+            .as_ref()
+            .map(|_| ())
+            .map_err(|failure| match group_error(failure) {
+                GroupError::RebalanceInProgress => GroupError::RequestTimedOut,
+                other => other,
+            });
         if is_current && let Some(group) = groups.get_mut(&removal.group_id) {
             match result {
                 Ok(batch_offset) => {
@@ -239,14 +276,18 @@ impl Turn<'_> {
 
     /// One batch of a deletion is done, or the deletion cannot wait longer; the last one answers.
     pub(super) fn deletion_done(&mut self, token: Token, result: Result<(), GroupError>) {
-        let Some(deletion) = self.core.deletions.get_mut(&token) else { return };
+        let Some(deletion) = self.core.deletions.get_mut(&token) else {
+            return;
+        };
         deletion.batches_left = deletion.batches_left.saturating_sub(1);
         deletion.error = deletion.error.or(result.err());
         let is_overdue = result == Err(GroupError::RequestTimedOut);
         if deletion.batches_left > 0 && !is_overdue {
             return;
         }
-        let Some(deletion) = self.core.deletions.remove(&token) else { return };
+        let Some(deletion) = self.core.deletions.remove(&token) else {
+            return;
+        };
         let result = deletion.error.map_or(Ok(()), Err);
         let answer = match deletion.partitions {
             None => Answer::DeleteGroup(result),
@@ -260,7 +301,9 @@ impl Turn<'_> {
 
     /// Forgets a group of which nothing is left.
     fn drop_if_vacant(&mut self, groups: &mut Groups, group_id: &Arc<str>, drops_pending_members: bool) {
-        let Some(group) = groups.get_mut(group_id) else { return };
+        let Some(group) = groups.get_mut(group_id) else {
+            return;
+        };
         if drops_pending_members && group.is(GroupState::Empty) {
             for (_, mut timer) in std::mem::take(&mut group.pending_members) {
                 self.core.timers.cancel(&mut timer);
@@ -294,8 +337,13 @@ impl TombstoneBatch {
 fn expired_offsets(group: &Group, now: TimestampMs, retention_ms: i64) -> Vec<TopicPartition> {
     let nothing = BTreeSet::new();
     let (since, subscribed) = match (&group.protocol_type, group.state(), &group.subscribed_topics) {
-        (Some(_), GroupState::Empty, _) => (group.state_since.map_or(AgeSince::Commit, AgeSince::Moment), &nothing),
-        (Some(_), GroupState::Stable, Some(subscribed)) if group.is_consumer_group() => (AgeSince::Commit, subscribed),
+        (Some(_), GroupState::Empty, _) => (
+            group.state_since.map_or(AgeSince::Commit, AgeSince::Moment),
+            &nothing,
+        ),
+        (Some(_), GroupState::Stable, Some(subscribed)) if group.is_consumer_group() => {
+            (AgeSince::Commit, subscribed)
+        }
         (None, _, _) => (AgeSince::Commit, &nothing),
         _ => return Vec::new(),
     };

@@ -8,11 +8,14 @@ use super::*;
 
 impl Turn<'_> {
     pub(super) fn sync(&mut self, groups: &mut Groups, token: Token, request: SyncGroup) {
-        let checked = self.core.check_named(&request.group_id).map_err(|error| match error {
-            // What the group was doing is lost, so it must be joined again; old clients do not know the other error here.
-            GroupError::CoordinatorLoadInProgress => GroupError::RebalanceInProgress,
-            other => other,
-        });
+        let checked = self
+            .core
+            .check_named(&request.group_id)
+            .map_err(|error| match error {
+                // What the group was doing is lost, so it must be joined again; old clients do not know the other error here.
+                GroupError::CoordinatorLoadInProgress => GroupError::RebalanceInProgress,
+                other => other,
+            });
         let refused = match (checked, groups.get_mut(&request.group_id)) {
             (Err(error), _) => error,
             (Ok(()), None) => GroupError::UnknownMemberId,
@@ -27,9 +30,19 @@ impl Turn<'_> {
 
     fn sync_stable(&mut self, group: &mut Group, token: Token, number: MemberNumber) {
         self.synced(group, number);
-        let assignment = group.member(number).map(|member| member.assignment.clone()).unwrap_or_default();
+        let assignment = group
+            .member(number)
+            .map(|member| member.assignment.clone())
+            .unwrap_or_default();
         let (protocol_type, protocol_name) = (group.protocol_type.clone(), group.protocol_name.clone());
-        self.answer(token, Answer::Sync(Ok(SyncedGroup { protocol_type, protocol_name, assignment })));
+        self.answer(
+            token,
+            Answer::Sync(Ok(SyncedGroup {
+                protocol_type,
+                protocol_name,
+                assignment,
+            })),
+        );
         self.renew_session(group, number);
     }
 
@@ -63,8 +76,11 @@ impl Turn<'_> {
         match group_record(&group.id, &value) {
             Ok(record) => {
                 group.storing_generation = Some(group.generation_id);
-                let purpose =
-                    Purpose::Assignment { group_id: group.id.clone(), generation_id: group.generation_id, assignments };
+                let purpose = Purpose::Assignment {
+                    group_id: group.id.clone(),
+                    generation_id: group.generation_id,
+                    assignments,
+                };
                 self.append(vec![record], None, purpose);
             }
             Err(failure) => self.assignment_not_stored(group, group_error(&failure)),
@@ -79,7 +95,9 @@ impl Turn<'_> {
         mut assignments: BTreeMap<MemberNumber, Bytes>,
         result: Result<(), GroupError>,
     ) {
-        let Some(group) = groups.get_mut(group_id) else { return };
+        let Some(group) = groups.get_mut(group_id) else {
+            return;
+        };
         // Somebody may have joined or left meanwhile: then the assignment is history already.
         if !group.is(GroupState::CompletingRebalance) || group.generation_id != generation_id {
             return;
@@ -93,9 +111,20 @@ impl Turn<'_> {
         }
         for number in group.numbers() {
             if let Some(token) = group.take_awaiting_sync(number) {
-                let assignment = group.member(number).map(|member| member.assignment.clone()).unwrap_or_default();
-                let (protocol_type, protocol_name) = (group.protocol_type.clone(), group.protocol_name.clone());
-                self.answer(token, Answer::Sync(Ok(SyncedGroup { protocol_type, protocol_name, assignment })));
+                let assignment = group
+                    .member(number)
+                    .map(|member| member.assignment.clone())
+                    .unwrap_or_default();
+                let (protocol_type, protocol_name) =
+                    (group.protocol_type.clone(), group.protocol_name.clone());
+                self.answer(
+                    token,
+                    Answer::Sync(Ok(SyncedGroup {
+                        protocol_type,
+                        protocol_name,
+                        assignment,
+                    })),
+                );
                 // Its session did not run while it waited for us.
                 self.renew_session(group, number);
             }
@@ -128,11 +157,17 @@ impl Turn<'_> {
     /// Members that joined but never asked for their assignment are given up.
     pub(super) fn sync_overdue(&mut self, group: &mut Group) {
         group.sync_deadline = None;
-        let missing: Vec<_> =
-            group.members().filter(|(_, member)| member.owes_sync).map(|(number, _)| number).collect();
+        let missing: Vec<_> = group
+            .members()
+            .filter(|(_, member)| member.owes_sync)
+            .map(|(number, _)| number)
+            .collect();
         for number in &missing {
             if let Some(member) = self.take_out(group, *number) {
-                self.info(format!("group {}: member {} joined but never synced, it is removed", group.id, member.id));
+                self.info(format!(
+                    "group {}: member {} joined but never synced, it is removed",
+                    group.id, member.id
+                ));
             }
         }
         if !missing.is_empty() {
@@ -141,7 +176,10 @@ impl Turn<'_> {
     }
 
     pub(super) fn heartbeat(&mut self, groups: &mut Groups, token: Token, request: &Heartbeat) {
-        let result = match (self.core.check_named(&request.group_id), groups.get_mut(&request.group_id)) {
+        let result = match (
+            self.core.check_named(&request.group_id),
+            groups.get_mut(&request.group_id),
+        ) {
             // The member's session begins with the loaded group; until then it is believed.
             (Err(GroupError::CoordinatorLoadInProgress), _) => Ok(()),
             (Err(error), _) => Err(error),
@@ -163,16 +201,27 @@ impl Turn<'_> {
     }
 
     pub(super) fn leave(&mut self, groups: &mut Groups, token: Token, request: &LeaveGroup) {
-        let result = match (self.core.check_named(&request.group_id), groups.get_mut(&request.group_id)) {
+        let result = match (
+            self.core.check_named(&request.group_id),
+            groups.get_mut(&request.group_id),
+        ) {
             (Err(error), _) => Err(error),
             (Ok(()), None) => Ok(vec![Err(GroupError::UnknownMemberId); request.members.len()]),
-            (Ok(()), Some(group)) => request.members.iter().map(|member| self.leave_one(group, member)).collect(),
+            (Ok(()), Some(group)) => request
+                .members
+                .iter()
+                .map(|member| self.leave_one(group, member))
+                .collect(),
         };
         self.answer(token, Answer::Leave(result));
     }
 
     /// The outer error fails the whole request.
-    fn leave_one(&mut self, group: &mut Group, who: &MemberIdentity) -> Result<Result<(), GroupError>, GroupError> {
+    fn leave_one(
+        &mut self,
+        group: &mut Group,
+        who: &MemberIdentity,
+    ) -> Result<Result<(), GroupError>, GroupError> {
         let instance_id = who.group_instance_id.as_ref();
         if !who.member_id.is_empty() && group.is_static_member_fenced(&who.member_id, instance_id) {
             return Ok(Err(GroupError::FencedInstanceId));
@@ -184,9 +233,16 @@ impl Turn<'_> {
             self.remove_pending_member(group, &who.member_id);
             return Ok(Ok(()));
         }
-        let number = group.static_member(instance_id).or_else(|| group.number_of(&who.member_id));
-        let Some(number) = number else { return Ok(Err(GroupError::UnknownMemberId)) };
-        let member_id = group.member(number).map(|member| member.id.clone()).unwrap_or_default();
+        let number = group
+            .static_member(instance_id)
+            .or_else(|| group.number_of(&who.member_id));
+        let Some(number) = number else {
+            return Ok(Err(GroupError::UnknownMemberId));
+        };
+        let member_id = group
+            .member(number)
+            .map(|member| member.id.clone())
+            .unwrap_or_default();
         self.info(format!("group {}: member {member_id} leaves", group.id));
         self.remove_member(group, number, &format!("member {member_id} leaves"));
         Ok(Ok(()))
@@ -204,14 +260,20 @@ pub(super) fn check_member(
         return Err(GroupError::FencedInstanceId);
     }
     let number = group.number_of(member_id).ok_or(GroupError::UnknownMemberId)?;
-    if generation_id == group.generation_id { Ok(number) } else { Err(GroupError::IllegalGeneration) }
+    if generation_id == group.generation_id {
+        Ok(number)
+    } else {
+        Err(GroupError::IllegalGeneration)
+    }
 }
 
 fn check_sync(group: &Group, request: &SyncGroup) -> Result<MemberNumber, GroupError> {
     let instance_id = request.group_instance_id.as_ref();
     let number = check_member(group, &request.member_id, instance_id, request.generation_id)?;
     let differs = |given: &Option<Arc<str>>, ours: &Option<Arc<str>>| given.is_some() && given != ours;
-    if differs(&request.protocol_type, &group.protocol_type) || differs(&request.protocol_name, &group.protocol_name) {
+    if differs(&request.protocol_type, &group.protocol_type)
+        || differs(&request.protocol_name, &group.protocol_name)
+    {
         return Err(GroupError::InconsistentGroupProtocol);
     }
     match group.state() {

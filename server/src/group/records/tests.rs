@@ -50,17 +50,30 @@ fn an_offset_with_an_expire_timestamp_is_written_as_version_1_without_its_epoch(
     ];
     assert_eq!(value[..], golden);
     let read = read_offset_value(&value).expect("just written");
-    assert_eq!(read, OffsetAndMetadata { leader_epoch: None, ..offset(Some(2_000)) });
+    assert_eq!(
+        read,
+        OffsetAndMetadata {
+            leader_epoch: None,
+            ..offset(Some(2_000))
+        }
+    );
 }
 
 #[test]
 fn offsets_of_all_versions_are_read() {
     let tail = [0, 1, b'm', 0, 0, 0, 0, 0, 0, 3, 232];
     let head = [0, 0, 0, 0, 0, 0, 0, 42];
-    let expected = OffsetAndMetadata { leader_epoch: None, ..offset(None) };
+    let expected = OffsetAndMetadata {
+        leader_epoch: None,
+        ..offset(None)
+    };
     for version in [0, 2] {
         let bytes = [&[0, version][..], &head, &tail].concat();
-        assert_eq!(read_offset_value(&bytes), Ok(expected.clone()), "version {version}");
+        assert_eq!(
+            read_offset_value(&bytes),
+            Ok(expected.clone()),
+            "version {version}"
+        );
     }
     let without_expiry = [&[0, 1][..], &head, &tail, &[255; 8]].concat();
     assert_eq!(read_offset_value(&without_expiry), Ok(expected.clone()));
@@ -110,17 +123,41 @@ fn a_group_is_written_as_version_3() {
 
 #[test]
 fn groups_of_all_versions_are_read() {
-    let head = [&[0, 8][..], b"consumer", &[0, 0, 0, 3, 0, 5], b"range", &[0, 1, b'm']].concat();
+    let head = [
+        &[0, 8][..],
+        b"consumer",
+        &[0, 0, 0, 3, 0, 5],
+        b"range",
+        &[0, 1, b'm'],
+    ]
+    .concat();
     let timestamp = [0, 0, 0, 0, 0, 0, 3, 232];
     let member = [0, 1, b'm', 0, 1, b'c', 0, 2, b'/', b'h'];
     let tail = [0, 0, 0, 1, b's', 0, 0, 0, 2, b'a', b's'];
     let mut expected = group();
     expected.members[0].group_instance_id = None;
 
-    let v2 = [&[0, 2][..], &head, &timestamp, &[0, 0, 0, 1], &member, &[0, 0, 1, 44, 0, 0, 0, 100], &tail].concat();
+    let v2 = [
+        &[0, 2][..],
+        &head,
+        &timestamp,
+        &[0, 0, 0, 1],
+        &member,
+        &[0, 0, 1, 44, 0, 0, 0, 100],
+        &tail,
+    ]
+    .concat();
     assert_eq!(read_group_value(&v2), Ok(expected.clone()));
     expected.current_state_timestamp = None;
-    let v1 = [&[0, 1][..], &head, &[0, 0, 0, 1], &member, &[0, 0, 1, 44, 0, 0, 0, 100], &tail].concat();
+    let v1 = [
+        &[0, 1][..],
+        &head,
+        &[0, 0, 0, 1],
+        &member,
+        &[0, 0, 1, 44, 0, 0, 0, 100],
+        &tail,
+    ]
+    .concat();
     assert_eq!(read_group_value(&v1), Ok(expected.clone()));
     expected.members[0].rebalance_timeout_ms = 100;
     let v0 = [&[0, 0][..], &head, &[0, 0, 0, 1], &member, &[0, 0, 0, 100], &tail].concat();
@@ -129,7 +166,12 @@ fn groups_of_all_versions_are_read() {
 
 #[test]
 fn an_empty_group_without_protocol_and_leader_survives_the_round_trip() {
-    let empty = GroupMetadataValue { protocol_name: None, leader_id: None, members: Vec::new(), ..group() };
+    let empty = GroupMetadataValue {
+        protocol_name: None,
+        leader_id: None,
+        members: Vec::new(),
+        ..group()
+    };
     let bytes = group_value(&empty).expect("short");
     assert_eq!(read_group_value(&bytes), Ok(empty));
 }
@@ -138,7 +180,10 @@ fn an_empty_group_without_protocol_and_leader_survives_the_round_trip() {
 fn keys_are_read_back_and_old_ones_too() {
     let partition = TopicPartition::new("t", 5);
     let key = offset_key("g", &partition).expect("short");
-    let expected = RecordKey::Offset { group_id: "g".into(), partition };
+    let expected = RecordKey::Offset {
+        group_id: "g".into(),
+        partition,
+    };
     assert_eq!(read_key(&key), Ok(expected.clone()));
     let mut old = key.to_vec();
     old[1] = 0;
@@ -162,14 +207,31 @@ fn cut_and_forged_records_are_errors_with_a_place_and_never_panics() {
         assert!(read_key(&key[..size]).is_err(), "{size} bytes");
     }
     let unknown = read_key(&[0, 3, 0, 1, b'g']).expect_err("a later version");
-    assert_eq!(unknown.to_string(), "key of __consumer_offsets: byte 0: version 3, expected version 0, 1 or 2");
+    assert_eq!(
+        unknown.to_string(),
+        "key of __consumer_offsets: byte 0: version 3, expected version 0, 1 or 2"
+    );
     let forged = read_key(&[0, 2, 0x7f, 0xff, b'g']).expect_err("a forged length");
     assert_eq!(
         forged.to_string(),
         "key of __consumer_offsets: byte 4: 32767 bytes needed, 1 left, expected a string"
     );
-    assert_eq!(read_key(&[0, 2, 0, 2, b'g', 0xff]).expect_err("not UTF-8").position, 5);
-    assert!(read_group_value(&[&[0, 0, 0, 0, 0, 0, 0, 1, 255, 255, 255, 255][..], &[127, 255, 255, 255]].concat()).is_err());
+    assert_eq!(
+        read_key(&[0, 2, 0, 2, b'g', 0xff])
+            .expect_err("not UTF-8")
+            .position,
+        5
+    );
+    assert!(
+        read_group_value(
+            &[
+                &[0, 0, 0, 0, 0, 0, 0, 1, 255, 255, 255, 255][..],
+                &[127, 255, 255, 255]
+            ]
+            .concat()
+        )
+        .is_err()
+    );
 }
 
 #[test]
