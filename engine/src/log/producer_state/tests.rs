@@ -517,3 +517,73 @@ fn emptying_the_log_forgets_everything() {
     assert_eq!(state.first_unstable_offset(), None);
     assert_eq!(state.take_snapshot().map(|(offset, _)| offset), Some(Offset(50)));
 }
+
+/// Written by Apache Kafka 2.7.2 on a clean stop of the log that `a_history_of_kafka` retells.
+const SNAPSHOT_OF_KAFKA: [u8; 148] = *b"\
+    \x00\x01\x0f\x75\xa0\xbb\x00\x00\x00\x03\
+    \x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x10\x00\x00\x00\x00\
+    \x00\x00\x01\xa2\x04\x0c\x88\x14\xff\xff\xff\xff\x00\x00\x00\x00\x00\x00\x00\x0f\
+    \x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x0d\x00\x00\x00\x00\
+    \x00\x00\x01\xa2\x04\x0c\x87\x6f\x00\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\
+    \x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x09\x00\x00\x00\x00\x00\x00\x00\x09\x00\x00\x00\x00\
+    \x00\x00\x01\xa2\x04\x0c\x81\x6f\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff";
+
+/// Producer 0 idempotent, producer 1 with an aborted and a committed transaction, producer 2 with an open one.
+fn a_history_of_kafka() -> Vec<ProducerBatch> {
+    let at = |batch: ProducerBatch, timestamp| ProducerBatch {
+        max_timestamp: TimestampMs(timestamp),
+        ..batch
+    };
+    let one = |id, sequence, offset| data(ProducerId(id), 0, sequence, offset, 1);
+    let mut history: Vec<ProducerBatch> = (0..10)
+        .map(|n| at(one(0, n, i64::from(n)), 1_795_364_258_159 - i64::from(9 - n)))
+        .collect();
+    history.extend([
+        at(transactional(one(1, 0, 10)), 1_795_364_259_534),
+        at(
+            marker(ProducerId(1), 0, TransactionOutcome::Abort, 0, 11),
+            1_795_364_259_620,
+        ),
+        at(transactional(one(1, 1, 12)), 1_795_364_259_594),
+        at(transactional(one(1, 2, 13)), 1_795_364_259_666),
+        at(
+            marker(ProducerId(1), 0, TransactionOutcome::Commit, 0, 14),
+            1_795_364_259_695,
+        ),
+        at(transactional(one(2, 0, 15)), 1_795_364_259_850),
+        at(transactional(one(2, 1, 16)), 1_795_364_259_860),
+    ]);
+    history
+}
+
+#[test]
+fn the_same_history_gives_the_snapshot_and_the_aborted_transaction_that_kafka_wrote() {
+    let mut state = manager();
+    let mut aborted = Vec::new();
+    state
+        .append(a_history_of_kafka(), AppendOrigin::Replication, &mut aborted)
+        .unwrap();
+    let expected = AbortedTransaction {
+        producer_id: ProducerId(1),
+        first_offset: Offset(10),
+        last_offset: Offset(11),
+        last_stable_offset: Offset(12),
+    };
+    assert_eq!(aborted, [expected]);
+
+    let mut theirs = decode_snapshot(&SNAPSHOT_OF_KAFKA).unwrap();
+    assert_eq!(encode_snapshot(&theirs), SNAPSHOT_OF_KAFKA);
+    theirs.sort_by_key(|entry| entry.producer_id);
+    assert_eq!(
+        state.encode(),
+        encode_snapshot(&theirs),
+        "Kafka's order of producers is that of its hash table"
+    );
+
+    let mut loaded = manager();
+    loaded
+        .load_snapshot(Offset(17), &SNAPSHOT_OF_KAFKA, TimestampMs(1_795_364_259_860))
+        .unwrap();
+    assert_eq!(loaded.first_unstable_offset(), Some(Offset(15)));
+    assert_eq!(loaded.encode(), state.encode());
+}
