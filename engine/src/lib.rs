@@ -17,5 +17,6 @@ pub mod config;
 pub mod error;
 pub mod io;
 pub mod log;
+pub mod log_manager;
 pub mod record_batch;
 pub mod units;

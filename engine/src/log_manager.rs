@@ -1,0 +1,635 @@
+//! [`LogManager`]: all logs of a broker, in one or more log directories.
+//!
+//! A start has two stages: [`Survey::of`] looks at the directories and locks them, so that the broker can settle who it is and
+//! which settings each topic has; [`LogManager::open`] loads the logs in parallel. Afterwards the manager finds, creates and
+//! deletes logs, and does the recurring work when the broker calls [`LogManager::run_due`]; it has no threads or timers of its
+//! own. [`LogManager::shutdown`] ends it.
+//!
+//! Promises:
+//! - **A crash is seen as one.** `.kafka_cleanshutdown` is taken away, durably, before the first log is loaded, and left as the
+//!   very last step of a clean stop, only where every log of the directory was synced and closed.
+//! - **Failures stay where they are.** A log with damaged bytes is out of service, its files untouched, and the others go on.
+//!   A failed write or sync takes its directory offline, and the other directories go on. One log that cannot be flushed at
+//!   shutdown does not keep the others from it.
+//! - **Checkpoints never promise too much.** A recovery point is written after the sync that it stands for, lowered before a
+//!   truncation, and gone before a partition is created anew under the same name.
+//! - **Idle costs nothing**: a checkpoint is written only when it would differ from its file.
+//!
+//! Locks: `changing` serialises creation and deletion and is held over I/O; the map of logs is held for moments only. Neither is
+//! taken by reads or appends.
+//!
+//! It leaves to others: what a partition may do (replication), when topics come and go (the controller), compaction (the
+//! cleaner). Source: `LogManager.scala`; KIP-112, KIP-113.
+//!
+//! **Deviation:** Kafka removes the clean-shutdown marker after loading (KAFKA-10471), gives up at the first log that fails to
+//! flush at shutdown (KAFKA-13315), and opens directories that are only there to be deleted.
+
+mod adoption;
+mod checkpoints;
+mod deletion;
+mod loading;
+mod maintenance;
+mod partition_directory;
+mod reserve;
+mod schedule;
+mod scrub;
+mod shutdown;
+mod survey;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::checkpoint::BrokerMetadata;
+use crate::config::LogConfig;
+use crate::error::StorageError;
+use crate::io::{Clock, DirectoryLock, Io};
+use crate::log::{Log, LogDirectory, LogOpenError, OpenOptions};
+use crate::units::{Offset, TopicPartition};
+
+use checkpoints::DirectoryCheckpoints;
+use deletion::Deletion;
+use partition_directory::PartitionDirectoryName;
+use reserve::ReserveWatch;
+use schedule::Schedule;
+
+pub use adoption::FoundPartition;
+pub use loading::LoadProgress;
+pub use shutdown::ShutdownReport;
+pub use survey::{LogDirsError, Survey, SurveyedDirectory};
+
+/// Settings of the manager. Times in milliseconds; Kafka's names where it has one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogManagerConfig {
+    /// `num.recovery.threads.per.data.dir`
+    pub recovery_threads_per_dir: usize,
+    /// `log.retention.check.interval.ms`
+    pub retention_check_interval_ms: u64,
+    /// `log.flush.scheduler.interval.ms`
+    pub flush_scheduler_interval_ms: u64,
+    /// `log.flush.offset.checkpoint.interval.ms`
+    pub recovery_point_checkpoint_interval_ms: u64,
+    /// `log.flush.start.offset.checkpoint.interval.ms`
+    pub log_start_offset_checkpoint_interval_ms: u64,
+    /// `replica.high.watermark.checkpoint.interval.ms`
+    pub high_watermark_checkpoint_interval_ms: u64,
+    /// `transactional.id.expiration.ms`
+    pub producer_id_expiration_ms: i64,
+    /// `milena.disk.reserve.bytes`
+    pub disk_reserve_bytes: u64,
+    /// How fast the background scrub reads; 0 turns it off.
+    pub scrub_bytes_per_second: u64,
+    /// From the end of one pass of the scrub over all logs to the start of the next.
+    pub scrub_interval_ms: u64,
+}
+
+impl Default for LogManagerConfig {
+    fn default() -> Self {
+        LogManagerConfig {
+            recovery_threads_per_dir: 1,
+            retention_check_interval_ms: 5 * 60_000,
+            flush_scheduler_interval_ms: i64::MAX as u64,
+            recovery_point_checkpoint_interval_ms: 60_000,
+            log_start_offset_checkpoint_interval_ms: 60_000,
+            high_watermark_checkpoint_interval_ms: 5_000,
+            producer_id_expiration_ms: 7 * 24 * 3_600_000,
+            disk_reserve_bytes: 0,
+            scrub_bytes_per_second: 8 << 20,
+            scrub_interval_ms: 7 * 24 * 3_600_000,
+        }
+    }
+}
+
+/// Told what a person or the broker must know. Called on whatever thread saw it, without locks held; must not block.
+pub trait LogManagerObserver: Send + Sync {
+    /// A log was loaded, or could not be.
+    fn loaded(&self, progress: &LoadProgress<'_>) {
+        let _ = progress;
+    }
+
+    /// A log directory failed while the broker ran. Its partitions answer with [`StorageError::Offline`] already.
+    fn directory_offline(&self, directory: &Path, reason: &str) {
+        let _ = (directory, reason);
+    }
+
+    /// Damaged bytes were found by the scrub or by who read them. The partition answers with [`StorageError::OutOfService`] already.
+    fn partition_out_of_service(&self, partition: &TopicPartition, reason: &str) {
+        let _ = (partition, reason);
+    }
+}
+
+/// Observes nothing.
+impl LogManagerObserver for () {}
+
+/// A log directory in use.
+struct Home {
+    directory: Arc<LogDirectory>,
+    /// Released when the directory goes out of use.
+    lock: Mutex<Option<Box<dyn DirectoryLock>>>,
+    checkpoints: DirectoryCheckpoints,
+    metadata: Option<BrokerMetadata>,
+    /// Names of `…-future` directories.
+    future: Vec<String>,
+    reserve: Mutex<ReserveWatch>,
+}
+
+/// A log in service, and what of it was written where.
+struct HostedLog {
+    log: Arc<Log>,
+    home: Arc<Home>,
+    /// As last written to the checkpoint; `i64::MIN` if never.
+    written_high_watermark: AtomicI64,
+    /// That it is out of service was written down and said.
+    noted_out_of_service: AtomicBool,
+}
+
+/// A partition whose directory is there but whose log is not served.
+struct Unavailable {
+    home: Arc<Home>,
+    reason: String,
+}
+
+/// A log that is to be there.
+#[derive(Clone, Debug)]
+pub struct WantedLog {
+    pub partition: TopicPartition,
+    /// Used only if it is created.
+    pub config: Arc<LogConfig>,
+    /// Whether the controller says that it never existed before. If not, and a log directory is offline, the log may be there
+    /// and is not created.
+    pub is_new: bool,
+    /// The directory in which to create it; `None` = the one with the fewest logs.
+    pub preferred_directory: Option<PathBuf>,
+}
+
+/// One log directory for DescribeLogDirs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryDescription {
+    pub path: PathBuf,
+    /// Why it is offline; its logs are not listed then.
+    pub offline_reason: Option<String>,
+    pub logs: Vec<LogDescription>,
+    /// Names of `…-future` directories: replicas whose move from another directory was interrupted, left alone.
+    pub future_directories: Vec<String>,
+}
+
+/// One log for DescribeLogDirs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogDescription {
+    pub partition: TopicPartition,
+    pub size_bytes: u64,
+    pub log_end_offset: Offset,
+}
+
+/// All logs of a broker. See the module's text.
+pub struct LogManager {
+    config: LogManagerConfig,
+    io: Arc<dyn Io>,
+    clock: Arc<dyn Clock>,
+    observer: Arc<dyn LogManagerObserver>,
+    homes: Vec<Arc<Home>>,
+    /// Unusable since the start.
+    offline_from_start: Vec<Arc<LogDirectory>>,
+    logs: RwLock<HashMap<TopicPartition, Arc<HostedLog>>>,
+    unavailable: RwLock<HashMap<TopicPartition, Unavailable>>,
+    /// Serialises creation and deletion.
+    changing: Mutex<()>,
+    deletions: Mutex<Vec<Deletion>>,
+    schedule: Mutex<Schedule>,
+    scrub: Mutex<scrub::Scrub>,
+}
+
+impl fmt::Debug for LogManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let directories: Vec<&Path> = self.homes.iter().map(|home| home.directory.path()).collect();
+        f.debug_struct("LogManager")
+            .field("directories", &directories)
+            .field("log_count", &self.log_count())
+            .finish_non_exhaustive()
+    }
+}
+
+impl LogManager {
+    /// The log of a partition, whether or not its directory is online and it serves.
+    pub fn get(&self, partition: &TopicPartition) -> Option<Arc<Log>> {
+        self.logs.read().get(partition).map(|hosted| hosted.log.clone())
+    }
+
+    /// As [`Self::get`], with the reason where the partition's directory is there and its log is not served.
+    ///
+    /// # Errors
+    /// [`StorageError::OutOfService`]; [`StorageError::Offline`] if it is not found and may lie in an offline directory.
+    pub fn find(&self, partition: &TopicPartition) -> Result<Option<Arc<Log>>, StorageError> {
+        if let Some(log) = self.get(partition) {
+            return Ok(Some(log));
+        }
+        self.check_available(partition)?;
+        self.check_all_online()?;
+        Ok(None)
+    }
+
+    fn check_available(&self, partition: &TopicPartition) -> Result<(), StorageError> {
+        match self.unavailable.read().get(partition) {
+            None => Ok(()),
+            Some(unavailable) => Err(StorageError::OutOfService {
+                partition: partition.clone(),
+                reason: unavailable.reason.clone(),
+            }),
+        }
+    }
+
+    fn check_all_online(&self) -> Result<(), StorageError> {
+        self.directories()
+            .try_for_each(|directory| directory.check_online())
+    }
+
+    /// All log directories, in use or not.
+    pub fn directories(&self) -> impl Iterator<Item = &Arc<LogDirectory>> {
+        self.homes
+            .iter()
+            .map(|home| &home.directory)
+            .chain(&self.offline_from_start)
+    }
+
+    pub fn online_directory_count(&self) -> usize {
+        self.directories()
+            .filter(|directory| directory.is_online())
+            .count()
+    }
+
+    /// Number of logs in service.
+    pub fn log_count(&self) -> usize {
+        self.logs.read().len()
+    }
+
+    /// All logs in service, in no order.
+    pub fn logs(&self) -> Vec<(TopicPartition, Arc<Log>)> {
+        self.logs
+            .read()
+            .iter()
+            .map(|(partition, hosted)| (partition.clone(), hosted.log.clone()))
+            .collect()
+    }
+
+    /// The logs in service of one topic, in no order; for a change of its settings.
+    pub fn logs_of_topic(&self, topic: &str) -> Vec<(TopicPartition, Arc<Log>)> {
+        let logs = self.logs.read();
+        let of_topic = logs.iter().filter(|(partition, _)| &*partition.topic == topic);
+        of_topic
+            .map(|(partition, hosted)| (partition.clone(), hosted.log.clone()))
+            .collect()
+    }
+
+    /// Partitions that are on the disk but not served, with the reason.
+    pub fn out_of_service(&self) -> Vec<(TopicPartition, String)> {
+        let logs = self.logs.read();
+        let unavailable = self.unavailable.read();
+        let since_start = unavailable
+            .iter()
+            .map(|(partition, entry)| (partition, entry.reason.as_str()));
+        let since_then = logs
+            .iter()
+            .filter_map(|(partition, hosted)| Some((partition, hosted.log.out_of_service()?)));
+        since_start
+            .chain(since_then)
+            .map(|(partition, reason)| (partition.clone(), reason.to_owned()))
+            .collect()
+    }
+
+    /// The high watermark that the checkpoint has for a partition, as of the start or its last write.
+    pub fn checkpointed_high_watermark(&self, partition: &TopicPartition) -> Option<Offset> {
+        let logs = self.logs.read();
+        logs.get(partition)
+            .and_then(|hosted| hosted.home.checkpoints.high_watermarks.get(partition))
+    }
+
+    /// The directory that holds the partition's log.
+    pub fn directory_of(&self, partition: &TopicPartition) -> Option<Arc<LogDirectory>> {
+        self.logs
+            .read()
+            .get(partition)
+            .map(|hosted| hosted.home.directory.clone())
+    }
+
+    /// Writes `meta.properties` where it differs; durable when it returns. A directory that fails goes offline.
+    pub fn write_metadata(&self, metadata: &BrokerMetadata) {
+        for home in &self.homes {
+            let now = self.clock.wall();
+            survey::write_metadata(&home.directory, home.metadata.as_ref(), metadata, &*self.io, now);
+        }
+    }
+
+    /// The log of one partition, created if need be. See [`Self::get_or_create_all`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn get_or_create(&self, wanted: WantedLog) -> Result<Arc<Log>, StorageError> {
+        self.get_or_create_all(vec![wanted])
+            .pop()
+            .expect("one answer for one request")
+    }
+
+    /// The logs of several partitions, in the order asked; those missing are created. When it returns, the new directories
+    /// survive a power cut: each log directory is synced once for all of them.
+    ///
+    /// # Errors
+    /// For each on its own: [`StorageError::OutOfService`]; [`StorageError::Offline`] if the preferred directory or all
+    /// are offline, or if one is and the log `is_new` not; [`StorageError::ReserveReached`] if none has space left.
+    pub fn get_or_create_all(&self, wanted: Vec<WantedLog>) -> Vec<Result<Arc<Log>, StorageError>> {
+        let _changing = self.changing.lock();
+        let mut counts = self.log_counts();
+        let mut answers: Vec<Result<Arc<HostedLog>, StorageError>> = Vec::with_capacity(wanted.len());
+        let mut created: Vec<(usize, TopicPartition)> = Vec::new();
+        for wanted in wanted {
+            let existing = self.logs.read().get(&wanted.partition).cloned();
+            let earlier = || {
+                created
+                    .iter()
+                    .find(|(_, partition)| *partition == wanted.partition)
+            };
+            if let Some(hosted) = existing {
+                answers.push(Ok(hosted));
+            } else if let Some((index, _)) = earlier() {
+                let again = answers[*index]
+                    .as_ref()
+                    .map(Arc::clone)
+                    .map_err(|_| self.lost_directory());
+                answers.push(again);
+            } else {
+                let partition = wanted.partition.clone();
+                let answer = self.create(wanted, &mut counts);
+                if answer.is_ok() {
+                    created.push((answers.len(), partition));
+                }
+                answers.push(answer);
+            }
+        }
+        self.make_created_durable(&mut answers, &created);
+        let mut logs = self.logs.write();
+        for (index, partition) in created {
+            if let Ok(hosted) = &answers[index] {
+                logs.insert(partition, hosted.clone());
+            }
+        }
+        drop(logs);
+        answers
+            .into_iter()
+            .map(|answer| answer.map(|hosted| hosted.log.clone()))
+            .collect()
+    }
+
+    fn lost_directory(&self) -> StorageError {
+        let offline = self.directories().find(|directory| !directory.is_online());
+        offline.map_or_else(
+            || StorageError::Offline {
+                directory: PathBuf::new(),
+                reason: "no log directory is left".to_owned(),
+            },
+            |directory| directory.offline_error(),
+        )
+    }
+
+    /// How many logs each home has, in the order of the homes.
+    fn log_counts(&self) -> Vec<usize> {
+        let logs = self.logs.read();
+        let unavailable = self.unavailable.read();
+        let homes = || {
+            let served = logs.values().map(|hosted| &hosted.home);
+            served.chain(unavailable.values().map(|entry| &entry.home))
+        };
+        if let [only] = self.homes.as_slice() {
+            let _ = only;
+            return vec![logs.len()];
+        }
+        self.homes
+            .iter()
+            .map(|home| homes().filter(|other| Arc::ptr_eq(home, other)).count())
+            .collect()
+    }
+
+    fn create(&self, wanted: WantedLog, counts: &mut [usize]) -> Result<Arc<HostedLog>, StorageError> {
+        self.check_available(&wanted.partition)?;
+        if !wanted.is_new {
+            self.check_all_online()?;
+        }
+        let mut candidates: Vec<usize> = match &wanted.preferred_directory {
+            Some(path) => (0..self.homes.len())
+                .filter(|index| self.homes[*index].directory.path() == path)
+                .collect(),
+            None => (0..self.homes.len()).collect(),
+        };
+        candidates.sort_by_key(|index| (self.homes[*index].reserve.lock().is_refusing(), counts[*index]));
+        let mut last_error = None;
+        for index in candidates {
+            let home = &self.homes[index];
+            if let Err(refusal) = home.directory.check_appendable() {
+                last_error.get_or_insert(refusal);
+                continue;
+            }
+            match self.create_in(home, &wanted) {
+                Ok(log) => {
+                    counts[index] += 1;
+                    tracing::info!(
+                        "Created log for partition {} in {}",
+                        wanted.partition,
+                        home.directory.path().display()
+                    );
+                    return Ok(Arc::new(HostedLog::new(log, home.clone(), None)));
+                }
+                Err(error) => last_error = Some(error),
+            }
+        }
+        Err(last_error.unwrap_or_else(|| StorageError::Offline {
+            directory: wanted.preferred_directory.unwrap_or_default(),
+            reason: "it is not one of the log directories in use".to_owned(),
+        }))
+    }
+
+    fn create_in(&self, home: &Home, wanted: &WantedLog) -> Result<Arc<Log>, StorageError> {
+        let fatal = |error| {
+            checkpoints::tolerate_full(&home.directory, &error);
+            StorageError::Io(error)
+        };
+        home.checkpoints
+            .forget(&*self.io, &wanted.partition)
+            .map_err(fatal)?;
+        let options = OpenOptions {
+            producer_id_expiration_ms: self.config.producer_id_expiration_ms,
+            ..OpenOptions::default()
+        };
+        let name = PartitionDirectoryName::current(&wanted.partition);
+        let (io, clock) = (self.io.clone(), self.clock.clone());
+        let (directory, config) = (home.directory.clone(), wanted.config.clone());
+        let opened = Log::open(
+            directory,
+            &name,
+            wanted.partition.clone(),
+            config,
+            &options,
+            io,
+            clock,
+        );
+        opened.map_err(|error| match error {
+            LogOpenError::Storage(error) => error,
+            LogOpenError::OutOfService { partition, reason } => {
+                StorageError::OutOfService { partition, reason }
+            }
+        })
+    }
+
+    /// Syncs each log directory that got new entries; where that fails, so do the logs created there.
+    fn make_created_durable(
+        &self,
+        answers: &mut [Result<Arc<HostedLog>, StorageError>],
+        created: &[(usize, TopicPartition)],
+    ) {
+        for home in &self.homes {
+            let here: Vec<usize> = created
+                .iter()
+                .map(|(index, _)| *index)
+                .filter(|index| {
+                    answers[*index]
+                        .as_ref()
+                        .is_ok_and(|hosted| Arc::ptr_eq(&hosted.home, home))
+                })
+                .collect();
+            if here.is_empty() {
+                continue;
+            }
+            if let Err(error) = self.io.sync_dir(home.directory.path()) {
+                home.directory.fail(&error);
+                for index in here {
+                    answers[index] = Err(home.directory.offline_error());
+                }
+            }
+        }
+    }
+
+    /// Cuts logs back so that each ends at its offset, lowering their recovery points on disk first, so that a crash in
+    /// between finds nothing taken for verified that is not. Partitions not in service are left out.
+    ///
+    /// # Errors
+    /// For the first log that fails; its directory is offline then.
+    pub fn truncate_to(&self, ends: &[(TopicPartition, Offset)]) -> Result<(), StorageError> {
+        let affected: Vec<(Arc<HostedLog>, &TopicPartition, Offset)> = {
+            let logs = self.logs.read();
+            let found = ends
+                .iter()
+                .filter_map(|(partition, end)| Some((logs.get(partition)?, partition, *end)));
+            found
+                .filter(|(hosted, ..)| hosted.home.directory.is_online())
+                .map(|(h, p, e)| (h.clone(), p, e))
+                .collect()
+        };
+        for home in &self.homes {
+            let here = || {
+                affected
+                    .iter()
+                    .filter(|(hosted, ..)| Arc::ptr_eq(&hosted.home, home))
+            };
+            if here().next().is_none() {
+                continue;
+            }
+            let checkpoints = &home.checkpoints;
+            let _gate = checkpoints.recovery_gate.lock();
+            let mut recovery_points = checkpoints.recovery_points.all();
+            for (_, partition, end) in here() {
+                if let Some(point) = recovery_points.get_mut(*partition) {
+                    *point = (*point).min(*end);
+                }
+            }
+            if let Err(error) = checkpoints.recovery_points.write(&*self.io, recovery_points) {
+                checkpoints::tolerate_full(&home.directory, &error);
+                return Err(error.into());
+            }
+            for (hosted, _, end) in here() {
+                hosted.log.truncate_to(*end)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Empties a log so that it starts and ends at `start`, lowering its recovery point on disk first.
+    ///
+    /// # Errors
+    /// The log's directory is offline then. Nothing happens if the partition is not in service.
+    pub fn truncate_fully_and_start_at(
+        &self,
+        partition: &TopicPartition,
+        start: Offset,
+    ) -> Result<(), StorageError> {
+        let Some(hosted) = self.logs.read().get(partition).cloned() else {
+            return Ok(());
+        };
+        hosted.home.directory.check_online()?;
+        let checkpoints = &hosted.home.checkpoints;
+        let _gate = checkpoints.recovery_gate.lock();
+        if let Err(error) = checkpoints.recovery_points.forget(&*self.io, partition) {
+            checkpoints::tolerate_full(&hosted.home.directory, &error);
+            return Err(error.into());
+        }
+        hosted.log.truncate_fully_and_start_at(start)
+    }
+
+    /// The directories with the sizes of their logs, each in its order.
+    pub fn describe(&self) -> Vec<DirectoryDescription> {
+        let mut descriptions: Vec<DirectoryDescription> = self
+            .directories()
+            .map(|directory| DirectoryDescription {
+                path: directory.path().to_owned(),
+                offline_reason: directory.offline_reason().map(str::to_owned),
+                logs: Vec::new(),
+                future_directories: Vec::new(),
+            })
+            .collect();
+        for (description, home) in descriptions.iter_mut().zip(&self.homes) {
+            description.future_directories.clone_from(&home.future);
+        }
+        for (partition, hosted) in &*self.logs.read() {
+            let home = self.homes.iter().position(|home| Arc::ptr_eq(home, &hosted.home));
+            let Some(description) = home.map(|index| &mut descriptions[index]) else {
+                continue;
+            };
+            if description.offline_reason.is_none() {
+                description.logs.push(LogDescription {
+                    partition: partition.clone(),
+                    size_bytes: hosted.log.size_bytes(),
+                    log_end_offset: hosted.log.log_end_offset(),
+                });
+            }
+        }
+        for description in &mut descriptions {
+            description
+                .logs
+                .sort_by(|left, right| left.partition.cmp(&right.partition));
+        }
+        descriptions
+    }
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl HostedLog {
+    fn new(log: Arc<Log>, home: Arc<Home>, written_high_watermark: Option<Offset>) -> HostedLog {
+        HostedLog {
+            log,
+            home,
+            written_high_watermark: AtomicI64::new(written_high_watermark.map_or(i64::MIN, Offset::get)),
+            noted_out_of_service: AtomicBool::new(false),
+        }
+    }
+
+    fn note_written_high_watermark(&self, offset: Offset) {
+        self.written_high_watermark.store(offset.get(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests;

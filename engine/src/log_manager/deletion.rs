@@ -1,0 +1,106 @@
+//! Deletion of logs: at once by name, later by file.
+//!
+//! The directory gets the name of a deleted one, durably, so that the partition is gone for a restart and its name is free;
+//! readers that hold its files go on. Its files are removed when `file.delete.delay.ms` is over. What a crash leaves is
+//! removed by the next start.
+//! Source: `LogManager.asyncDelete`, `deleteLogs`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::StorageError;
+use crate::log::Log;
+use crate::units::TopicPartition;
+
+use super::checkpoints::tolerate_full;
+use super::partition_directory::PartitionDirectoryName;
+use super::survey::unique_bytes;
+use super::{Home, LogManager};
+
+/// A directory whose files are to be removed.
+pub(super) struct Deletion {
+    home: Arc<Home>,
+    name: String,
+    /// Monotonic.
+    due: Duration,
+    /// Closed with its last reader.
+    log: Option<Arc<Log>>,
+}
+
+impl Deletion {
+    /// From an earlier run: nobody reads it.
+    pub(super) fn left_over(home: Arc<Home>, name: String) -> Deletion {
+        Deletion {
+            home,
+            name,
+            due: Duration::ZERO,
+            log: None,
+        }
+    }
+}
+
+impl LogManager {
+    /// Takes a partition out of service and has its files removed after `file.delete.delay.ms`; also one that is out of service
+    /// because of damage. When it returns `true`, the deletion survives a power cut. `false`: there is no such partition.
+    ///
+    /// # Errors
+    /// [`StorageError::Offline`] if it may lie in an offline directory; [`StorageError::Io`] if it cannot be renamed: it is
+    /// out of service and its directory offline.
+    pub fn delete(&self, partition: &TopicPartition) -> Result<bool, StorageError> {
+        let _changing = self.changing.lock();
+        let name = PartitionDirectoryName::deleted(partition, unique_bytes());
+        let removed = self.logs.write().remove(partition);
+        let (home, log, delay_ms) = if let Some(hosted) = removed {
+            hosted.home.directory.check_online()?;
+            hosted.log.rename(&name)?;
+            let delay_ms = hosted.log.config().file_delete_delay_ms;
+            (hosted.home.clone(), Some(hosted.log.clone()), delay_ms)
+        } else if let Some(unavailable) = self.unavailable.write().remove(partition) {
+            let home = unavailable.home;
+            home.directory.check_online()?;
+            let path = home.directory.path();
+            let from = path.join(PartitionDirectoryName::current(partition));
+            let renamed = self
+                .io
+                .rename(&from, &path.join(&name))
+                .and_then(|()| self.io.sync_dir(path));
+            renamed.inspect_err(|error| home.directory.fail(error))?;
+            (home, None, 0)
+        } else {
+            self.check_all_online()?;
+            return Ok(false);
+        };
+        tracing::info!(
+            "Log for partition {partition} is renamed to {} and is scheduled for deletion",
+            home.directory.path().join(&name).display()
+        );
+        let due = self
+            .clock
+            .monotonic()
+            .saturating_add(Duration::from_millis(delay_ms));
+        self.deletions.lock().push(Deletion { home, name, due, log });
+        self.plan_deletion(due);
+        Ok(true)
+    }
+
+    /// Removes what is due; returns when the next is.
+    pub(super) fn remove_deleted(&self, now: Duration) -> Option<Duration> {
+        let due: Vec<Deletion> = self
+            .deletions
+            .lock()
+            .extract_if(.., |deletion| deletion.due <= now)
+            .collect();
+        for deletion in due {
+            if !deletion.home.directory.is_online() {
+                continue;
+            }
+            let path = deletion.home.directory.path().join(&deletion.name);
+            drop(deletion.log);
+            match self.io.remove_dir_all(&path) {
+                Ok(()) => tracing::info!("Deleted log in {}.", path.display()),
+                Err(error) => tolerate_full(&deletion.home.directory, &error),
+            }
+        }
+        self.deletions.lock().iter().map(|deletion| deletion.due).min()
+    }
+}

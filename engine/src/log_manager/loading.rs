@@ -1,0 +1,359 @@
+//! The second stage of a start: every log of the surveyed directories is loaded, each directory by its own few threads.
+//!
+//! What is known of the last run of a directory, and what follows for its logs:
+//!
+//! | `.kafka_cleanshutdown` | `milena.state` | boot id | a log is opened with |
+//! |---|---|---|---|
+//! | there | any | any | nothing to recover |
+//! | missing | readable | this one | `SameBoot`: all bytes written must be there |
+//! | missing | readable | another | `OtherBoot`: bytes beyond the synced end may be missing |
+//! | missing | absent or damaged | - | `Unknown` |
+//!
+//! The marker is removed, durably, before the first log is opened. `milena.state` keeps its old content until the logs are
+//! loaded and it is due ([`super::maintenance`]): a crash while loading must find the evidence as it was.
+//!
+//! A partition listed in `milena.out-of-service` is checked as a whole, with nothing taken for granted, whatever the marker says; if
+//! its bytes are whole again it is back in service.
+//! Source: `LogManager.loadLogs`.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::checkpoint::{self, RunState};
+use crate::config::LogConfig;
+use crate::error::StorageError;
+use crate::io::{Clock, Io};
+use crate::log::{BootEvidence, Log, LogOpenError, OpenOptions};
+use crate::units::{Offset, TopicPartition};
+
+use super::checkpoints::{self, DirectoryCheckpoints};
+use super::deletion::Deletion;
+use super::reserve::ReserveWatch;
+use super::schedule::Schedule;
+use super::scrub::Scrub;
+use super::survey::{Survey, SurveyedDirectory, is_full};
+use super::{Home, HostedLog, LogDirsError, LogManager, LogManagerConfig, LogManagerObserver, Unavailable};
+
+/// One log was loaded, or could not be.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadProgress<'a> {
+    pub directory: &'a Path,
+    pub partition: &'a TopicPartition,
+    /// Of this directory, including this one.
+    pub loaded_count: usize,
+    /// Of this directory.
+    pub total_count: usize,
+    pub took: Duration,
+    /// Why the log is not in service.
+    pub failure: Option<&'a str>,
+}
+
+/// What is shared by the threads that load.
+struct Loader<'a> {
+    config: &'a LogManagerConfig,
+    log_config: &'a (dyn Fn(&TopicPartition) -> Arc<LogConfig> + Sync),
+    observer: &'a dyn LogManagerObserver,
+    io: &'a Arc<dyn Io>,
+    clock: &'a Arc<dyn Clock>,
+    boot_id: Option<String>,
+}
+
+/// A partition and its log, or why it is not served.
+type LoadedLog = (TopicPartition, Result<Arc<Log>, String>);
+
+/// A directory's part of the loading.
+struct DirectoryLoad {
+    home: Arc<Home>,
+    partitions: Vec<TopicPartition>,
+    clean_shutdown: bool,
+    boot: BootEvidence,
+    state: RunState,
+    next: AtomicUsize,
+    loaded: AtomicUsize,
+    results: Mutex<Vec<LoadedLog>>,
+}
+
+impl LogManager {
+    /// Loads all logs, in parallel, and reports each to the observer. `log_config` gives a partition's settings; it is asked
+    /// from several threads.
+    ///
+    /// A log with damaged bytes is out of service, an I/O error takes its directory offline; neither is an error here.
+    ///
+    /// # Errors
+    /// [`LogDirsError::AllOffline`] if no directory is left.
+    pub fn open(
+        survey: Survey,
+        config: LogManagerConfig,
+        log_config: &(dyn Fn(&TopicPartition) -> Arc<LogConfig> + Sync),
+        observer: Arc<dyn LogManagerObserver>,
+        io: Arc<dyn Io>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<LogManager, LogDirsError> {
+        let loader = Loader {
+            config: &config,
+            log_config,
+            observer: &*observer,
+            io: &io,
+            clock: &clock,
+            boot_id: io.boot_id().ok(),
+        };
+        let mut homes = Vec::new();
+        let mut offline = survey.offline;
+        let mut loads = Vec::new();
+        let mut deletions = Vec::new();
+        for surveyed in survey.online {
+            let directory = surveyed.directory.clone();
+            let deleted = surveyed.deleted.clone();
+            match loader.prepare(surveyed) {
+                Ok(load) => {
+                    let home = load.home.clone();
+                    deletions.extend(
+                        deleted
+                            .into_iter()
+                            .map(|name| Deletion::left_over(home.clone(), name)),
+                    );
+                    homes.push(home);
+                    loads.push(load);
+                }
+                Err(error) => {
+                    tracing::error!(
+                        "Error while loading log dir {}: {error}",
+                        directory.path().display()
+                    );
+                    directory.fail(&error);
+                    offline.push(directory);
+                }
+            }
+        }
+        std::thread::scope(|scope| {
+            for load in &loads {
+                let loader = &loader;
+                let threads = config
+                    .recovery_threads_per_dir
+                    .clamp(1, load.partitions.len().max(1));
+                // The only thread of the only directory is the caller's own.
+                let spawned = if loads.len() == 1 { threads - 1 } else { threads };
+                for _ in 0..spawned {
+                    scope.spawn(move || loader.run(load));
+                }
+                if spawned < threads {
+                    loader.run(load);
+                }
+            }
+        });
+        let now = clock.monotonic();
+        let manager = LogManager {
+            schedule: Mutex::new(Schedule::new()),
+            scrub: Mutex::new(Scrub::new()),
+            deletions: Mutex::new(deletions),
+            changing: Mutex::new(()),
+            logs: RwLock::default(),
+            unavailable: RwLock::default(),
+            homes,
+            offline_from_start: offline,
+            config,
+            io,
+            clock,
+            observer,
+        };
+        for load in loads {
+            manager.take_over(load);
+        }
+        if manager.online_directory_count() == 0 {
+            let reason = |directory: &Arc<crate::log::LogDirectory>| {
+                (
+                    directory.path().to_owned(),
+                    directory.offline_reason().unwrap_or_default().to_owned(),
+                )
+            };
+            return Err(LogDirsError::AllOffline {
+                reasons: manager.directories().map(reason).collect(),
+            });
+        }
+        for home in &manager.homes {
+            let observer = manager.observer.clone();
+            home.directory.set_on_offline(Box::new(move |path, reason| {
+                observer.directory_offline(path, reason)
+            }));
+        }
+        manager.watch_space();
+        manager.plan_first(now);
+        Ok(manager)
+    }
+
+    /// Puts what was loaded into service.
+    fn take_over(&self, load: DirectoryLoad) {
+        let home = load.home;
+        let mut logs = self.logs.write();
+        let mut unavailable = self.unavailable.write();
+        for (partition, result) in load.results.into_inner() {
+            match result {
+                Ok(log) => {
+                    let written = home.checkpoints.high_watermarks.get(&partition);
+                    logs.insert(partition, Arc::new(HostedLog::new(log, home.clone(), written)));
+                }
+                Err(reason) => {
+                    unavailable.insert(
+                        partition,
+                        Unavailable {
+                            home: home.clone(),
+                            reason,
+                        },
+                    );
+                }
+            }
+        }
+    }
+}
+
+impl Loader<'_> {
+    /// Reads what the last run left and removes the marker.
+    fn prepare(&self, surveyed: SurveyedDirectory) -> Result<DirectoryLoad, crate::error::IoError> {
+        let path = surveyed.directory.path().to_owned();
+        let checkpoints = DirectoryCheckpoints::load(&**self.io, &path)?;
+        let state = RunState::read(&**self.io, &path).unwrap_or_else(|warning| {
+            tracing::warn!("{warning}");
+            None
+        });
+        let boot = match (&state, &self.boot_id) {
+            (Some(state), Some(now)) if state.boot_id == *now => BootEvidence::SameBoot,
+            (Some(_), _) => BootEvidence::OtherBoot,
+            (None, _) => BootEvidence::Unknown,
+        };
+        if surveyed.clean_shutdown {
+            tracing::info!(
+                "Skipping recovery for all logs in {} since clean shutdown file was found",
+                path.display()
+            );
+            checkpoint::remove_clean_shutdown_marker(&**self.io, &path)?;
+        } else if !surveyed.partitions.is_empty() {
+            let why = match boot {
+                BootEvidence::SameBoot => "the machine has been up since",
+                BootEvidence::OtherBoot => {
+                    "the machine was restarted since, data not yet synced may be missing"
+                }
+                BootEvidence::Unknown => "nothing tells whether the machine was restarted since",
+            };
+            tracing::info!(
+                "Attempting recovery for all logs in {} since no clean shutdown file was found; {why}",
+                path.display()
+            );
+        }
+        for name in &surveyed.future {
+            tracing::warn!(
+                "{} is a replica on its way from another log directory; such moves are not continued, it is left alone",
+                path.join(name).display()
+            );
+        }
+        let home = Home {
+            directory: surveyed.directory,
+            lock: Mutex::new(Some(surveyed.lock)),
+            checkpoints,
+            metadata: surveyed.metadata,
+            future: surveyed.future,
+            reserve: Mutex::new(ReserveWatch::new(self.config.disk_reserve_bytes)),
+        };
+        Ok(DirectoryLoad {
+            home: Arc::new(home),
+            partitions: surveyed.partitions,
+            clean_shutdown: surveyed.clean_shutdown,
+            boot,
+            state: state.unwrap_or_default(),
+            next: AtomicUsize::new(0),
+            loaded: AtomicUsize::new(0),
+            results: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// Loads logs of the directory until none is left; several threads may.
+    fn run(&self, load: &DirectoryLoad) {
+        while let Some(partition) = load.partitions.get(load.next.fetch_add(1, Ordering::Relaxed)) {
+            if !load.home.directory.is_online() {
+                return;
+            }
+            let start = self.clock.monotonic();
+            let result = self.load(load, partition);
+            if let Err(reason) = &result {
+                tracing::error!("{partition} is not served: {reason}");
+            }
+            let loaded_count = load.loaded.fetch_add(1, Ordering::Relaxed) + 1;
+            self.observer.loaded(&LoadProgress {
+                directory: load.home.directory.path(),
+                partition,
+                loaded_count,
+                total_count: load.partitions.len(),
+                took: self.clock.monotonic().saturating_sub(start),
+                failure: result.as_ref().err().map(String::as_str),
+            });
+            load.results.lock().push((partition.clone(), result));
+        }
+    }
+
+    fn load(&self, load: &DirectoryLoad, partition: &TopicPartition) -> Result<Arc<Log>, String> {
+        let checkpoints = &load.home.checkpoints;
+        let doubtful = checkpoints.out_of_service.get(partition);
+        let options = OpenOptions {
+            recovery_point: match doubtful {
+                Some(_) => Offset::ZERO,
+                None => checkpoints.recovery_points.get(partition).unwrap_or(Offset::ZERO),
+            },
+            log_start_offset: checkpoints.log_start_offsets.get(partition),
+            high_watermark: checkpoints.high_watermarks.get(partition),
+            clean_shutdown: load.clean_shutdown && doubtful.is_none(),
+            boot: if doubtful.is_some() {
+                BootEvidence::SameBoot
+            } else {
+                load.boot
+            },
+            synced_end: load.state.synced_ends.get(partition).copied(),
+            producer_id_expiration_ms: self.config.producer_id_expiration_ms,
+        };
+        let (io, clock) = (self.io.clone(), self.clock.clone());
+        let directory = load.home.directory.clone();
+        let config = (self.log_config)(partition);
+        let (name, partition) = (partition.to_string(), partition.clone());
+        match Log::open(
+            directory.clone(),
+            &name,
+            partition.clone(),
+            config,
+            &options,
+            io,
+            clock,
+        ) {
+            Ok(log) => {
+                if doubtful.is_some() {
+                    self.note(load, checkpoints.out_of_service.forget(&**self.io, &partition));
+                    tracing::info!("{partition} was out of service; its bytes are whole, it is served again");
+                }
+                Ok(log)
+            }
+            Err(LogOpenError::OutOfService { reason, .. }) => {
+                if doubtful.is_none() {
+                    let put = checkpoints
+                        .out_of_service
+                        .put(&**self.io, &partition, Offset::ZERO);
+                    self.note(load, put);
+                }
+                Err(reason)
+            }
+            Err(LogOpenError::Storage(error)) => {
+                match &error {
+                    StorageError::Io(error) if !is_full(error) => directory.fail(error),
+                    _ => {}
+                }
+                Err(error.to_string())
+            }
+        }
+    }
+
+    fn note(&self, load: &DirectoryLoad, written: Result<(), crate::error::IoError>) {
+        if let Err(error) = written {
+            checkpoints::tolerate_full(&load.home.directory, &error);
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! The manager's recurring work, done by whoever calls [`LogManager::run_due`].
+//!
+//! | work | every | first |
+//! |---|---|---|
+//! | free space against `milena.disk.reserve.bytes` | [`SPACE_INTERVAL`] | at once |
+//! | `milena.state`, if it is of another boot | once | at once |
+//! | high watermarks | `replica.high.watermark.checkpoint.interval.ms` | after that |
+//! | recovery points, `milena.state` with them; unused descriptors closed | `log.flush.offset.checkpoint.interval.ms` | [`INITIAL_DELAY`] |
+//! | log start offsets | `log.flush.start.offset.checkpoint.interval.ms` | [`INITIAL_DELAY`] |
+//! | flush of logs by `flush.ms` | `log.flush.scheduler.interval.ms`, or the shortest `flush.ms` | [`INITIAL_DELAY`] |
+//! | retention | `log.retention.check.interval.ms` | [`INITIAL_DELAY`] |
+//! | idle producer ids | [`PRODUCER_EXPIRY_INTERVAL`] | after that |
+//! | files of deleted logs and segments | when their delay is over | at once |
+//! | a step of the scrub | see [`super::scrub`] | after [`super::scrub::FIRST_DELAY`] |
+//!
+//! Between looks at the free space, appends count themselves against it
+//! ([`LogDirectory::note_appended`](crate::log::LogDirectory::note_appended)), so that the reserve holds at any speed.
+//! Source: `LogManager.startup` and the tasks it schedules.
+//!
+//! **Deviation:** in Kafka `flush.ms` has no effect unless `log.flush.scheduler.interval.ms` is set too. Here the shortest
+//! `flush.ms` of any log sets the interval if it is shorter.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::checkpoint::RunState;
+use crate::units::Offset;
+
+use super::checkpoints::{Offsets, tolerate_full};
+use super::reserve::ReserveChange;
+use super::schedule::Task;
+use super::{Home, HostedLog, LogManager, scrub};
+
+/// `LogManager.InitialTaskDelayMs`
+const INITIAL_DELAY: Duration = Duration::from_secs(30);
+/// `LogManager.ProducerIdExpirationCheckIntervalMs`
+const PRODUCER_EXPIRY_INTERVAL: Duration = Duration::from_secs(600);
+const SPACE_INTERVAL: Duration = Duration::from_secs(5);
+/// No `flush.ms` makes the manager look more often.
+const FLUSH_INTERVAL_MIN: Duration = Duration::from_millis(50);
+
+impl LogManager {
+    /// Does what is due at `now` ([`Clock::monotonic`](crate::io::Clock::monotonic)) and returns when to call again. May wait
+    /// for the disk: not to be called on a network lane. One caller at a time.
+    pub fn run_due(&self, now: Duration) -> Duration {
+        loop {
+            let Some(task) = self.schedule.lock().take_due(now) else {
+                break;
+            };
+            let next = self.run(task, now);
+            let mut schedule = self.schedule.lock();
+            if let Some(next) = next {
+                schedule.set_no_later(task, next.max(now + Duration::from_millis(1)));
+            }
+        }
+        self.schedule
+            .lock()
+            .next_deadline()
+            .unwrap_or(now + SPACE_INTERVAL)
+    }
+
+    pub(super) fn plan_first(&self, now: Duration) {
+        let ms = Duration::from_millis;
+        let mut schedule = self.schedule.lock();
+        schedule.set(Task::Space, Some(now + SPACE_INTERVAL));
+        schedule.set(Task::State, Some(now));
+        schedule.set(Task::Deletion, Some(now));
+        let after = |interval_ms: u64| now.checked_add(ms(interval_ms));
+        schedule.set(
+            Task::HighWatermarks,
+            after(self.config.high_watermark_checkpoint_interval_ms),
+        );
+        for task in [
+            Task::RecoveryPoints,
+            Task::LogStartOffsets,
+            Task::Flush,
+            Task::Retention,
+        ] {
+            schedule.set(task, Some(now + INITIAL_DELAY));
+        }
+        schedule.set(Task::ProducerExpiry, Some(now + PRODUCER_EXPIRY_INTERVAL));
+        if self.config.scrub_bytes_per_second > 0 {
+            schedule.set(Task::Scrub, Some(now + scrub::FIRST_DELAY));
+        }
+    }
+
+    pub(super) fn plan_deletion(&self, at: Duration) {
+        self.schedule.lock().set_no_later(Task::Deletion, at);
+    }
+
+    fn run(&self, task: Task, now: Duration) -> Option<Duration> {
+        let after = |interval_ms: u64| now.checked_add(Duration::from_millis(interval_ms));
+        match task {
+            Task::Space => {
+                self.watch_space();
+                Some(now + SPACE_INTERVAL)
+            }
+            Task::State => {
+                self.online_homes()
+                    .for_each(|home| self.write_state_of_new_boot(home));
+                None
+            }
+            Task::HighWatermarks => {
+                self.note_out_of_service();
+                self.checkpoint_high_watermarks();
+                after(self.config.high_watermark_checkpoint_interval_ms)
+            }
+            Task::RecoveryPoints => {
+                self.checkpoint_recovery_points();
+                self.hosted()
+                    .iter()
+                    .for_each(|hosted| hosted.log.release_descriptors());
+                after(self.config.recovery_point_checkpoint_interval_ms)
+            }
+            Task::LogStartOffsets => {
+                self.checkpoint_log_start_offsets();
+                after(self.config.log_start_offset_checkpoint_interval_ms)
+            }
+            Task::Flush => Some(self.flush_by_time(now)),
+            Task::Deletion => {
+                let segments = self.remove_deleted_segments(now);
+                let directories = self.remove_deleted(now);
+                segments.into_iter().chain(directories).min()
+            }
+            Task::Retention => {
+                self.delete_old_segments();
+                self.plan_deletion(now);
+                after(self.config.retention_check_interval_ms)
+            }
+            Task::ProducerExpiry => {
+                for hosted in self.hosted() {
+                    hosted.log.remove_expired_producers();
+                }
+                Some(now + PRODUCER_EXPIRY_INTERVAL)
+            }
+            Task::Scrub => self.scrub_step(now),
+        }
+    }
+
+    pub(super) fn online_homes(&self) -> impl Iterator<Item = &Arc<Home>> {
+        self.homes.iter().filter(|home| home.directory.is_online())
+    }
+
+    /// The logs in service whose directories are online.
+    pub(super) fn hosted(&self) -> Vec<Arc<HostedLog>> {
+        let logs = self.logs.read();
+        logs.values()
+            .filter(|hosted| hosted.home.directory.is_online())
+            .cloned()
+            .collect()
+    }
+
+    pub(super) fn hosted_in(&self, home: &Arc<Home>) -> Vec<Arc<HostedLog>> {
+        let logs = self.logs.read();
+        logs.values()
+            .filter(|hosted| Arc::ptr_eq(&hosted.home, home))
+            .cloned()
+            .collect()
+    }
+
+    /// Tells each directory how much its file system has free.
+    pub(super) fn watch_space(&self) {
+        for home in self.online_homes() {
+            let path = home.directory.path();
+            let mut watch = home.reserve.lock();
+            let space = match self.io.space(path) {
+                Ok(space) => space,
+                Err(error) => {
+                    tracing::warn!("the free space of {} is unknown: {error}", path.display());
+                    continue;
+                }
+            };
+            let (usable, change) = watch.observe(space.available_bytes);
+            home.directory.set_space(usable, watch.reserve_bytes());
+            match change {
+                Some(ReserveChange::Reached) => tracing::error!(
+                    "log directory {} has {} bytes free, less than milena.disk.reserve.bytes={}: appends are refused \
+                     until retention or you make room",
+                    path.display(),
+                    space.available_bytes,
+                    watch.reserve_bytes()
+                ),
+                Some(ReserveChange::Resumed) => tracing::info!(
+                    "log directory {} has {} bytes free again: appends are taken",
+                    path.display(),
+                    space.available_bytes
+                ),
+                None => {}
+            }
+        }
+    }
+
+    /// Notes this boot's id, unless the file has it.
+    fn write_state_of_new_boot(&self, home: &Arc<Home>) {
+        let Ok(boot_id) = self.io.boot_id() else { return };
+        let known = RunState::read(&*self.io, home.directory.path()).ok().flatten();
+        if known.is_none_or(|state| state.boot_id != boot_id) {
+            self.write_state(home, false);
+        }
+    }
+
+    /// Writes `milena.state`; returns whether it stands.
+    pub(super) fn write_state(&self, home: &Arc<Home>, stopped_clean: bool) -> bool {
+        let boot_id = self.io.boot_id().unwrap_or_else(|error| {
+            tracing::warn!("the machine's boot id is unknown: {error}");
+            // Equal to no boot's id: the next start takes it for another boot.
+            super::survey::unique_id()
+        });
+        let ends = self.hosted_in(home).into_iter();
+        let synced_ends: BTreeMap<_, _> = ends
+            .map(|hosted| (hosted.log.partition().clone(), hosted.log.synced_end()))
+            .collect();
+        let state = RunState {
+            boot_id,
+            stopped_clean,
+            synced_ends,
+        };
+        match state.write(&*self.io, home.directory.path()) {
+            Ok(()) => true,
+            Err(error) => {
+                tolerate_full(&home.directory, &error);
+                false
+            }
+        }
+    }
+
+    /// Writes the high watermarks of directories where one moved.
+    pub fn checkpoint_high_watermarks(&self) {
+        let mut moved: Vec<Arc<Home>> = Vec::new();
+        for hosted in self.logs.read().values() {
+            let written = hosted.written_high_watermark.load(Ordering::Relaxed);
+            if hosted.log.high_watermark().get() != written
+                && !moved.iter().any(|home| Arc::ptr_eq(home, &hosted.home))
+            {
+                moved.push(hosted.home.clone());
+            }
+        }
+        for home in moved.iter().filter(|home| home.directory.is_online()) {
+            self.write_high_watermarks(home);
+        }
+    }
+
+    pub(super) fn write_high_watermarks(&self, home: &Arc<Home>) -> bool {
+        let hosted = self.hosted_in(home);
+        let offsets: Vec<Offset> = hosted.iter().map(|hosted| hosted.log.high_watermark()).collect();
+        let mut entries = self.kept_entries(home, &home.checkpoints.high_watermarks.all());
+        let partitions = hosted.iter().map(|hosted| hosted.log.partition().clone());
+        entries.extend(partitions.zip(offsets.iter().copied()));
+        match home.checkpoints.high_watermarks.write(&*self.io, entries) {
+            Ok(()) => {
+                hosted
+                    .iter()
+                    .zip(offsets)
+                    .for_each(|(hosted, offset)| hosted.note_written_high_watermark(offset));
+                true
+            }
+            Err(error) => {
+                tolerate_full(&home.directory, &error);
+                false
+            }
+        }
+    }
+
+    /// Entries of partitions that are on the disk but not served.
+    fn kept_entries(&self, home: &Arc<Home>, written: &Offsets) -> Offsets {
+        let unavailable = self.unavailable.read();
+        let here = unavailable
+            .iter()
+            .filter(|(_, entry)| Arc::ptr_eq(&entry.home, home));
+        here.filter_map(|(partition, _)| Some((partition.clone(), *written.get(partition)?)))
+            .collect()
+    }
+
+    /// Writes the recovery points of directories where one moved, and removes producer snapshots that recovery from there
+    /// would not use.
+    pub fn checkpoint_recovery_points(&self) {
+        for home in self.online_homes() {
+            let Some(moved) = self.write_recovery_points(home) else {
+                continue;
+            };
+            if moved {
+                self.write_state(home, false);
+                for hosted in self.hosted_in(home) {
+                    if let Err(error) = hosted.log.delete_snapshots_after_checkpoint() {
+                        tracing::error!("Error removing snapshots of {}: {error}", hosted.log.partition());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes down which logs were found damaged since the last call, so that the next start checks them.
+    pub(super) fn note_out_of_service(&self) {
+        for hosted in self.hosted() {
+            let Some(reason) = hosted.log.out_of_service() else {
+                continue;
+            };
+            if hosted.noted_out_of_service.swap(true, Ordering::Relaxed) {
+                continue;
+            }
+            let partition = hosted.log.partition();
+            let doubtful = hosted.log.log_start_offset();
+            if let Err(error) = hosted
+                .home
+                .checkpoints
+                .out_of_service
+                .put(&*self.io, partition, doubtful)
+            {
+                tolerate_full(&hosted.home.directory, &error);
+            }
+            self.observer.partition_out_of_service(partition, reason);
+        }
+    }
+
+    /// Returns whether one had moved; `None` if they could not be written.
+    pub(super) fn write_recovery_points(&self, home: &Arc<Home>) -> Option<bool> {
+        let _gate = home.checkpoints.recovery_gate.lock();
+        let mut entries = self.kept_entries(home, &home.checkpoints.recovery_points.all());
+        let hosted = self.hosted_in(home);
+        entries.extend(hosted.iter().map(|hosted| {
+            // Whatever is verified and synced, it ends with the log.
+            let point = hosted.log.recovery_point().min(hosted.log.log_end_offset());
+            (hosted.log.partition().clone(), point)
+        }));
+        if home.checkpoints.recovery_points.holds(&entries) {
+            return Some(false);
+        }
+        match home.checkpoints.recovery_points.write(&*self.io, entries) {
+            Ok(()) => Some(true),
+            Err(error) => {
+                tolerate_full(&home.directory, &error);
+                None
+            }
+        }
+    }
+
+    /// Writes the log start offsets of directories where one moved.
+    pub fn checkpoint_log_start_offsets(&self) {
+        self.online_homes().for_each(|home| {
+            self.write_log_start_offsets(home);
+        });
+    }
+
+    /// Only those beyond their first segment are written: for the others the segment's name tells.
+    pub(super) fn write_log_start_offsets(&self, home: &Arc<Home>) -> bool {
+        let mut entries = self.kept_entries(home, &home.checkpoints.log_start_offsets.all());
+        for hosted in self.hosted_in(home) {
+            let start = hosted.log.log_start_offset();
+            if hosted
+                .log
+                .segment_base_offsets()
+                .first()
+                .is_some_and(|first| start > *first)
+            {
+                entries.insert(hosted.log.partition().clone(), start);
+            }
+        }
+        match home.checkpoints.log_start_offsets.write(&*self.io, entries) {
+            Ok(()) => true,
+            Err(error) => {
+                tolerate_full(&home.directory, &error);
+                false
+            }
+        }
+    }
+
+    /// Flushes logs whose `flush.ms` is over; returns when to look again.
+    fn flush_by_time(&self, now: Duration) -> Duration {
+        let mut interval = Duration::from_millis(self.config.flush_scheduler_interval_ms);
+        for hosted in self.hosted() {
+            if let Some(flush_ms) = hosted.log.config().flush_ms {
+                interval = interval.min(Duration::from_millis(flush_ms));
+            }
+            if hosted.log.flush_due().is_some_and(|due| due <= now)
+                && let Err(error) = hosted.log.flush()
+            {
+                tracing::error!("Error flushing {}: {error}", hosted.log.partition());
+            }
+        }
+        // A topic may get its `flush.ms` later: look for that no less often than retention is first done.
+        now + interval.clamp(FLUSH_INTERVAL_MIN, INITIAL_DELAY)
+    }
+
+    fn delete_old_segments(&self) {
+        for hosted in self.hosted() {
+            if let Err(error) = hosted.log.delete_old_segments() {
+                tracing::error!("Error applying retention to {}: {error}", hosted.log.partition());
+            }
+        }
+    }
+
+    /// Removes the files of deleted segments whose delay is over; returns when the next is due.
+    fn remove_deleted_segments(&self, now: Duration) -> Option<Duration> {
+        let mut next = None;
+        for hosted in self.hosted() {
+            let log = &hosted.log;
+            if log.next_deletion_due().is_some_and(|due| due <= now)
+                && let Err(error) = log.run_due_deletions()
+            {
+                tracing::error!("Error removing deleted segments of {}: {error}", log.partition());
+            }
+            next = next.into_iter().chain(log.next_deletion_due()).min();
+        }
+        next
+    }
+}
