@@ -469,8 +469,8 @@ impl Validation<'_> {
             refusals.push(index, true, message);
         } else if batch_type == TimestampType::LogAppendTime {
             let message = format!(
-                "Invalid timestamp type in message at offset {offset}. Producer should not set timestamp type \
-                 to LogAppendTime."
+                "Invalid timestamp type in message at offset {offset}. Producer should not set timestamp \
+                 type to LogAppendTime."
             );
             refusals.push(index, true, message);
         }
