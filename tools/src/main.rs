@@ -1,7 +1,7 @@
 //! The one binary, `milena`: its subcommands are the ways to start a broker and to look into its files.
 //!
-//! This file knows the command line and the exit codes; each subcommand is a file beside it. Exit codes are part of the
-//! interface: service managers and scripts tell by them whether starting again can help.
+//! This file knows the command line and the exit codes; each subcommand is a file beside it. Exit codes are
+//! part of the interface: service managers and scripts tell by them whether starting again can help.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -48,7 +48,8 @@ Exit codes:
 
 /// One small binary that takes the place of an Apache Kafka 2.7.2 broker.
 #[derive(Debug, Parser)]
-#[command(name = "milena", version, after_help = EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
+#[command(name = "milena", version, after_help = EXAMPLES)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -59,16 +60,16 @@ enum Command {
     /// Run a broker until SIGTERM or SIGINT.
     #[command(after_help = EXAMPLES)]
     Start(StartArgs),
-    /// Write what a fresh ZooKeeper needs (cluster id, topics, settings, producer id block) for Kafka to open the
-    /// log directories of a stopped broker.
+    /// Write what a fresh ZooKeeper needs (cluster id, topics, settings, producer id block) for Kafka to open
+    /// the log directories of a stopped broker.
     ExportZnodes(ExportArgs),
 }
 
 /// Which broker is meant.
 #[derive(Debug, Args)]
 pub(crate) struct BrokerArgs {
-    /// A file of settings under Kafka's names; without one, Milena listens on 127.0.0.1 only and keeps its data in
-    /// ./milena-data.
+    /// A file of settings under Kafka's names; without one, Milena listens on 127.0.0.1 only and keeps its
+    /// data in ./milena-data.
     #[arg(value_name = "server.properties")]
     pub(crate) file: Option<PathBuf>,
     /// A setting that wins over the environment and the file; may be given several times.
@@ -80,8 +81,8 @@ pub(crate) struct BrokerArgs {
 pub(crate) struct StartArgs {
     #[command(flatten)]
     pub(crate) broker: BrokerArgs,
-    /// Settings for topics that are found in the log directories without any: a file of topic settings, or a dump of
-    /// the znodes.
+    /// Settings for topics that are found in the log directories without any: a file of topic settings, or a
+    /// dump of the znodes.
     #[arg(long, value_name = "file")]
     pub(crate) import: Option<PathBuf>,
 }
@@ -107,8 +108,8 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are asked for, everything else is a mistake; clap suggests what was meant. Nobody may be
-            // reading the text any more, which changes nothing.
+            // Help and version are asked for, everything else is a mistake; clap suggests what was meant.
+            // Nobody may be reading the text any more, which changes nothing.
             let _ = error.print();
             return match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Success.into(),

@@ -1,7 +1,7 @@
 //! `milena start` and `milena export-znodes`: settings, the broker's own log, then the broker.
 //!
-//! Everything wrong with the settings is told on standard error before anything is opened. The broker itself, its life
-//! and its signals are `milena_server::broker`'s.
+//! Everything wrong with the settings is told on standard error before anything is opened. The broker itself,
+//! its life and its signals are `milena_server::broker`'s.
 
 use milena_server::config::{BrokerConfig, Warning};
 use milena_server::logging;

@@ -40,8 +40,8 @@ pub struct EndPoint {
 }
 
 impl EndPoint {
-    /// What clients are told, once the port of the listener of this name is bound: an absent host becomes `local_host`
-    /// ([`local_host_name`]), port 0 becomes `bound_port`.
+    /// What clients are told, once the port of the listener of this name is bound: an absent host becomes
+    /// `local_host` ([`local_host_name`]), port 0 becomes `bound_port`.
     pub fn advertised(&self, local_host: &str, bound_port: u16) -> Endpoint {
         Endpoint {
             listener: self.listener_name.as_str().into(),
