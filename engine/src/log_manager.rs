@@ -1,28 +1,30 @@
 //! [`LogManager`]: all logs of a broker, in one or more log directories.
 //!
-//! A start has two stages: [`Survey::of`] looks at the directories and locks them, so that the broker can settle who it is and
-//! which settings each topic has; [`LogManager::open`] loads the logs in parallel. Afterwards the manager finds, creates and
-//! deletes logs, and does the recurring work when the broker calls [`LogManager::run_due`]; it has no threads or timers of its
-//! own. [`LogManager::shutdown`] ends it.
+//! A start has two stages: [`Survey::of`] looks at the directories and locks them, so that the broker can
+//! settle who it is and which settings each topic has; [`LogManager::open`] loads the logs in parallel.
+//! Afterwards the manager finds, creates and deletes logs, and does the recurring work when the broker calls
+//! [`LogManager::run_due`]; it has no threads or timers of its own. [`LogManager::shutdown`] ends it.
 //!
 //! Promises:
-//! - **A crash is seen as one.** `.kafka_cleanshutdown` is taken away, durably, before the first log is loaded, and left as the
-//!   very last step of a clean stop, only where every log of the directory was synced and closed.
-//! - **Failures stay where they are.** A log with damaged bytes is out of service, its files untouched, and the others go on.
-//!   A failed write or sync takes its directory offline, and the other directories go on. One log that cannot be flushed at
-//!   shutdown does not keep the others from it.
-//! - **Checkpoints never promise too much.** A recovery point is written after the sync that it stands for, lowered before a
-//!   truncation, and gone before a partition is created anew under the same name.
+//! - **A crash is seen as one.** `.kafka_cleanshutdown` is taken away, durably, before the first log is
+//!   loaded, and left as the very last step of a clean stop, only where every log of the directory was synced
+//!   and closed.
+//! - **Failures stay where they are.** A log with damaged bytes is out of service, its files untouched, and
+//!   the others go on. A failed write or sync takes its directory offline, and the other directories go on.
+//!   One log that cannot be flushed at shutdown does not keep the others from it.
+//! - **Checkpoints never promise too much.** A recovery point is written after the sync that it stands for,
+//!   lowered before a truncation, and gone before a partition is created anew under the same name.
 //! - **Idle costs nothing**: a checkpoint is written only when it would differ from its file.
 //!
-//! Locks: `changing` serialises creation and deletion and is held over I/O; the map of logs is held for moments only. Neither is
-//! taken by reads or appends.
+//! Locks: `changing` serialises creation and deletion and is held over I/O; the map of logs is held for
+//! moments only. Neither is taken by reads or appends.
 //!
-//! It leaves to others: what a partition may do (replication), when topics come and go (the controller), compaction (the
-//! cleaner). Source: `LogManager.scala`; KIP-112, KIP-113.
+//! It leaves to others: what a partition may do (replication), when topics come and go (the controller),
+//! compaction (the cleaner). Source: `LogManager.scala`; KIP-112, KIP-113.
 //!
-//! **Deviation:** Kafka removes the clean-shutdown marker after loading (KAFKA-10471), gives up at the first log that fails to
-//! flush at shutdown (KAFKA-13315), and opens directories that are only there to be deleted.
+//! **Deviation:** Kafka removes the clean-shutdown marker after loading (KAFKA-10471), gives up at the first
+//! log that fails to flush at shutdown (KAFKA-13315), and opens directories that are only there to be
+//! deleted.
 
 mod adoption;
 mod checkpoints;
@@ -105,19 +107,22 @@ impl Default for LogManagerConfig {
     }
 }
 
-/// Told what a person or the broker must know. Called on whatever thread saw it, without locks held; must not block.
+/// Told what a person or the broker must know. Called on whatever thread saw it, without locks held; must not
+/// block.
 pub trait LogManagerObserver: Send + Sync {
     /// A log was loaded, or could not be.
     fn loaded(&self, progress: &LoadProgress<'_>) {
         let _ = progress;
     }
 
-    /// A log directory failed while the broker ran. Its partitions answer with [`StorageError::Offline`] already.
+    /// A log directory failed while the broker ran. Its partitions answer with [`StorageError::Offline`]
+    /// already.
     fn directory_offline(&self, directory: &Path, reason: &str) {
         let _ = (directory, reason);
     }
 
-    /// Damaged bytes were found by the scrub or by who read them. The partition answers with [`StorageError::OutOfService`] already.
+    /// Damaged bytes were found by the scrub or by who read them. The partition answers with
+    /// [`StorageError::OutOfService`] already.
     fn partition_out_of_service(&self, partition: &TopicPartition, reason: &str) {
         let _ = (partition, reason);
     }
@@ -160,8 +165,8 @@ pub struct WantedLog {
     pub partition: TopicPartition,
     /// Used only if it is created.
     pub config: Arc<LogConfig>,
-    /// Whether the controller says that it never existed before. If not, and a log directory is offline, the log may be there
-    /// and is not created.
+    /// Whether the controller says that it never existed before. If not, and a log directory is offline, the
+    /// log may be there and is not created.
     pub is_new: bool,
     /// The directory in which to create it; `None` = the one with the fewest logs.
     pub preferred_directory: Option<PathBuf>,
@@ -174,7 +179,8 @@ pub struct DirectoryDescription {
     /// Why it is offline; its logs are not listed then.
     pub offline_reason: Option<String>,
     pub logs: Vec<LogDescription>,
-    /// Names of `…-future` directories: replicas whose move from another directory was interrupted, left alone.
+    /// Names of `…-future` directories: replicas whose move from another directory was interrupted, left
+    /// alone.
     pub future_directories: Vec<String>,
 }
 
@@ -223,7 +229,8 @@ impl LogManager {
     /// As [`Self::get`], with the reason where the partition's directory is there and its log is not served.
     ///
     /// # Errors
-    /// [`StorageError::OutOfService`]; [`StorageError::Offline`] if it is not found and may lie in an offline directory.
+    /// [`StorageError::OutOfService`]; [`StorageError::Offline`] if it is not found and may lie in an offline
+    /// directory.
     pub fn find(&self, partition: &TopicPartition) -> Result<Option<Arc<Log>>, StorageError> {
         if let Some(log) = self.get(partition) {
             return Ok(Some(log));
@@ -316,7 +323,8 @@ impl LogManager {
             .map(|hosted| hosted.home.directory.clone())
     }
 
-    /// Writes `meta.properties` where it differs; durable when it returns. A directory that fails goes offline.
+    /// Writes `meta.properties` where it differs; durable when it returns. A directory that fails goes
+    /// offline.
     pub fn write_metadata(&self, metadata: &BrokerMetadata) {
         for home in &self.homes {
             let now = self.clock.wall();
@@ -334,12 +342,13 @@ impl LogManager {
             .expect("one answer for one request")
     }
 
-    /// The logs of several partitions, in the order asked; those missing are created. When it returns, the new directories
-    /// survive a power cut: each log directory is synced once for all of them.
+    /// The logs of several partitions, in the order asked; those missing are created. When it returns, the
+    /// new directories survive a power cut: each log directory is synced once for all of them.
     ///
     /// # Errors
-    /// For each on its own: [`StorageError::OutOfService`]; [`StorageError::Offline`] if the preferred directory or all
-    /// are offline, or if one is and the log `is_new` not; [`StorageError::ReserveReached`] if none has space left.
+    /// For each on its own: [`StorageError::OutOfService`]; [`StorageError::Offline`] if the preferred
+    /// directory or all are offline, or if one is and the log `is_new` not; [`StorageError::ReserveReached`]
+    /// if none has space left.
     pub fn get_or_create_all(&self, wanted: Vec<WantedLog>) -> Vec<Result<Arc<Log>, StorageError>> {
         let _changing = self.changing.lock();
         let mut counts = self.log_counts();
@@ -510,8 +519,9 @@ impl LogManager {
         }
     }
 
-    /// Cuts logs back so that each ends at its offset, lowering their recovery points on disk first, so that a crash in
-    /// between finds nothing taken for verified that is not. Partitions not in service are left out.
+    /// Cuts logs back so that each ends at its offset, lowering their recovery points on disk first, so that
+    /// a crash in between finds nothing taken for verified that is not. Partitions not in service are left
+    /// out.
     ///
     /// # Errors
     /// For the first log that fails; its directory is offline then.

@@ -131,6 +131,7 @@ impl<'l> Writer<'l> {
         let position = self.cursor.position;
         let cursor = self.cursor.take();
         self.segment.commit_append(place, cursor)?;
+        place.directory.note_appended(position - self.written);
         self.written = position;
         state.producers.set_map_end_offset(self.next_offset);
         let mut offsets = self.log.offsets.lock();

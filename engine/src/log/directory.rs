@@ -88,6 +88,13 @@ impl LogDirectory {
         self.available_bytes.store(available_bytes, Ordering::Relaxed);
     }
 
+    /// Counts what an append wrote against the free space last seen, so that the reserve holds between two looks at it.
+    #[inline]
+    pub fn note_appended(&self, written_bytes: u64) {
+        let less = |available: u64| Some(available.saturating_sub(written_bytes));
+        let _always_set = self.available_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
     /// # Errors
     /// [`StorageError::Offline`] once it has failed.
     #[inline]
@@ -179,5 +186,7 @@ mod tests {
         assert!(directory.check_online().is_ok());
         directory.set_space(100, 100);
         assert!(directory.check_appendable().is_ok());
+        directory.note_appended(1);
+        assert!(directory.check_appendable().is_err(), "appends count against what was free");
     }
 }

@@ -1,18 +1,21 @@
 //! Which leader epoch each part of a log was written in: the list behind truncation by epoch.
 //!
-//! Pure: the log holds it under its lock and writes `leader-epoch-checkpoint` whenever a change is reported (`true`).
+//! Pure: the log holds it under its lock and writes `leader-epoch-checkpoint` whenever a change is reported
+//! (`true`).
 //!
-//! Invariant: epochs and start offsets both strictly increase along the list. A new entry that would break this removes the
-//! later ones which conflict with it.
+//! Invariant: epochs and start offsets both strictly increase along the list. A new entry that would break
+//! this removes the later ones which conflict with it.
 //!
-//! Left to others: the file's text (`checkpoint`), and when to assign (leader: on its election at the log end, follower: from
-//! the batches it appends). Source: `LeaderEpochFileCache.scala`; KIP-101, KIP-279, KIP-320.
+//! Left to others: the file's text (`checkpoint`), and when to assign (leader: on its election at the log
+//! end, follower: from the batches it appends). Source: `LeaderEpochFileCache.scala`; KIP-101, KIP-279,
+//! KIP-320.
 
 use crate::units::{LeaderEpoch, Offset};
 
 pub use crate::checkpoint::EpochEntry;
 
-/// The answer to "where does this epoch end?": the largest known epoch at or below the one asked for, and its end (exclusive).
+/// The answer to "where does this epoch end?": the largest known epoch at or below the one asked for, and its
+/// end (exclusive).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EpochEndOffset {
     pub epoch: LeaderEpoch,
@@ -31,8 +34,8 @@ impl LeaderEpochCache {
         LeaderEpochCache::default()
     }
 
-    /// From the lines of a checkpoint file, each assigned in turn: entries that conflict with a later line give way to it.
-    /// Lines with a negative number are left out; no writer makes them.
+    /// From the lines of a checkpoint file, each assigned in turn: entries that conflict with a later line
+    /// give way to it. Lines with a negative number are left out; no writer makes them.
     pub fn from_entries(entries: impl IntoIterator<Item = EpochEntry>) -> LeaderEpochCache {
         let mut cache = LeaderEpochCache::new();
         for entry in entries {
@@ -52,9 +55,9 @@ impl LeaderEpochCache {
         self.entries.is_empty()
     }
 
-    /// Notes that `epoch` starts at `start_offset`. Nothing happens if it is the latest epoch already and did not start
-    /// later; otherwise entries with an epoch or start offset not below the new ones are removed. Returns whether the list
-    /// changed.
+    /// Notes that `epoch` starts at `start_offset`. Nothing happens if it is the latest epoch already and did
+    /// not start later; otherwise entries with an epoch or start offset not below the new ones are removed.
+    /// Returns whether the list changed.
     ///
     /// # Panics
     /// If one of the two is negative: batches without an epoch are not assigned.
@@ -134,7 +137,8 @@ impl LeaderEpochCache {
         })
     }
 
-    /// Removes entries that start at or after `end_offset`, the log's new end. Returns whether the list changed.
+    /// Removes entries that start at or after `end_offset`, the log's new end. Returns whether the list
+    /// changed.
     pub fn truncate_from_end(&mut self, end_offset: Offset) -> bool {
         let before = self.entries.len();
         if end_offset.get() >= 0 {
@@ -146,8 +150,8 @@ impl LeaderEpochCache {
         self.entries.len() != before
     }
 
-    /// Removes epochs that ended before `start_offset`, the log's new start; the one that covers it then starts there.
-    /// Returns whether the list changed.
+    /// Removes epochs that ended before `start_offset`, the log's new start; the one that covers it then
+    /// starts there. Returns whether the list changed.
     pub fn truncate_from_start(&mut self, start_offset: Offset) -> bool {
         let after = self
             .entries

@@ -1,20 +1,21 @@
 //! What a log knows of the producers that wrote to it: the state machine behind idempotence and transactions.
 //!
-//! Pure: no I/O, no clock, no threads; the log holds it under its own lock, feeds it each batch in offset order and writes
-//! the snapshot bytes it hands out. For each producer id it keeps the epoch, the last [`BATCHES_TO_RETAIN`] batches (an exact
-//! repeat of one is a duplicate and is answered with the original offsets), the epoch of the last transaction coordinator
-//! and the first offset of the open transaction.
+//! Pure: no I/O, no clock, no threads; the log holds it under its own lock, feeds it each batch in offset
+//! order and writes the snapshot bytes it hands out. For each producer id it keeps the epoch, the last
+//! [`BATCHES_TO_RETAIN`] batches (an exact repeat of one is a duplicate and is answered with the original
+//! offsets), the epoch of the last transaction coordinator and the first offset of the open transaction.
 //!
 //! One producer's transaction in this log:
 //!
 //! ```text
-//!              transactional batch                marker, abort or commit
-//!   (none) ---------------------------> ongoing ---------------------------> unreplicated ----------------> (none)
-//!      \___________________________ marker without data _______________________^   high watermark or
-//!                                                                                  log start passes the marker
+//!          transactional batch          marker, abort or commit
+//!   (none) ---------------------> ongoing ---------------------> unreplicated ----------------------> (none)
+//!      \________________ marker without data ________________________^    high watermark or log start
+//!                                                                         passes the marker
 //! ```
 //!
-//! The first offset of an ongoing or unreplicated transaction is *unstable*: a `read_committed` reader goes no further.
+//! The first offset of an ongoing or unreplicated transaction is *unstable*: a `read_committed` reader goes
+//! no further.
 //!
 //! Who is checked:
 //!
@@ -27,14 +28,16 @@
 //! Invariants:
 //! - `map_end_offset` is the offset up to which (exclusive) batches were applied; a snapshot is named by it.
 //! - A refused or duplicate set of batches leaves no trace.
-//! - State is applied before the log writes the bytes. This is sound because a failed write is final for the directory.
+//! - State is applied before the log writes the bytes. This is sound because a failed write is final for the
+//!   directory.
 //! - Each ongoing transaction belongs to a producer whose entry names the same first offset.
 //!
-//! Left to the log: reading and writing `.snapshot` files, deciding which to keep, replaying batches after one was loaded.
-//! Source: `ProducerStateManager.scala`, `ProducerAppendInfo`; KIP-98, KIP-360.
+//! Left to the log: reading and writing `.snapshot` files, deciding which to keep, replaying batches after
+//! one was loaded. Source: `ProducerStateManager.scala`, `ProducerAppendInfo`; KIP-98, KIP-360.
 //!
-//! **Deviation:** a replicated or replayed non-transactional batch inside an open transaction is accepted. Kafka throws, so a
-//! log that has one (written by a leader of another version) could be neither recovered nor followed.
+//! **Deviation:** a replicated or replayed non-transactional batch inside an open transaction is accepted.
+//! Kafka throws, so a log that has one (written by a leader of another version) could be neither recovered
+//! nor followed.
 
 mod snapshot;
 
@@ -46,7 +49,8 @@ use crate::units::{Offset, ProducerEpoch, ProducerId, Sequence, TimestampMs, Top
 pub use crate::record_batch::AppendOrigin;
 pub use snapshot::{CorruptSnapshot, SnapshotEntry, decode_snapshot, encode_snapshot};
 
-/// Batches remembered for each producer, as many as a client may have in flight (`ProducerStateEntry.NumBatchesToRetain`).
+/// Batches remembered for each producer, as many as a client may have in flight
+/// (`ProducerStateEntry.NumBatchesToRetain`).
 pub const BATCHES_TO_RETAIN: usize = 5;
 
 /// What the state machine needs of one batch that carries a producer id; offsets as assigned.
@@ -76,7 +80,8 @@ pub enum BatchContent {
         outcome: TransactionOutcome,
         coordinator_epoch: i32,
     },
-    /// A control batch whose record was compacted away, or one of a kind that ends no transaction: changes nothing.
+    /// A control batch whose record was compacted away, or one of a kind that ends no transaction: changes
+    /// nothing.
     EmptyControl,
 }
 
@@ -398,11 +403,11 @@ impl ProducerStateManager {
         })
     }
 
-    /// Takes a batch that was judged `New` into the state. Returns the aborted transaction if the batch is its marker: the
-    /// log appends it to the `.txnindex` of the segment that holds the marker.
+    /// Takes a batch that was judged `New` into the state. Returns the aborted transaction if the batch is
+    /// its marker: the log appends it to the `.txnindex` of the segment that holds the marker.
     ///
-    /// `map_end_offset` does not move: the log moves it past the whole append with [`Self::set_map_end_offset`], also for
-    /// appends without producer ids.
+    /// `map_end_offset` does not move: the log moves it past the whole append with
+    /// [`Self::set_map_end_offset`], also for appends without producer ids.
     pub fn apply(&mut self, batch: &ProducerBatch) -> Option<AbortedTransaction> {
         let entry = match batch.content {
             BatchContent::EmptyControl => return None,
@@ -468,8 +473,8 @@ impl ProducerStateManager {
         }
     }
 
-    /// Checks and applies the batches of one append, all or none: after a refusal or a duplicate the state is as before.
-    /// Aborted transactions are added to `aborted`, in offset order.
+    /// Checks and applies the batches of one append, all or none: after a refusal or a duplicate the state is
+    /// as before. Aborted transactions are added to `aborted`, in offset order.
     ///
     /// As in Kafka, a duplicate anywhere makes the whole set a duplicate (a client's set has one batch).
     ///
@@ -511,8 +516,8 @@ impl ProducerStateManager {
         }
     }
 
-    /// The smallest offset that a `read_committed` reader must not pass: of an ongoing transaction, or of a completed one
-    /// whose marker is not below the high watermark.
+    /// The smallest offset that a `read_committed` reader must not pass: of an ongoing transaction, or of a
+    /// completed one whose marker is not below the high watermark.
     pub fn first_unstable_offset(&self) -> Option<Offset> {
         let unreplicated = self.unreplicated.keys().next().copied();
         match (self.first_undecided_offset(), unreplicated) {
@@ -566,8 +571,9 @@ impl ProducerStateManager {
         self.producers.iter().map(|(id, entry)| (*id, entry))
     }
 
-    /// The bytes of a snapshot file named by the returned offset, or `None` if the state did not move since the last one.
-    /// Afterwards the snapshot counts as taken: a failed write of it is final for the directory.
+    /// The bytes of a snapshot file named by the returned offset, or `None` if the state did not move since
+    /// the last one. Afterwards the snapshot counts as taken: a failed write of it is final for the
+    /// directory.
     pub fn take_snapshot(&mut self) -> Option<(Offset, Vec<u8>)> {
         if self.map_end_offset <= self.last_snapshot_offset {
             return None;
@@ -576,7 +582,8 @@ impl ProducerStateManager {
         Some((self.map_end_offset, self.encode()))
     }
 
-    /// The present state as the bytes of a snapshot file: producers in order of their ids, the last batch of each.
+    /// The present state as the bytes of a snapshot file: producers in order of their ids, the last batch of
+    /// each.
     pub fn encode(&self) -> Vec<u8> {
         let mut entries: Vec<SnapshotEntry> = self
             .producers
@@ -587,7 +594,8 @@ impl ProducerStateManager {
         encode_snapshot(&entries)
     }
 
-    /// Replaces everything by the snapshot that was taken at `offset` (its name). Expired producers are left out.
+    /// Replaces everything by the snapshot that was taken at `offset` (its name). Expired producers are left
+    /// out.
     ///
     /// # Errors
     /// The bytes are not a snapshot; the state is unchanged and the caller tries an older one.
@@ -616,8 +624,8 @@ impl ProducerStateManager {
         Ok(())
     }
 
-    /// Knows nothing and covers the log up to `offset`, as though a snapshot without producers had been loaded: the start of
-    /// a rebuild without a usable snapshot (`offset` = log start offset).
+    /// Knows nothing and covers the log up to `offset`, as though a snapshot without producers had been
+    /// loaded: the start of a rebuild without a usable snapshot (`offset` = log start offset).
     pub fn clear_and_start_at(&mut self, offset: Offset) {
         self.producers.clear();
         self.ongoing.clear();
@@ -626,15 +634,16 @@ impl ProducerStateManager {
         self.last_snapshot_offset = offset;
     }
 
-    /// Whether the state must be rebuilt (from the newest snapshot at or below `log_end_offset`, then by replay) after the
-    /// log came to end there. Before the rebuild the log removes snapshot files above `log_end_offset` and those at or below
-    /// the log start offset; where no rebuild is needed [`Self::truncate_head`] follows instead.
+    /// Whether the state must be rebuilt (from the newest snapshot at or below `log_end_offset`, then by
+    /// replay) after the log came to end there. Before the rebuild the log removes snapshot files above
+    /// `log_end_offset` and those at or below the log start offset; where no rebuild is needed
+    /// [`Self::truncate_head`] follows instead.
     pub fn needs_reload(&self, log_end_offset: Offset) -> bool {
         self.map_end_offset != log_end_offset
     }
 
-    /// After the log's head was removed: `latest_snapshot` is the offset of the newest snapshot file that remains once those
-    /// below `log_start_offset` are deleted. Producers stay known.
+    /// After the log's head was removed: `latest_snapshot` is the offset of the newest snapshot file that
+    /// remains once those below `log_start_offset` are deleted. Producers stay known.
     pub fn truncate_head(&mut self, log_start_offset: Offset, latest_snapshot: Option<Offset>) {
         self.remove_unreplicated(log_start_offset);
         self.map_end_offset = self.map_end_offset.max(log_start_offset);
@@ -647,8 +656,8 @@ impl ProducerStateManager {
         self.last_snapshot_offset = Offset::ZERO;
     }
 
-    /// Forgets producers idle for `transactional.id.expiration.ms` or longer, except those with an open transaction.
-    /// Returns how many.
+    /// Forgets producers idle for `transactional.id.expiration.ms` or longer, except those with an open
+    /// transaction. Returns how many.
     pub fn remove_expired(&mut self, now: TimestampMs) -> usize {
         let before = self.producers.len();
         let limit = self.producer_id_expiration_ms;

@@ -1,12 +1,13 @@
-//! What a broker must know of a directory that Apache Kafka wrote before it takes the partitions over: which there are, the last
-//! leader epoch of each, and the highest producer id, above which new ones must be given.
+//! What a broker must know of a directory that Apache Kafka wrote before it takes the partitions over: which
+//! there are, the last leader epoch of each, and the highest producer id, above which new ones must be given.
 //!
-//! Read from the small files alone (`leader-epoch-checkpoint`, `.snapshot`, `.txnindex`), so that it costs little beside the
-//! loading of the logs. Files that cannot be read or understood are left out: they are derived data. What lies beyond
-//! the last snapshot is known once the logs are loaded ([`LogManager::highest_producer_id`]).
+//! Read from the small files alone (`leader-epoch-checkpoint`, `.snapshot`, `.txnindex`), so that it costs
+//! little beside the loading of the logs. Files that cannot be read or understood are left out: they are
+//! derived data. What lies beyond the last snapshot is known once the logs are loaded
+//! ([`LogManager::highest_producer_id`]).
 //!
-//! An id whose producer expired before the last snapshot, that never aborted a transaction, and whose records are
-//! still there, is not found; nothing that judges a producer would remember it either.
+//! An id whose producer expired before the last snapshot, that never aborted a transaction, and whose records
+//! are still there, is not found; nothing that judges a producer would remember it either.
 
 use std::path::{Path, PathBuf};
 

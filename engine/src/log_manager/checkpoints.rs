@@ -1,14 +1,16 @@
-//! The offset checkpoints of one log directory, each written only when it would differ from what the file has.
+//! The offset checkpoints of one log directory, each written only when it would differ from what the file
+//! has.
 //!
-//! Invariant: an entry exists for no partition that is created anew. [`DirectoryCheckpoints::forget`] removes a deleted
-//! partition's entries, durably, before its name is used again; otherwise a recovery point of the past would keep the new log
-//! from being recovered, and a log start offset of the past would empty it.
+//! Invariant: an entry exists for no partition that is created anew. [`DirectoryCheckpoints::forget`] removes
+//! a deleted partition's entries, durably, before its name is used again; otherwise a recovery point of the
+//! past would keep the new log from being recovered, and a log start offset of the past would empty it.
 //!
-//! Entries of partitions that are on the disk but out of service are kept as they are: their recovery points say which of
-//! their bytes must be whole.
+//! Entries of partitions that are on the disk but out of service are kept as they are: their recovery points
+//! say which of their bytes must be whole.
 //!
-//! **Deviation:** in Kafka a checkpoint that cannot be written takes its directory offline. Here one that fails for lack of
-//! space does not: the file is replaced as a whole, so that the old one stands, and the write is tried again when it is due next.
+//! **Deviation:** in Kafka a checkpoint that cannot be written takes its directory offline. Here one that
+//! fails for lack of space does not: the file is replaced as a whole, so that the old one stands, and the
+//! write is tried again when it is due next.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -26,8 +28,9 @@ use super::survey::is_full;
 /// One offset per partition.
 pub(super) type Offsets = BTreeMap<TopicPartition, Offset>;
 
-/// Beside Kafka's checkpoints, a file of ours in the same layout: partitions that were taken out of service because of damaged
-/// bytes, with the first offset that is in doubt. The next start checks them as a whole before it serves them.
+/// Beside Kafka's checkpoints, a file of ours in the same layout: partitions that were taken out of service
+/// because of damaged bytes, with the first offset that is in doubt. The next start checks them as a whole
+/// before it serves them.
 pub(super) const OUT_OF_SERVICE_FILE: &str = "milena.out-of-service";
 /// A file of ours in the same layout, of one entry: up to where the background scrub came.
 pub(super) const SCRUB_FILE: &str = "milena.scrub";
@@ -110,8 +113,8 @@ impl WrittenOffsets {
 /// All offset checkpoints of one log directory.
 #[derive(Debug)]
 pub(super) struct DirectoryCheckpoints {
-    /// Held from reading the logs' recovery points to writing them, and over a truncation, so that a recovery point of before
-    /// the truncation is not written after it.
+    /// Held from reading the logs' recovery points to writing them, and over a truncation, so that a recovery
+    /// point of before the truncation is not written after it.
     pub(super) recovery_gate: Mutex<()>,
     pub(super) recovery_points: WrittenOffsets,
     pub(super) log_start_offsets: WrittenOffsets,

@@ -1,9 +1,8 @@
 //! Deletion of logs: at once by name, later by file.
 //!
-//! The directory gets the name of a deleted one, durably, so that the partition is gone for a restart and its name is free;
-//! readers that hold its files go on. Its files are removed when `file.delete.delay.ms` is over. What a crash leaves is
-//! removed by the next start.
-//! Source: `LogManager.asyncDelete`, `deleteLogs`.
+//! The directory gets the name of a deleted one, durably, so that the partition is gone for a restart and its
+//! name is free; readers that hold its files go on. Its files are removed when `file.delete.delay.ms` is
+//! over. What a crash leaves is removed by the next start. Source: `LogManager.asyncDelete`, `deleteLogs`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,12 +39,13 @@ impl Deletion {
 }
 
 impl LogManager {
-    /// Takes a partition out of service and has its files removed after `file.delete.delay.ms`; also one that is out of service
-    /// because of damage. When it returns `true`, the deletion survives a power cut. `false`: there is no such partition.
+    /// Takes a partition out of service and has its files removed after `file.delete.delay.ms`; also one that
+    /// is out of service because of damage. When it returns `true`, the deletion survives a power cut.
+    /// `false`: there is no such partition.
     ///
     /// # Errors
-    /// [`StorageError::Offline`] if it may lie in an offline directory; [`StorageError::Io`] if it cannot be renamed: it is
-    /// out of service and its directory offline.
+    /// [`StorageError::Offline`] if it may lie in an offline directory; [`StorageError::Io`] if it cannot be
+    /// renamed: it is out of service and its directory offline.
     pub fn delete(&self, partition: &TopicPartition) -> Result<bool, StorageError> {
         let _changing = self.changing.lock();
         let name = PartitionDirectoryName::deleted(partition, unique_bytes());

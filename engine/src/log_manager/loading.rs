@@ -1,4 +1,5 @@
-//! The second stage of a start: every log of the surveyed directories is loaded, each directory by its own few threads.
+//! The second stage of a start: every log of the surveyed directories is loaded, each directory by its own
+//! few threads.
 //!
 //! What is known of the last run of a directory, and what follows for its logs:
 //!
@@ -9,12 +10,13 @@
 //! | missing | readable | another | `OtherBoot`: bytes beyond the synced end may be missing |
 //! | missing | absent or damaged | - | `Unknown` |
 //!
-//! The marker is removed, durably, before the first log is opened. `milena.state` keeps its old content until the logs are
-//! loaded and it is due ([`super::maintenance`]): a crash while loading must find the evidence as it was.
+//! The marker is removed, durably, before the first log is opened. `milena.state` keeps its old content until
+//! the logs are loaded and it is due ([`super::maintenance`]): a crash while loading must find the evidence
+//! as it was.
 //!
-//! A partition listed in `milena.out-of-service` is checked as a whole, with nothing taken for granted, whatever the marker says; if
-//! its bytes are whole again it is back in service.
-//! Source: `LogManager.loadLogs`.
+//! A partition listed in `milena.out-of-service` is checked as a whole, with nothing taken for granted,
+//! whatever the marker says; if its bytes are whole again it is back in service. Source:
+//! `LogManager.loadLogs`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -78,10 +80,11 @@ struct DirectoryLoad {
 }
 
 impl LogManager {
-    /// Loads all logs, in parallel, and reports each to the observer. `log_config` gives a partition's settings; it is asked
-    /// from several threads.
+    /// Loads all logs, in parallel, and reports each to the observer. `log_config` gives a partition's
+    /// settings; it is asked from several threads.
     ///
-    /// A log with damaged bytes is out of service, an I/O error takes its directory offline; neither is an error here.
+    /// A log with damaged bytes is out of service, an I/O error takes its directory offline; neither is an
+    /// error here.
     ///
     /// # Errors
     /// [`LogDirsError::AllOffline`] if no directory is left.
@@ -245,7 +248,8 @@ impl Loader<'_> {
         }
         for name in &surveyed.future {
             tracing::warn!(
-                "{} is a replica on its way from another log directory; such moves are not continued, it is left alone",
+                "{} is a replica on its way from another log directory; such moves are not continued, it is \
+                 left alone",
                 path.join(name).display()
             );
         }

@@ -5,20 +5,21 @@
 //! | free space against `milena.disk.reserve.bytes` | [`SPACE_INTERVAL`] | at once |
 //! | `milena.state`, if it is of another boot | once | at once |
 //! | high watermarks | `replica.high.watermark.checkpoint.interval.ms` | after that |
-//! | recovery points, `milena.state` with them; unused descriptors closed | `log.flush.offset.checkpoint.interval.ms` | [`INITIAL_DELAY`] |
+//! | recovery points, `milena.state` | `log.flush.offset.checkpoint.interval.ms` | [`INITIAL_DELAY`] |
+//! | unused files are closed | with the recovery points | |
 //! | log start offsets | `log.flush.start.offset.checkpoint.interval.ms` | [`INITIAL_DELAY`] |
-//! | flush of logs by `flush.ms` | `log.flush.scheduler.interval.ms`, or the shortest `flush.ms` | [`INITIAL_DELAY`] |
+//! | flush by `flush.ms` | `log.flush.scheduler.interval.ms` or the shortest `flush.ms` | [`INITIAL_DELAY`] |
 //! | retention | `log.retention.check.interval.ms` | [`INITIAL_DELAY`] |
 //! | idle producer ids | [`PRODUCER_EXPIRY_INTERVAL`] | after that |
 //! | files of deleted logs and segments | when their delay is over | at once |
 //! | a step of the scrub | see [`super::scrub`] | after [`super::scrub::FIRST_DELAY`] |
 //!
 //! Between looks at the free space, appends count themselves against it
-//! ([`LogDirectory::note_appended`](crate::log::LogDirectory::note_appended)), so that the reserve holds at any speed.
-//! Source: `LogManager.startup` and the tasks it schedules.
+//! ([`LogDirectory::note_appended`](crate::log::LogDirectory::note_appended)), so that the reserve holds at
+//! any speed. Source: `LogManager.startup` and the tasks it schedules.
 //!
-//! **Deviation:** in Kafka `flush.ms` has no effect unless `log.flush.scheduler.interval.ms` is set too. Here the shortest
-//! `flush.ms` of any log sets the interval if it is shorter.
+//! **Deviation:** in Kafka `flush.ms` has no effect unless `log.flush.scheduler.interval.ms` is set too. Here
+//! the shortest `flush.ms` of any log sets the interval if it is shorter.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,8 +43,8 @@ const SPACE_INTERVAL: Duration = Duration::from_secs(5);
 const FLUSH_INTERVAL_MIN: Duration = Duration::from_millis(50);
 
 impl LogManager {
-    /// Does what is due at `now` ([`Clock::monotonic`](crate::io::Clock::monotonic)) and returns when to call again. May wait
-    /// for the disk: not to be called on a network lane. One caller at a time.
+    /// Does what is due at `now` ([`Clock::monotonic`](crate::io::Clock::monotonic)) and returns when to call
+    /// again. May wait for the disk: not to be called on a network lane. One caller at a time.
     pub fn run_due(&self, now: Duration) -> Duration {
         loop {
             let Some(task) = self.schedule.lock().take_due(now) else {
@@ -176,8 +177,8 @@ impl LogManager {
             home.directory.set_space(usable, watch.reserve_bytes());
             match change {
                 Some(ReserveChange::Reached) => tracing::error!(
-                    "log directory {} has {} bytes free, less than milena.disk.reserve.bytes={}: appends are refused \
-                     until retention or you make room",
+                    "log directory {} has {} bytes free, less than milena.disk.reserve.bytes={}: appends are \
+                     refused until retention or you make room",
                     path.display(),
                     space.available_bytes,
                     watch.reserve_bytes()
@@ -273,8 +274,8 @@ impl LogManager {
             .collect()
     }
 
-    /// Writes the recovery points of directories where one moved, and removes producer snapshots that recovery from there
-    /// would not use.
+    /// Writes the recovery points of directories where one moved, and removes producer snapshots that
+    /// recovery from there would not use.
     pub fn checkpoint_recovery_points(&self) {
         for home in self.online_homes() {
             let Some(moved) = self.write_recovery_points(home) else {

@@ -1,4 +1,5 @@
-//! Names of the directories inside a log directory: `topic-partition`, and the same with a suffix while it is deleted or moved.
+//! Names of the directories inside a log directory: `topic-partition`, and the same with a suffix while it is
+//! deleted or moved.
 //!
 //! | name | meaning |
 //! |---|---|
@@ -9,8 +10,9 @@
 //! Anything else is unknown, and a broker that finds it does not start: it may be someone's data.
 //! Source: `Log.scala` (`parseTopicPartitionName`, `logDeleteDirName`, `logFutureDirName`), `Topic.java`.
 //!
-//! **Deviation:** Kafka also takes `orders-03`, `orders-+3` and topics that it would not create (`my dir-0`) for partitions.
-//! Here only the name that the partition itself would get is one, since the log is later found by that name.
+//! **Deviation:** Kafka also takes `orders-03`, `orders-+3` and topics that it would not create (`my dir-0`)
+//! for partitions. Here only the name that the partition itself would get is one, since the log is later
+//! found by that name.
 
 use crate::units::TopicPartition;
 
@@ -55,8 +57,8 @@ impl PartitionDirectoryName {
         partition.to_string()
     }
 
-    /// A fresh name for a partition that is to be deleted; `unique` is random. A topic that would make the name longer than
-    /// a file system allows is cut.
+    /// A fresh name for a partition that is to be deleted; `unique` is random. A topic that would make the
+    /// name longer than a file system allows is cut.
     pub(super) fn deleted(partition: &TopicPartition, unique: [u8; 16]) -> String {
         use std::fmt::Write;
         let mut suffix = format!("-{}.", partition.partition);

@@ -1,10 +1,12 @@
-//! [`ReserveWatch`]: when appends stop because a log directory's file system is nearly full, and when they resume.
+//! [`ReserveWatch`]: when appends stop because a log directory's file system is nearly full, and when they
+//! resume.
 //!
-//! Pure: the manager feeds it the free space and hands the answer to the [`LogDirectory`](crate::log::LogDirectory), which
-//! every append asks. Appends stop when less than `milena.disk.reserve.bytes` is free, and resume once an eighth more than
-//! that is: retention that frees one segment does not let a producer in for a moment. Reads, retention, deletion and
-//! checkpoints go on, for which the reserve is there. So a full disk never makes a write fail, and a directory never goes
-//! offline for lack of space.
+//! Pure: the manager feeds it the free space and hands the answer to the
+//! [`LogDirectory`](crate::log::LogDirectory), which every append asks. Appends stop when less than
+//! `milena.disk.reserve.bytes` is free, and resume once an eighth more than that is: retention that frees one
+//! segment does not let a producer in for a moment. Reads, retention, deletion and checkpoints go on, for
+//! which the reserve is there. So a full disk never makes a write fail, and a directory never goes offline
+//! for lack of space.
 //!
 //! Kafka has nothing like it: there the first `ENOSPC` takes the directory offline until a restart.
 
@@ -41,8 +43,8 @@ impl ReserveWatch {
         self.refusing
     }
 
-    /// Takes note of the free space. Returns the free space that appends may count on (below the reserve while they are
-    /// refused) and what changed.
+    /// Takes note of the free space. Returns the free space that appends may count on (below the reserve
+    /// while they are refused) and what changed.
     pub(super) fn observe(&mut self, available_bytes: u64) -> (u64, Option<ReserveChange>) {
         let resume_bytes = self.reserve_bytes.saturating_add(self.reserve_bytes / 8);
         let was_refusing = self.refusing;

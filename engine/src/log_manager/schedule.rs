@@ -1,12 +1,13 @@
 //! [`Schedule`]: which of the manager's recurring tasks is due.
 //!
-//! Pure: times are given. All times are monotonic, since an arbitrary start ([`Clock::monotonic`](crate::io::Clock)). A task that
-//! was late is not made up for: its next time counts from when it ran.
+//! Pure: times are given. All times are monotonic, since an arbitrary start
+//! ([`Clock::monotonic`](crate::io::Clock)). A task that was late is not made up for: its next time counts
+//! from when it ran.
 
 use std::time::Duration;
 
-/// A recurring task of the log manager, in the order in which those that are due together run: first what guards the disk,
-/// last what may take long.
+/// A recurring task of the log manager, in the order in which those that are due together run: first what
+/// guards the disk, last what may take long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Task {
     /// Free space against the reserve.

@@ -1,9 +1,9 @@
 //! The background scrub: reads what is there again, slowly, and checks the CRC of every batch.
 //!
-//! It goes through the partitions in the order of their names, in steps of [`STEP_SIZE_BYTES`], no faster than
-//! `scrub_bytes_per_second`; a pass over everything is followed by a pause of `scrub_interval_ms`. The partition that it is at
-//! is kept in `milena.scrub` of the first directory in use, so that restarts do not keep it at the beginning for ever. A bad
-//! batch takes its partition out of service, durably.
+//! It goes through the partitions in the order of their names, in steps of [`STEP_SIZE_BYTES`], no faster
+//! than `scrub_bytes_per_second`; a pass over everything is followed by a pause of `scrub_interval_ms`. The
+//! partition that it is at is kept in `milena.scrub` of the first directory in use, so that restarts do not
+//! keep it at the beginning for ever. A bad batch takes its partition out of service, durably.
 //!
 //! Kafka has nothing like it: there a batch that rotted is found by the consumer that gets it.
 

@@ -1,12 +1,12 @@
 //! The end of the manager: everything synced and closed, and only then said to be.
 //!
-//! In this order, for each directory on its own: each log is flushed and closed, whatever becomes of the others; recovery
-//! points, log start offsets and high watermarks are written; `milena.state` with the synced ends; `.kafka_cleanshutdown`, if
-//! nothing before it failed. Then the lock is released.
+//! In this order, for each directory on its own: each log is flushed and closed, whatever becomes of the
+//! others; recovery points, log start offsets and high watermarks are written; `milena.state` with the synced
+//! ends; `.kafka_cleanshutdown`, if nothing before it failed. Then the lock is released.
 //!
-//! A log that was out of service does not keep the marker from its directory: without it, an Apache Kafka that came next would
-//! recover the log by cutting it at the damage. `milena.out-of-service` has this broker check it again.
-//! Source: `LogManager.shutdown`.
+//! A log that was out of service does not keep the marker from its directory: without it, an Apache Kafka
+//! that came next would recover the log by cutting it at the damage. `milena.out-of-service` has this broker
+//! check it again. Source: `LogManager.shutdown`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,8 +29,8 @@ pub struct ShutdownReport {
 }
 
 impl LogManager {
-    /// Syncs and closes all logs, writes what the next start needs and releases the directories. Nothing may be appended any
-    /// more when this is called, and nothing else of the manager be used afterwards.
+    /// Syncs and closes all logs, writes what the next start needs and releases the directories. Nothing may
+    /// be appended any more when this is called, and nothing else of the manager be used afterwards.
     pub fn shutdown(&self) -> ShutdownReport {
         let _changing = self.changing.lock();
         self.note_out_of_service();

@@ -1,33 +1,34 @@
 //! [`Survey`]: what stands in the log directories before any log is opened.
 //!
-//! The first of the two stages of a start. It takes each directory's lock, proves that it can be written, reads
-//! `meta.properties` and the names of the partitions, so that the broker can settle its id, its cluster and the topics'
-//! settings; [`LogManager::open`](super::LogManager::open) then loads the logs. Nothing of a partition is touched here.
+//! The first of the two stages of a start. It takes each directory's lock, proves that it can be written,
+//! reads `meta.properties` and the names of the partitions, so that the broker can settle its id, its cluster
+//! and the topics' settings; [`LogManager::open`](super::LogManager::open) then loads the logs. Nothing of a
+//! partition is touched here.
 //!
 //! What is found has a named outcome:
 //!
 //! | found | outcome |
 //! |---|---|
 //! | missing directory | created |
-//! | not a directory, not readable, read-only, I/O error | that directory is offline; when all are, [`LogDirsError::AllOffline`] |
+//! | not a directory, unreadable, read-only, I/O error | offline; if all are, [`LogDirsError::AllOffline`] |
 //! | full | online: what is there is served, the disk reserve stops appends |
 //! | locked by another process | [`LogDirsError::Locked`] |
 //! | the same directory twice, also by a link | [`LogDirsError::SameDirectory`] |
 //! | `meta.properties` damaged | [`LogDirsError::Metadata`] |
 //! | directories of different brokers or clusters | [`LogDirsError::InconsistentMetadata`] |
-//! | another broker id or cluster id than configured | [`LogDirsError::BrokerId`], [`LogDirsError::ClusterId`] |
+//! | another broker or cluster id than configured | [`LogDirsError::BrokerId`], [`LogDirsError::ClusterId`] |
 //! | a directory that is no partition | [`LogDirsError::UnknownDirectories`]; plain files are ignored |
 //! | one partition in two directories | [`LogDirsError::DuplicatePartition`] |
 //! | `…-delete` | removed once the broker runs |
 //! | `…-future` | left alone, listed |
 //!
-//! A file that this start creates in each directory, under a name that no other start uses, proves that the directory can be
-//! written; found there already, it proves that the directory was given before under another name.
-//! Source: `LogManager.scala` (`createAndValidateLogDirs`, `lockLogDirs`), `KafkaServer.scala`
+//! A file that this start creates in each directory, under a name that no other start uses, proves that the
+//! directory can be written; found there already, it proves that the directory was given before under another
+//! name. Source: `LogManager.scala` (`createAndValidateLogDirs`, `lockLogDirs`), `KafkaServer.scala`
 //! (`getBrokerMetadataAndOfflineDirs`, `getOrGenerateBrokerId`).
 //!
-//! **Deviation:** Kafka writes nothing to see whether a directory can be written, so that a read-only one is noticed by its
-//! first append at the latest; here it is offline from the start.
+//! **Deviation:** Kafka writes nothing to see whether a directory can be written, so that a read-only one is
+//! noticed by its first append at the latest; here it is offline from the start.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,7 +43,8 @@ use crate::units::{TimestampMs, TopicPartition};
 
 use super::partition_directory::PartitionDirectoryName;
 
-/// Followed by 32 hex digits: exists for a moment at start. Found at another time, it is a leftover of a crash and removed.
+/// Followed by 32 hex digits: exists for a moment at start. Found at another time, it is a leftover of a
+/// crash and removed.
 const PROBE_PREFIX: &str = "milena.probe.";
 
 /// The log directories cannot be used as they are: the broker does not start. Nothing was changed.
@@ -61,15 +63,15 @@ pub enum LogDirsError {
     #[error("{0}")]
     Metadata(#[from] MetaPropertiesError),
     #[error(
-        "BrokerMetadata is not consistent across log.dirs. This could happen if multiple brokers shared a log \
-         directory (log.dirs) or partial data was manually copied from another broker. Found:{}",
+        "BrokerMetadata is not consistent across log.dirs. This could happen if multiple brokers shared a \
+         log directory (log.dirs) or partial data was manually copied from another broker. Found:{}",
         list_metadata(found)
     )]
     InconsistentMetadata { found: Vec<(PathBuf, BrokerMetadata)> },
     #[error(
-        "Configured broker.id {configured} doesn't match stored broker.id {stored} in {}. If you moved your data, \
-         make sure your configured broker.id matches. If you intend to create a new broker, you should remove all \
-         data in your data directories (log.dirs).",
+        "Configured broker.id {configured} doesn't match stored broker.id {stored} in {}. If you moved your \
+         data, make sure your configured broker.id matches. If you intend to create a new broker, you should \
+         remove all data in your data directories (log.dirs).",
         path.display()
     )]
     BrokerId {
@@ -78,8 +80,8 @@ pub enum LogDirsError {
         stored: i32,
     },
     #[error(
-        "The Cluster ID {configured} doesn't match stored clusterId {stored} in {}. The broker is trying to join \
-         the wrong cluster. Configured zookeeper.connect may be wrong.",
+        "The Cluster ID {configured} doesn't match stored clusterId {stored} in {}. The broker is trying to \
+         join the wrong cluster. Configured zookeeper.connect may be wrong.",
         path.display()
     )]
     ClusterId {
@@ -88,16 +90,17 @@ pub enum LogDirsError {
         stored: String,
     },
     #[error(
-        "log.dirs contains directories that are no partitions (topic-partition, or topic-partition.uniqueId-delete \
-         if marked for deletion): {}. Move them elsewhere: log directories should only contain Kafka topic data.",
+        "log.dirs contains directories that are no partitions (topic-partition, or \
+         topic-partition.uniqueId-delete if marked for deletion): {}. Move them elsewhere: log directories \
+         should only contain Kafka topic data.",
         list_paths(paths)
     )]
     UnknownDirectories { paths: Vec<PathBuf> },
     #[error(
-        "Duplicate log directories for {partition} are found in both {} and {}. It is likely because log directory \
-         failure happened while broker was replacing current replica with future replica. Recover broker from this \
-         failure by manually deleting one of the two directories for this partition. It is recommended to delete \
-         the partition in the log directory that is known to have failed recently.",
+        "Duplicate log directories for {partition} are found in both {} and {}. It is likely because log \
+         directory failure happened while broker was replacing current replica with future replica. Recover \
+         broker from this failure by manually deleting one of the two directories for this partition. It is \
+         recommended to delete the partition in the log directory that is known to have failed recently.",
         first.display(), second.display()
     )]
     DuplicatePartition {
@@ -260,8 +263,8 @@ impl Survey {
         Ok(())
     }
 
-    /// Writes `meta.properties` into each usable directory that has another content or none, durably when it returns.
-    /// Kafka does this once the broker is registered.
+    /// Writes `meta.properties` into each usable directory that has another content or none, durably when it
+    /// returns. Kafka does this once the broker is registered.
     ///
     /// # Errors
     /// None: a directory that cannot be written is taken offline, a full one keeps what it has.

@@ -9,6 +9,8 @@ use crate::io::OpenMode;
 use crate::io::simulated::{Fault, ManualClock, SimulatedDisk};
 use crate::units::TimestampMs;
 
+mod records;
+
 const GIB: u64 = 1 << 30;
 
 fn partition(name: &str) -> TopicPartition {

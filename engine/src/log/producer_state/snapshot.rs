@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! version int16 = 1 | crc uint32 (CRC32C of byte 6 to the end) | count int32 | entries of 46 bytes:
-//!     producer_id int64 | epoch int16 | last_sequence int32 | last_offset int64 | offset_delta int32 | timestamp int64
-//!     | coordinator_epoch int32 (-1 none) | current_txn_first_offset int64 (-1 none)
+//!     producer_id int64 | epoch int16 | last_sequence int32 | last_offset int64 | offset_delta int32
+//!     | timestamp int64 | coordinator_epoch int32 (-1 none) | current_txn_first_offset int64 (-1 none)
 //! ```
 //!
 //! Decoding never allocates by the stated count: it is checked against the bytes that are there.
@@ -31,7 +31,8 @@ pub struct SnapshotEntry {
     pub current_transaction_first_offset: Option<Offset>,
 }
 
-/// These bytes are not a snapshot. The file is derived data: an older one or a replay of the log takes its place.
+/// These bytes are not a snapshot. The file is derived data: an older one or a replay of the log takes its
+/// place.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("corrupt producer snapshot at byte {position}: {found}, expected {expected}")]
 pub struct CorruptSnapshot {
@@ -88,7 +89,8 @@ pub fn encode_snapshot(entries: &[SnapshotEntry]) -> Vec<u8> {
 /// The entries of a snapshot file.
 ///
 /// # Errors
-/// Another version, a wrong checksum, fewer bytes than the count needs, or a batch that ends before it starts.
+/// Another version, a wrong checksum, fewer bytes than the count needs, or a batch that ends before it
+/// starts.
 pub fn decode_snapshot(bytes: &[u8]) -> Result<Vec<SnapshotEntry>, CorruptSnapshot> {
     if bytes.len() < HEADER_SIZE_BYTES {
         let found = format!("{} bytes in all", bytes.len());

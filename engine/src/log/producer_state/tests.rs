@@ -528,7 +528,8 @@ const SNAPSHOT_OF_KAFKA: [u8; 148] = *b"\
     \x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x09\x00\x00\x00\x00\x00\x00\x00\x09\x00\x00\x00\x00\
     \x00\x00\x01\xa2\x04\x0c\x81\x6f\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff";
 
-/// Producer 0 idempotent, producer 1 with an aborted and a committed transaction, producer 2 with an open one.
+/// Producer 0 idempotent, producer 1 with an aborted and a committed transaction, producer 2 with an open
+/// one.
 fn a_history_of_kafka() -> Vec<ProducerBatch> {
     let at = |batch: ProducerBatch, timestamp| ProducerBatch {
         max_timestamp: TimestampMs(timestamp),

