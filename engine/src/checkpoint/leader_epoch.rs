@@ -63,8 +63,8 @@ impl LeaderEpochCheckpoint {
         super::replace_file(io, &self.path, text::render(entries.iter()).as_bytes())
     }
 
-    /// Replaces all entries without a sync: a power cut may leave the old file, none, or one that is refused. For a log
-    /// without records, which loses nothing by that.
+    /// Replaces all entries without a sync: a power cut may leave the old file, none, or one that is
+    /// refused. For a log without records, which loses nothing by that.
     ///
     /// # Errors
     /// Final for the directory.

@@ -115,6 +115,26 @@ fn broker_metadata_is_written_as_java_properties_and_read_again() {
 }
 
 #[test]
+fn a_file_that_java_wrote_is_read_and_written_byte_for_byte() {
+    // java.util.Properties.store of Java 17, keys set in the order of BrokerMetadataCheckpoint.
+    let java = "#\n#Sun Nov 22 16:53:11 UTC 2026\nbroker.id=9\nversion=0\ncluster.id=\\ x\\:\\u00E9\\t\\#\n";
+    let metadata = BrokerMetadata {
+        broker_id: 9,
+        cluster_id: Some(" x:\u{e9}\t#".to_owned()),
+    };
+    let disk = disk();
+    put(&disk, META_PROPERTIES_FILE, java);
+    assert_eq!(
+        BrokerMetadata::read(&disk, Path::new(DIR)).unwrap().as_ref(),
+        Some(&metadata)
+    );
+    metadata
+        .write(&disk, Path::new(DIR), TimestampMs(1_795_366_391_999))
+        .unwrap();
+    assert_eq!(text(&disk, META_PROPERTIES_FILE).unwrap(), java);
+}
+
+#[test]
 fn broker_metadata_that_cannot_be_used_says_which_key_and_why() {
     let cases = [
         ("", "version=, expected a number from 0 to 2147483647"),

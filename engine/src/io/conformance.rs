@@ -1,6 +1,7 @@
 //! One script of operations, given to every body of [`Io`]: all must answer alike, errors included.
 //!
-//! What the bodies may answer differently (modification times, sizes of directories, residency) is left out of the transcript.
+//! What the bodies may answer differently (modification times, sizes of directories, residency) is left out
+//! of the transcript.
 
 use std::fmt::Write;
 use std::io::IoSlice;
@@ -399,6 +400,39 @@ fn a_completion_may_submit_the_next_operation() {
         chain(Arc::clone(io), file, 50, sender);
         receiver.recv().unwrap();
     });
+}
+
+#[test]
+fn a_refused_sync_is_reported_by_either_real_body() {
+    // A device that cannot be synced: fdatasync answers EINVAL.
+    let device = Path::new("/dev/null");
+    for backend in [Backend::Syscall, Backend::Auto] {
+        let io = open(backend).unwrap();
+        let file = io.open(device, OpenMode::ReadWrite).unwrap();
+        for error in [
+            file.sync().unwrap_err(),
+            wait(
+                &io,
+                Operation::Sync {
+                    file: Arc::clone(&file),
+                },
+            )
+            .unwrap_err(),
+        ] {
+            assert_eq!(
+                (error.operation, error.path.as_path()),
+                ("fdatasync", device),
+                "{}",
+                io.describe()
+            );
+            assert_eq!(
+                error.kind(),
+                std::io::ErrorKind::InvalidInput,
+                "{}",
+                io.describe()
+            );
+        }
+    }
 }
 
 #[test]

@@ -53,7 +53,7 @@ const BUFFERS_PER_CALL_MAX: usize = 1024;
 const RESIDENT_PROBE_STRIDE_BYTES: u64 = 128 * 1024;
 
 /// Most probes of one question; a longer range is probed more thinly.
-const RESIDENT_PROBES_MAX: u64 = 32;
+const RESIDENT_PROBES_MAX: u64 = 8;
 
 /// Bytes that one step of warming reads.
 pub(super) const WARM_CHUNK_BYTES: usize = 256 * 1024;

@@ -205,7 +205,12 @@ impl Io for UringIo {
     }
 
     fn describe(&self) -> String {
-        "uring (syncs and cold reads; appends by pwritev)".to_owned()
+        match self.inbox.state.lock().thread {
+            Thread::Gone => "syscall (the ring was given up)".to_owned(),
+            Thread::NotStarted | Thread::Running => {
+                "uring (syncs and cold reads; appends by pwritev)".to_owned()
+            }
+        }
     }
 }
 
@@ -318,16 +323,7 @@ struct Driver {
 
 fn serve(inbox: &Inbox, plain: &SyscallIo) {
     let outcome = open_ring().and_then(|ring| {
-        let mut driver = Driver {
-            ring,
-            slots: (0..IN_FLIGHT_MAX).map(|_| None).collect(),
-            free: (0..IN_FLIGHT_MAX).rev().collect(),
-            waiting: VecDeque::new(),
-            waiting_to_warm: VecDeque::new(),
-            warming: 0,
-            spare: None,
-            polling: false,
-        };
+        let mut driver = Driver::new(ring);
         let outcome = driver.run(inbox);
         if let Err(error) = &outcome {
             driver.abandon(error, plain);
@@ -348,6 +344,19 @@ fn serve(inbox: &Inbox, plain: &SyscallIo) {
 }
 
 impl Driver {
+    fn new(ring: IoUring) -> Driver {
+        Driver {
+            ring,
+            slots: (0..IN_FLIGHT_MAX).map(|_| None).collect(),
+            free: (0..IN_FLIGHT_MAX).rev().collect(),
+            waiting: VecDeque::new(),
+            waiting_to_warm: VecDeque::new(),
+            warming: 0,
+            spare: None,
+            polling: false,
+        }
+    }
+
     /// Until the body was dropped and all is done, or the ring breaks.
     fn run(&mut self, inbox: &Inbox) -> std::io::Result<()> {
         loop {
@@ -635,5 +644,116 @@ impl Slot {
 impl Drop for Driver {
     fn drop(&mut self) {
         self.slots.drain(..).flatten().for_each(std::mem::forget);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, IoSlice};
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::io::Backend;
+    use crate::io::conformance::Scratch;
+
+    /// A driver with some operations in the kernel or on the way there, and the rest waiting.
+    fn busy(
+        plain: &SyscallIo,
+        scratch: &Scratch,
+        count: usize,
+    ) -> Option<(Driver, std::sync::mpsc::Receiver<Result<(), IoError>>)> {
+        let Ok(ring) = open_ring() else {
+            assert!(
+                super::super::open(Backend::Uring).is_err(),
+                "probed well, yet there is no ring"
+            );
+            return None;
+        };
+        let mut driver = Driver::new(ring);
+        let (sender, receiver) = channel();
+        for number in 0..count {
+            let path = scratch.path().join(number.to_string());
+            let file = plain.open(&path, OpenMode::CreateNew).unwrap();
+            file.write_vectored_at(0, &[IoSlice::new(&[1; 9000])]).unwrap();
+            let operation = match number % 3 {
+                0 => Operation::Sync { file },
+                1 => Operation::Warm {
+                    file,
+                    position: 0,
+                    size_bytes: 9000,
+                },
+                _ => Operation::SyncDir {
+                    directory: scratch.path().to_path_buf(),
+                },
+            };
+            let sender = sender.clone();
+            driver
+                .waiting
+                .push_back((operation, Box::new(move |outcome| sender.send(outcome).unwrap())));
+        }
+        driver.start_waiting().unwrap();
+        Some((driver, receiver))
+    }
+
+    #[test]
+    fn a_broken_ring_fails_what_the_kernel_had_and_hands_the_rest_to_system_calls() {
+        let scratch = Scratch::new();
+        let plain = SyscallIo::new("test");
+        let Some((mut driver, receiver)) = busy(&plain, &scratch, 100) else {
+            return;
+        };
+        let held = IN_FLIGHT_MAX - driver.free.len();
+        assert!(held > WARMING_MAX && held < 100, "{held}");
+        driver.ring.submit().unwrap();
+        driver.abandon(&Error::other("broken"), &plain);
+        drop((driver, plain));
+        let outcomes: Vec<_> = receiver.iter().collect();
+        assert_eq!(outcomes.len(), 100);
+        assert_eq!(outcomes.iter().filter(|outcome| outcome.is_err()).count(), held);
+    }
+
+    #[test]
+    fn a_driver_that_is_dropped_midway_frees_nothing_that_the_kernel_holds() {
+        let scratch = Scratch::new();
+        let plain = SyscallIo::new("test");
+        let Some((driver, receiver)) = busy(&plain, &scratch, 9) else {
+            return;
+        };
+        driver.ring.submit().unwrap();
+        let files: Vec<std::sync::Weak<dyn crate::io::File>> = driver
+            .slots
+            .iter()
+            .flatten()
+            .filter_map(|slot| match &slot.operation {
+                Operation::Sync { file } | Operation::Warm { file, .. } => Some(Arc::downgrade(file)),
+                Operation::SyncDir { .. } => None,
+            })
+            .collect();
+        drop(driver);
+        assert_eq!(files.len(), 6);
+        assert!(files.iter().all(|file| file.strong_count() == 1));
+        assert!(receiver.try_recv().is_err());
+    }
+
+    #[test]
+    fn at_most_the_permitted_number_of_buffers_is_in_use_and_none_when_idle() {
+        let scratch = Scratch::new();
+        let plain = SyscallIo::new("test");
+        let Some((mut driver, receiver)) = busy(&plain, &scratch, 60) else {
+            return;
+        };
+        let mut left = 60;
+        while left > 0 {
+            assert!(driver.warming <= WARMING_MAX);
+            driver.enter().unwrap();
+            driver.reap().unwrap();
+            driver.start_waiting().unwrap();
+            left -= receiver
+                .try_iter()
+                .inspect(|outcome| assert!(outcome.is_ok()))
+                .count();
+        }
+        assert_eq!((driver.warming, driver.free.len()), (0, IN_FLIGHT_MAX));
+        assert!(driver.spare.is_none());
     }
 }

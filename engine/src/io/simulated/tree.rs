@@ -141,7 +141,8 @@ impl Tree {
         Some(at)
     }
 
-    /// The directory that holds `path`, and the last name of `path`. Fails as a system call on such a path would.
+    /// The directory that holds `path`, and the last name of `path`. Fails as a system call on such a path
+    /// would.
     pub(super) fn find_parent(&self, path: &Path) -> Result<(NodeId, String), ErrorKind> {
         let mut names = names(path);
         let last = names.pop().ok_or(ErrorKind::ResourceBusy)?;
