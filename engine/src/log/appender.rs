@@ -469,7 +469,8 @@ impl Log {
     }
 
     /// Seals the active segment and begins one at `base_offset`, or at the log end if that is higher. Does nothing if the
-    /// active segment is empty and begins there already. Under the append lock.
+    /// active segment is empty and begins there already. Under the append lock; the one wait there is for the directory's
+    /// sync, if the segments' names are not durable from the round that followed the roll before.
     pub(super) fn roll_to(
         &self,
         state: &mut State,
@@ -483,6 +484,7 @@ impl Log {
             assert!(active.is_empty(), "a segment that begins at the log end is empty");
             return Ok(());
         }
+        self.settle_names()?;
         active.complete_files(&self.place)?;
         active.set_sealed();
         state.producers.set_map_end_offset(base_offset);
@@ -492,7 +494,7 @@ impl Log {
         let mut segments = Vec::clone(&self.segments.load());
         segments.push(segment);
         self.segments.store(Arc::new(segments));
-        self.durability.lock().directory_dirty = true;
+        self.directory_changed();
         self.offsets.lock().end = LogOffsetMetadata {
             offset: end,
             segment_base_offset: base_offset,

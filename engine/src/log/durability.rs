@@ -41,10 +41,12 @@ pub(super) struct Durability {
     /// A round is to reach at least this.
     wanted: Offset,
     waiters: Vec<(Offset, SyncDone)>,
-    /// Files were created in the partition's directory since it was synced.
-    pub(super) directory_dirty: bool,
+    /// How often files were created in, or renamed out of, the partition's directory.
+    directory_changes: u64,
+    /// How many of these changes are durable.
+    directory_synced: u64,
     /// The partition's directory itself was created and its parent not synced.
-    pub(super) parent_dirty: bool,
+    parent_dirty: bool,
     /// By the monotonic clock.
     last_flush: Duration,
 }
@@ -55,10 +57,27 @@ impl Durability {
             in_flight: false,
             wanted: synced_end,
             waiters: Vec::new(),
-            directory_dirty: true,
+            directory_changes: 1,
+            directory_synced: 0,
             parent_dirty: created,
             last_flush: now,
         }
+    }
+
+    /// What is to be synced beside files.
+    fn names_to_sync(&self) -> NamesToSync {
+        NamesToSync {
+            directory_changes: (self.directory_synced < self.directory_changes)
+                .then_some(self.directory_changes),
+            parent: self.parent_dirty,
+        }
+    }
+
+    fn names_synced(&mut self, names: NamesToSync) {
+        if let Some(changes) = names.directory_changes {
+            self.directory_synced = self.directory_synced.max(changes);
+        }
+        self.parent_dirty &= !names.parent;
     }
 }
 
@@ -72,6 +91,14 @@ impl fmt::Debug for Durability {
     }
 }
 
+/// Directory entries that are not durable.
+#[derive(Clone, Copy)]
+struct NamesToSync {
+    directory_changes: Option<u64>,
+    /// The entry of the partition's directory in the log directory.
+    parent: bool,
+}
+
 /// One round of syncs.
 struct Round {
     log: Arc<Log>,
@@ -79,6 +106,7 @@ struct Round {
     /// Base offset of the segment that was active when the round was planned.
     active_base: Offset,
     truncations: u64,
+    names: NamesToSync,
     sealed: Vec<Arc<LogSegment>>,
     remaining: AtomicUsize,
     error: Mutex<Option<IoError>>,
@@ -139,7 +167,7 @@ impl Log {
     /// Starts a round if one is wanted and none is in flight.
     pub(super) fn start_round(&self) {
         let Some(me) = self.me.upgrade() else { return };
-        let (target, truncations, sync_directory, sync_parent) = {
+        let (target, truncations, names) = {
             let mut durability = self.durability.lock();
             let offsets = *self.offsets.lock();
             if durability.in_flight
@@ -156,13 +184,10 @@ impl Log {
             } else {
                 offsets.end.offset
             };
-            let sync_directory = std::mem::take(&mut durability.directory_dirty);
-            let sync_parent = std::mem::take(&mut durability.parent_dirty);
             (
                 target,
                 self.truncations.load(Ordering::Acquire),
-                sync_directory,
-                sync_parent,
+                durability.names_to_sync(),
             )
         };
         let mut operations = Vec::with_capacity(2);
@@ -175,12 +200,12 @@ impl Log {
                 return self.fail_waiters();
             }
         };
-        if sync_directory {
+        if names.directory_changes.is_some() {
             operations.push(Operation::SyncDir {
                 directory: self.place.path(),
             });
         }
-        if sync_parent {
+        if names.parent {
             operations.push(Operation::SyncDir {
                 directory: self.place.directory.path().to_owned(),
             });
@@ -190,6 +215,7 @@ impl Log {
             target,
             active_base,
             truncations,
+            names,
             sealed,
             // One more than there are, so that the round ends in the line after the last submission at the earliest.
             remaining: AtomicUsize::new(operations.len() + 1),
@@ -240,6 +266,7 @@ impl Log {
         {
             let mut durability = self.durability.lock();
             durability.in_flight = false;
+            durability.names_synced(round.names);
             durability.last_flush = self.clock.monotonic();
             if self.truncations.load(Ordering::Acquire) == round.truncations {
                 let mut offsets = self.offsets.lock();
@@ -308,22 +335,21 @@ impl Log {
     /// The sync that failed; the directory is offline then.
     pub fn flush(&self) -> Result<Offset, StorageError> {
         self.check_serving()?;
-        let (target, truncations, segments, sync_directory, sync_parent) = {
+        let (target, truncations, segments, names) = {
             let _appends_wait = self.state.lock();
             self.active().write_indexes(&self.place)?;
-            let mut durability = self.durability.lock();
-            let directory = std::mem::take(&mut durability.directory_dirty);
-            let parent = std::mem::take(&mut durability.parent_dirty);
+            let names = self.durability.lock().names_to_sync();
             let truncations = self.truncations.load(Ordering::Acquire);
             (
                 self.log_end_offset(),
                 truncations,
                 self.segments.load_full(),
-                directory,
-                parent,
+                names,
             )
         };
-        let flushed = self.flush_segments(&segments, sync_directory, sync_parent);
+        let flushed = self
+            .flush_segments(&segments)
+            .and_then(|()| self.sync_names(names));
         if let Err(error) = flushed {
             self.place.directory.fail(&error);
             self.fail_waiters();
@@ -331,6 +357,7 @@ impl Log {
         }
         let recovery_point = {
             let mut durability = self.durability.lock();
+            durability.names_synced(names);
             durability.last_flush = self.clock.monotonic();
             let mut offsets = self.offsets.lock();
             if self.truncations.load(Ordering::Acquire) == truncations {
@@ -344,12 +371,7 @@ impl Log {
         Ok(recovery_point)
     }
 
-    fn flush_segments(
-        &self,
-        segments: &[Arc<LogSegment>],
-        sync_directory: bool,
-        sync_parent: bool,
-    ) -> Result<(), IoError> {
+    fn flush_segments(&self, segments: &[Arc<LogSegment>]) -> Result<(), IoError> {
         let recovery_point = self.recovery_point();
         let last = segments.len().saturating_sub(1);
         for (index, segment) in segments.iter().enumerate() {
@@ -371,12 +393,34 @@ impl Log {
                 segment.set_flushed();
             }
         }
-        if sync_directory {
+        Ok(())
+    }
+
+    fn sync_names(&self, names: NamesToSync) -> Result<(), IoError> {
+        if names.directory_changes.is_some() {
             self.place.sync_dir()?;
         }
-        if sync_parent {
-            self.place.io.sync_dir(self.place.directory.path())?;
+        if names.parent {
+            let parent = self.place.directory.path();
+            self.place
+                .io
+                .sync_dir(parent)
+                .map_err(|error| self.place.fatal(error))?;
         }
+        Ok(())
+    }
+
+    /// Notes that a file was created in the partition's directory, or renamed.
+    pub(super) fn directory_changed(&self) {
+        self.durability.lock().directory_changes += 1;
+    }
+
+    /// Makes the names in the partition's directory durable now, if they are not: before a new segment is created, so that
+    /// a power cut loses no segment but the last, and before records follow a truncation.
+    pub(super) fn settle_names(&self) -> Result<(), IoError> {
+        let names = self.durability.lock().names_to_sync();
+        self.sync_names(names)?;
+        self.durability.lock().names_synced(names);
         Ok(())
     }
 

@@ -150,7 +150,10 @@ impl Log {
                 position: located.position,
                 size_bytes,
             });
-            if let Some(aborted) = &mut info.aborted_transactions {
+            let has_aborted = |segment: &Arc<LogSegment>| !segment.state.lock().transactions.is_known_empty();
+            if let Some(aborted) = &mut info.aborted_transactions
+                && segments[index..].iter().any(has_aborted)
+            {
                 let position = located.position + size_bytes as u64;
                 let upper_bound = match segment.upper_bound_offset(&self.place, position)? {
                     Some(offset) => offset,

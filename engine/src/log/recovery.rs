@@ -15,6 +15,7 @@
 //! | other boot, `flush.messages=1`, torn tail (no whole batch follows)       | cut: it was not acknowledged              |
 //! | other boot, `flush.messages=1`, hole (whole batches follow)              | out of service                            |
 //! | other boot, default flush                                               | cut, later segments too                   |
+//! | other boot, offsets missing between two segments above both              | cut, later segments go                    |
 //! | only zeros to the end of the file                                       | end of the log (preallocation), no damage |
 //!
 //! What is cut is kept aside first, in a plain file that Kafka ignores.
@@ -52,6 +53,7 @@ use crate::log::{
 };
 use crate::units::{Offset, TimestampMs, TopicPartition};
 
+use damage::Cut;
 use rebuild::Rebuilt;
 
 /// Why a log cannot be opened. Its files are as they were found, up to the completion of interrupted renames.
@@ -221,10 +223,7 @@ impl Loader<'_> {
         let mut recovery_point = self.options.recovery_point;
         let mut end;
         if self.options.clean_shutdown {
-            end = match segments.last() {
-                Some(active) => self.end_of(active)?,
-                None => log_start,
-            };
+            end = self.end_of(&segments, log_start)?;
             if !segments.is_empty() {
                 self.load_producers(&mut producers, &segments, log_start, end)?;
             }
@@ -299,21 +298,32 @@ impl Loader<'_> {
         }
     }
 
-    /// The end of a cleanly closed log.
-    fn end_of(&self, active: &Arc<LogSegment>) -> Result<Offset, LogOpenError> {
+    /// The end of a cleanly closed log. Index ends that are not sound are built anew.
+    fn end_of(&self, segments: &[Arc<LogSegment>], log_start: Offset) -> Result<Offset, LogOpenError> {
+        let because = "the log was closed cleanly";
+        let Some((active, older)) = segments.split_last() else {
+            return Ok(log_start);
+        };
+        let is_sound = match active.has_sound_index_ends(self.place) {
+            Ok(is_sound) => is_sound,
+            Err(StorageError::Corrupt(_)) => false,
+            Err(error) => return Err(error.into()),
+        };
+        if !is_sound {
+            return self.rebuild_in_place(active, older, log_start, because, "its last entries are wrong");
+        }
         match active.next_offset(self.place) {
             Ok(end) => Ok(end),
             Err(StorageError::Corrupt(damage)) => {
                 let file = active.file(self.place)?;
-                let size = active.size_bytes();
-                if !scan::is_zero(file.as_ref(), damage.position, size)? {
-                    return Err(self.out_of_service(&damage, "the log was closed cleanly"));
+                if !scan::is_zero(file.as_ref(), damage.position, active.size_bytes())? {
+                    return Err(self.out_of_service(&damage, because));
                 }
-                // Preallocated space that a crash of the kernel before the close left behind.
+                // Preallocated space that the close did not trim.
                 active.set_preallocated(damage.position);
                 active
                     .next_offset(self.place)
-                    .map_err(|error| self.must_be_whole(error, "the log was closed cleanly"))
+                    .map_err(|error| self.must_be_whole(error, because))
             }
             Err(error) => Err(error.into()),
         }
@@ -378,6 +388,13 @@ impl Loader<'_> {
         let mut next_offset = segments[first].base_offset;
         let mut damage = None;
         for (index, segment) in segments.iter().enumerate().skip(first) {
+            // A later segment may have reached the disk without the end of the one before.
+            let is_gap =
+                index > first && segment.base_offset > next_offset && segment.base_offset >= whole_until;
+            if is_gap && may_have_lost_writes(self.options.boot) {
+                damage = Some(Cut::at_end_of(index - 1, &segments[index - 1], &rebuilt));
+                break;
+            }
             tracing::info!(
                 "[Log partition={}, dir={}] Recovering unflushed segment {} ({} bytes)",
                 self.partition,
@@ -394,7 +411,7 @@ impl Loader<'_> {
                 producers,
                 Some(epochs),
             )?;
-            next_offset = result.next_offset.max(segment.base_offset);
+            next_offset = result.next_offset;
             let bad = result.bad.clone();
             rebuilt.push(result);
             if let Some(bad) = bad {

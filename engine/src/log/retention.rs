@@ -211,6 +211,7 @@ impl Log {
             segment.mark_deleted(&self.place)?;
             self.deletions.lock().queue.push_back((due, segment.base_offset));
         }
+        self.directory_changed();
         Ok(())
     }
 

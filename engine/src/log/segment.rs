@@ -15,6 +15,9 @@
 //! **Deviation:** 2.7.2 counts the interval anew after a restart and, on followers, per fetched chunk; here it is counted from
 //! the last entry and per batch, so that an index always equals its rebuild.
 
+mod cursor;
+mod lookup;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -24,14 +27,16 @@ use crate::config::LogConfig;
 use crate::error::{CorruptFile, IoError, StorageError};
 use crate::io::{FileHandle, OpenMode};
 use crate::log::names;
-use crate::log::offset_index::{OffsetPosition, is_in_reach};
+use crate::log::offset_index::OffsetPosition;
 use crate::log::place::Place;
 use crate::log::scan::{BatchScanner, LOOKUP_WINDOW_SIZE_BYTES, Step};
-use crate::log::sparse_index::{Entry, SparseIndex};
+use crate::log::sparse_index::SparseIndex;
 use crate::log::time_index::TimestampOffset;
 use crate::log::transaction_index::TransactionIndex;
 use crate::record_batch::BatchHeader;
 use crate::units::{Offset, TimestampMs};
+
+pub(crate) use cursor::{AppendCursor, RollParams};
 
 #[derive(Debug)]
 pub(crate) struct LogSegment {
@@ -63,139 +68,6 @@ pub(crate) struct SegmentState {
     largest: Option<TimestampOffset>,
     /// The file is longer than `size_bytes`.
     preallocated: bool,
-}
-
-/// A batch found by offset.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Located {
-    pub(crate) position: u64,
-    pub(crate) header: BatchHeader,
-}
-
-/// What decides whether a segment must end before the next set.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RollParams<'a> {
-    pub(crate) config: &'a LogConfig,
-    pub(crate) jitter_ms: i64,
-    pub(crate) set_size_bytes: u64,
-    pub(crate) max_timestamp: TimestampMs,
-    pub(crate) last_offset: Offset,
-    pub(crate) now: TimestampMs,
-}
-
-/// Where an append of several sets has got to in one segment; nothing of it is visible until it is committed.
-#[derive(Debug)]
-pub(crate) struct AppendCursor {
-    base_offset: Offset,
-    /// Where the next batch goes.
-    pub(crate) position: u64,
-    bytes_since_entry: u64,
-    created: TimestampMs,
-    first_timestamp: Option<TimestampMs>,
-    largest: TimestampOffset,
-    last_time: TimestampMs,
-    offset_count: u32,
-    time_count: u32,
-    new_offsets: Vec<OffsetPosition>,
-    new_times: Vec<TimestampOffset>,
-}
-
-impl AppendCursor {
-    /// Whether the segment must end before the set (§4 of the disk format: size, time, full index, offset out of reach).
-    pub(crate) fn should_roll(&self, params: &RollParams<'_>) -> bool {
-        let config = params.config;
-        let roll_ms = if config.cleanup_policy.compact {
-            config.segment_ms.min(config.max_compaction_lag_ms)
-        } else {
-            config.segment_ms
-        };
-        let waited_ms = match self.first_timestamp {
-            Some(first) if first.get() >= 0 => params.max_timestamp.get().saturating_sub(first.get()),
-            _ => params.now.get().saturating_sub(self.created.get()),
-        };
-        let index_size_bytes = config.segment_index_size_bytes;
-        let (offsets_max, times_max) = index_counts_max(index_size_bytes);
-        let is_empty = self.position == 0;
-        self.position + params.set_size_bytes > u64::from(config.segment_size_bytes)
-            || (!is_empty && waited_ms > roll_ms.saturating_sub(params.jitter_ms))
-            || (!is_empty && (self.offset_count >= offsets_max || self.time_count + 1 >= times_max))
-            || !is_in_reach(params.last_offset, self.base_offset)
-    }
-
-    /// For a walk from `position` on, behind `counts` index entries of which the last names `position` (or none).
-    pub(crate) fn at(
-        base_offset: Offset,
-        position: u64,
-        largest: Option<TimestampOffset>,
-        counts: (u32, u32),
-        now: TimestampMs,
-    ) -> AppendCursor {
-        let largest = largest.unwrap_or(TimestampOffset {
-            timestamp: TimestampMs::NONE,
-            offset: base_offset,
-        });
-        AppendCursor {
-            base_offset,
-            position,
-            bytes_since_entry: 0,
-            created: now,
-            first_timestamp: None,
-            largest,
-            last_time: largest.timestamp,
-            offset_count: counts.0,
-            time_count: counts.1,
-            new_offsets: Vec::new(),
-            new_times: Vec::new(),
-        }
-    }
-
-    /// What is to be committed; the cursor goes on from there.
-    pub(crate) fn take(&mut self) -> AppendCursor {
-        let new_offsets = std::mem::take(&mut self.new_offsets);
-        let new_times = std::mem::take(&mut self.new_times);
-        AppendCursor {
-            new_offsets,
-            new_times,
-            ..*self
-        }
-    }
-
-    /// Takes one batch that is to be written at `self.position`.
-    pub(crate) fn add(&mut self, size: u64, last_offset: Offset, max_timestamp: TimestampMs, interval: u32) {
-        if self.position == 0 {
-            self.first_timestamp = Some(max_timestamp);
-        }
-        if max_timestamp > self.largest.timestamp {
-            self.largest = TimestampOffset {
-                timestamp: max_timestamp,
-                offset: last_offset,
-            };
-        }
-        if self.bytes_since_entry > u64::from(interval) {
-            let position = u32::try_from(self.position).expect("segment.bytes is below 2 GiB");
-            self.new_offsets.push(OffsetPosition {
-                offset: last_offset,
-                position,
-            });
-            self.offset_count += 1;
-            if self.largest.timestamp > self.last_time {
-                self.new_times.push(self.largest);
-                self.last_time = self.largest.timestamp;
-                self.time_count += 1;
-            }
-            self.bytes_since_entry = 0;
-        }
-        self.bytes_since_entry += size;
-        self.position += size;
-    }
-}
-
-/// Most entries of `.index` and `.timeindex`.
-fn index_counts_max(index_size_bytes: u32) -> (u32, u32) {
-    (
-        index_size_bytes / OffsetPosition::SIZE_BYTES as u32,
-        index_size_bytes / TimestampOffset::SIZE_BYTES as u32,
-    )
 }
 
 impl LogSegment {
@@ -339,21 +211,16 @@ impl LogSegment {
     // ---- append --------------------------------------------------------------------------------------------------------
 
     /// The file to write to and where. Only the appender calls this, under the log's append lock.
-    pub(crate) fn begin_append(&self, place: &Place) -> Result<(FileHandle, AppendCursor), IoError> {
+    pub(crate) fn begin_append(&self, place: &Place) -> Result<(FileHandle, AppendCursor), StorageError> {
+        let largest = self.largest(place)?;
         let mut state = self.state.lock();
         let state = &mut *state;
         let file = self.open_log(place, state)?;
         let size = self.size_bytes();
         let base = self.base_offset;
-        let last_position = state
-            .offsets
-            .last(place, base)?
-            .map_or(0, |entry| u64::from(entry.position).min(size));
+        let last_entry = state.offsets.last(place, base)?;
+        let last_position = last_entry.map_or(0, |entry| u64::from(entry.position).min(size));
         let last_time = state.times.last(place, base)?;
-        let largest = *state.largest.get_or_insert(last_time.unwrap_or(TimestampOffset {
-            timestamp: TimestampMs::NONE,
-            offset: base,
-        }));
         if size > 0 && state.first_timestamp.is_none() {
             state.first_timestamp = first_timestamp(&file, size)?;
         }
@@ -472,182 +339,6 @@ impl LogSegment {
         Ok(files)
     }
 
-    // ---- lookup --------------------------------------------------------------------------------------------------------
-
-    /// The first batch in `0..end` whose last offset is at or above `target`; `None` if there is none.
-    ///
-    /// The index entry used is checked against the batch at its position; a wrong one costs a scan from the beginning.
-    ///
-    /// # Errors
-    /// `Corrupt` if a batch header before the target is not one.
-    pub(crate) fn locate(
-        &self,
-        place: &Place,
-        target: Offset,
-        end: u64,
-    ) -> Result<Option<Located>, StorageError> {
-        let (file, hint) = {
-            let mut state = self.state.lock();
-            let file = self.open_log(place, &mut state)?;
-            (file, self.lookup(place, &mut state, target)?)
-        };
-        if let Some(hint) = hint {
-            match self.scan_for(&file, u64::from(hint.position), target, end, Some(hint.offset))? {
-                Ok(located) => return Ok(located),
-                Err(reason) => tracing::warn!(
-                    "offset index entry {} of segment {} in {} is wrong ({}); reading without it",
-                    hint.offset,
-                    self.base_offset,
-                    place.path().display(),
-                    reason.1
-                ),
-            }
-        }
-        self.scan_for(&file, 0, target, end, None)?
-            .map_err(|(position, found)| {
-                StorageError::Corrupt(self.corrupt(place, position, "a batch header", found))
-            })
-    }
-
-    /// The last index entry at or below `target`.
-    fn lookup(
-        &self,
-        place: &Place,
-        state: &mut SegmentState,
-        target: Offset,
-    ) -> Result<Option<OffsetPosition>, IoError> {
-        let base = self.base_offset;
-        let after = state
-            .offsets
-            .partition_point(place, base, |entry| entry.offset <= target)?;
-        match after.checked_sub(1) {
-            Some(index) => state.offsets.get(place, base, index),
-            None => Ok(None),
-        }
-    }
-
-    /// Scans headers from `position`. The inner error is what is wrong and where.
-    fn scan_for(
-        &self,
-        file: &FileHandle,
-        position: u64,
-        target: Offset,
-        end: u64,
-        hint: Option<Offset>,
-    ) -> Result<Result<Option<Located>, (u64, String)>, IoError> {
-        if position > end {
-            return Ok(Err((position, format!("position beyond the end {end}"))));
-        }
-        let mut scanner = BatchScanner::new(file.as_ref(), position, end, LOOKUP_WINDOW_SIZE_BYTES);
-        let mut hint = hint;
-        loop {
-            match scanner.step()? {
-                Step::End => return Ok(Ok(None)),
-                Step::Bad { position, error } => return Ok(Err((position, error.to_string()))),
-                Step::Batch { position, header } => {
-                    if header.last_offset < self.base_offset
-                        || hint.take().is_some_and(|hint| header.last_offset > hint)
-                    {
-                        let found = format!(
-                            "a batch with offsets {} to {}",
-                            header.base_offset, header.last_offset
-                        );
-                        return Ok(Err((position, found)));
-                    }
-                    if header.last_offset >= target {
-                        return Ok(Ok(Some(Located { position, header })));
-                    }
-                }
-            }
-        }
-    }
-
-    /// An offset that lies beyond the file range before `position`, though not the smallest such; `None` if the index has
-    /// no entry so far on.
-    pub(crate) fn upper_bound_offset(&self, place: &Place, position: u64) -> Result<Option<Offset>, IoError> {
-        let mut state = self.state.lock();
-        let base = self.base_offset;
-        let index = state
-            .offsets
-            .partition_point(place, base, |entry| u64::from(entry.position) < position)?;
-        Ok(state.offsets.get(place, base, index)?.map(|entry| entry.offset))
-    }
-
-    /// The offset after the last record; the base offset of an empty segment. Reads from the last index entry on.
-    pub(crate) fn next_offset(&self, place: &Place) -> Result<Offset, StorageError> {
-        let end = self.size_bytes();
-        let last_entry = self.state.lock().offsets.last(place, self.base_offset)?;
-        let from = last_entry.map_or(self.base_offset, |entry| entry.offset);
-        let Some(located) = self.locate(place, from, end)? else {
-            return Ok(self.base_offset);
-        };
-        let file = self.file(place)?;
-        let mut scanner = BatchScanner::new(file.as_ref(), located.position, end, LOOKUP_WINDOW_SIZE_BYTES);
-        let mut next = self.base_offset;
-        loop {
-            match scanner.step()? {
-                Step::Batch { header, .. } => next = header.next_offset(),
-                Step::End => return Ok(next),
-                Step::Bad { position, error } => {
-                    return Err(self
-                        .corrupt(place, position, "a batch header", error.to_string())
-                        .into());
-                }
-            }
-        }
-    }
-
-    /// Where a search for `timestamp` begins: at the batch that the time index and then the offset index point to.
-    pub(crate) fn position_for_timestamp(
-        &self,
-        place: &Place,
-        timestamp: TimestampMs,
-        from: Offset,
-    ) -> Result<u64, IoError> {
-        let mut state = self.state.lock();
-        let base = self.base_offset;
-        let after = state
-            .times
-            .partition_point(place, base, |entry| entry.timestamp <= timestamp)?;
-        let offset = match after.checked_sub(1) {
-            Some(index) => state
-                .times
-                .get(place, base, index)?
-                .map_or(base, |entry| entry.offset),
-            None => base,
-        };
-        Ok(self
-            .lookup(place, &mut state, offset.max(from))?
-            .map_or(0, |entry| u64::from(entry.position)))
-    }
-
-    /// The largest timestamp by batch headers; `None` if no batch has one (format v0, or empty).
-    pub(crate) fn largest_timestamp(&self, place: &Place) -> Result<Option<TimestampMs>, IoError> {
-        let mut state = self.state.lock();
-        let state = &mut *state;
-        let largest = match state.largest {
-            Some(largest) => largest,
-            None => {
-                let last = state.times.last(place, self.base_offset)?;
-                let none = TimestampOffset {
-                    timestamp: TimestampMs::NONE,
-                    offset: self.base_offset,
-                };
-                *state.largest.insert(last.unwrap_or(none))
-            }
-        };
-        Ok((largest.timestamp.get() >= 0).then_some(largest.timestamp))
-    }
-
-    /// When the file was last written, as the file system says.
-    pub(crate) fn modified(&self, place: &Place) -> Result<TimestampMs, IoError> {
-        let path = place.file(&names::file_name(self.base_offset, names::LOG));
-        Ok(place
-            .io
-            .stat(&path)?
-            .map_or(TimestampMs::NONE, |stat| stat.modified))
-    }
-
     // ---- change --------------------------------------------------------------------------------------------------------
 
     /// The batches end before the file does: what lies behind is space.
@@ -674,6 +365,7 @@ impl LogSegment {
         let file = self.open_log(place, state)?;
         self.size_bytes.store(position, Ordering::Release);
         file.set_len(position).map_err(|error| place.fatal(error))?;
+        file.sync().map_err(|error| place.fatal(error))?;
         state.preallocated = false;
         let count = state.offsets.partition_point(place, base, |entry| {
             entry.offset < offset && u64::from(entry.position) < position

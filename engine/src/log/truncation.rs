@@ -3,6 +3,9 @@
 //! Log, indexes, leader epochs, producer state and all ends change as one step under the append lock (KAFKA-12153). The
 //! recovery point is lowered with the log end; the log manager checkpoints it afterwards.
 //!
+//! What was cut must not come back after a power cut, beside what is written in its place: the shorter file and the renamed
+//! segments are durable before records follow.
+//!
 //! Source: `Log.truncateTo`, `Log.truncateFullyAndStartAt`.
 
 use std::sync::Arc;
@@ -79,6 +82,7 @@ impl Log {
         self.segments.store(Arc::new(kept));
         self.delete_segments(doomed)?;
         last.truncate_to(&self.place, position, target, self.clock.wall())?;
+        self.settle_names()?;
         if state.epochs.truncate_from_end(target) {
             self.store_epochs(state)?;
         }
@@ -122,7 +126,8 @@ impl Log {
         let config = self.config.load_full();
         let segment = LogSegment::create(&self.place, offset, &config, self.clock.wall())?;
         self.segments.store(Arc::new(vec![segment]));
-        self.durability.lock().directory_dirty = true;
+        self.directory_changed();
+        self.settle_names()?;
         self.clear_epochs(state)?;
         snapshots::remove(&self.place, |_| true)?;
         state.producers.truncate_fully_and_start_at(offset);

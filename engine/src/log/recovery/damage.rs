@@ -14,7 +14,7 @@ use crate::log::segment::LogSegment;
 use crate::record_batch::{Batch, BatchHeader};
 use crate::units::Offset;
 
-use super::rebuild::Bad;
+use super::rebuild::{Bad, Rebuilt};
 use super::{Loader, LogOpenError, may_have_lost_writes};
 
 /// How far behind a bad batch a sound one is looked for.
@@ -27,6 +27,19 @@ const COPY_SIZE_BYTES: usize = 1 << 20;
 pub(super) struct Cut {
     pub(super) segment_index: usize,
     position: u64,
+}
+
+impl Cut {
+    /// Behind the last sound batch of the segment at `segment_index`, which was the last to be rebuilt.
+    pub(super) fn at_end_of(segment_index: usize, segment: &LogSegment, rebuilt: &[Rebuilt]) -> Cut {
+        let position = rebuilt
+            .last()
+            .map_or(segment.size_bytes(), |rebuilt| rebuilt.size_bytes);
+        Cut {
+            segment_index,
+            position,
+        }
+    }
 }
 
 impl Loader<'_> {
@@ -101,26 +114,32 @@ impl Loader<'_> {
             segments.len() - cut.segment_index - 1,
             place.file(&name).display()
         );
-        let aside = place.open_to_write(&name, OpenMode::Truncate)?;
-        let mut buffer = vec![0; COPY_SIZE_BYTES];
-        let mut position = cut.position;
-        while position < end {
-            let size = usize::try_from(end - position)
-                .unwrap_or(usize::MAX)
-                .min(COPY_SIZE_BYTES);
-            let read = source.read_at(position, &mut buffer[..size])?;
-            if read == 0 {
-                break;
+        if cut.position < end {
+            let aside = place.open_to_write(&name, OpenMode::Truncate)?;
+            let mut buffer = vec![0; COPY_SIZE_BYTES];
+            let mut position = cut.position;
+            while position < end {
+                let size = usize::try_from(end - position)
+                    .unwrap_or(usize::MAX)
+                    .min(COPY_SIZE_BYTES);
+                let read = source.read_at(position, &mut buffer[..size])?;
+                if read == 0 {
+                    break;
+                }
+                aside
+                    .write_vectored_at(position - cut.position, &[IoSlice::new(&buffer[..read])])
+                    .map_err(|error| place.fatal(error))?;
+                position += read as u64;
             }
-            aside
-                .write_vectored_at(position - cut.position, &[IoSlice::new(&buffer[..read])])
-                .map_err(|error| place.fatal(error))?;
-            position += read as u64;
+            aside.sync().map_err(|error| place.fatal(error))?;
         }
-        aside.sync().map_err(|error| place.fatal(error))?;
         for later in &segments[cut.segment_index + 1..] {
             let name = names::file_name(later.base_offset, names::LOG);
-            place.rename_file(&name, &names::cut_name(later.base_offset, 0, self.now))?;
+            if later.is_empty() {
+                place.remove(&name)?;
+            } else {
+                place.rename_file(&name, &names::cut_name(later.base_offset, 0, self.now))?;
+            }
             for suffix in [names::OFFSET_INDEX, names::TIME_INDEX, names::TRANSACTION_INDEX] {
                 place.remove(&names::file_name(later.base_offset, suffix))?;
             }

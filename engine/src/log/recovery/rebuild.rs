@@ -11,7 +11,7 @@ use crate::log::leader_epoch_cache::LeaderEpochCache;
 use crate::log::names;
 use crate::log::offset_index::{OffsetPosition, is_in_reach};
 use crate::log::producer_state::{AbortedTransaction, ProducerStateManager};
-use crate::log::scan::{BatchScanner, LOOKUP_WINDOW_SIZE_BYTES, Step};
+use crate::log::scan::{self, BatchScanner, LOOKUP_WINDOW_SIZE_BYTES, Step};
 use crate::log::segment::{AppendCursor, LogSegment};
 use crate::log::time_index::TimestampOffset;
 use crate::record_batch::BatchHeader;
@@ -104,23 +104,40 @@ impl Loader<'_> {
             } else {
                 continue;
             };
-            tracing::info!(
-                "{}: rebuilding the indexes of segment {base}: {reason}",
-                self.partition
-            );
-            let mut producers =
-                ProducerStateManager::new(self.partition.clone(), self.options.producer_id_expiration_ms);
-            load_snapshot(self.place, &mut producers, log_start, base, self.now)?;
             let because = "it lies where everything was synced";
-            replay(self.place, &mut producers, &segments[..index], base)
-                .map_err(|error| self.must_be_whole(error, because))?;
-            let rebuilt = self.walk(segment, None, Offset::ZERO, base, &mut producers, None)?;
-            if let Some(bad) = &rebuilt.bad {
-                return Err(self.out_of_service(&self.damage(segment, bad), because));
-            }
-            self.apply(segment, &rebuilt)?;
+            self.rebuild_in_place(segment, &segments[..index], log_start, because, &reason)?;
         }
         Ok(())
+    }
+
+    /// Builds all derived files of a segment anew, of which every batch must be sound. Returns the offset after its last.
+    pub(super) fn rebuild_in_place(
+        &self,
+        segment: &LogSegment,
+        older: &[Arc<LogSegment>],
+        log_start: Offset,
+        because: &str,
+        reason: &str,
+    ) -> Result<Offset, LogOpenError> {
+        let base = segment.base_offset;
+        tracing::info!(
+            "{}: rebuilding the indexes of segment {base}: {reason}",
+            self.partition
+        );
+        let mut producers =
+            ProducerStateManager::new(self.partition.clone(), self.options.producer_id_expiration_ms);
+        load_snapshot(self.place, &mut producers, log_start, base, self.now)?;
+        replay(self.place, &mut producers, older, base)
+            .map_err(|error| self.must_be_whole(error, because))?;
+        let rebuilt = self.walk(segment, None, Offset::ZERO, base, &mut producers, None)?;
+        if let Some(bad) = &rebuilt.bad {
+            let file = segment.file(self.place)?;
+            if !scan::is_zero(file.as_ref(), bad.position, segment.size_bytes())? {
+                return Err(self.out_of_service(&self.damage(segment, bad), because));
+            }
+        }
+        self.apply(segment, &rebuilt)?;
+        Ok(rebuilt.next_offset)
     }
 
     /// `bad` as damage of the segment's file.
