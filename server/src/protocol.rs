@@ -11,7 +11,7 @@
 //! - `messages`: the messages, one file per family of APIs
 //!
 //! What is served is served in all versions that 2.7.2 has, no more and no fewer, so that every client that
-//! speaks with a 2.7.2 broker speaks with this one. Not served, and so not advertised:
+//! speaks with a 2.7.2 broker speaks with this one. **Deviation:** not served, and so not advertised:
 //! - `LeaderAndIsr`, `StopReplica`, `UpdateMetadata`, `ControlledShutdown`, `AlterIsr` (4 to 7, 56): brokers
 //!   only speak them among themselves, and this broker stands alone;
 //! - `SaslHandshake`, `SaslAuthenticate` and the delegation tokens (17, 36, 38 to 41),

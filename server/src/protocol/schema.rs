@@ -1,4 +1,4 @@
-//! One declaration per message: [`message!`](crate::protocol::schema::message) turns it into the struct, its
+//! One declaration per message: the macro `message!` turns it into the struct, its
 //! default, both directions of the codec, and a description that tests and documents walk.
 //!
 //! ```text
