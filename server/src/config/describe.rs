@@ -5,6 +5,9 @@
 //! `AdminManager.describeConfigs`; two things of it may surprise and are kept: of synonyms only those from
 //! the named setting on are listed (a topic that has its `retention.ms` from `log.retention.hours` is said to
 //! have a default), and nothing is listed for synonyms of another unit.
+//!
+//! **Deviation:** with a dynamic `log.retention.ms`, Kafka shows `log.retention.hours` with the default's
+//! value beside the file's source; here value and source agree.
 
 use super::broker::BrokerConfig;
 use super::definition::{

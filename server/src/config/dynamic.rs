@@ -155,8 +155,9 @@ impl BrokerConfig {
     /// AlterConfigs.
     ///
     /// # Errors
-    /// With Kafka's texts. **Deviation:** where Kafka says only "Invalid dynamic configuration", the reason
-    /// follows.
+    /// With Kafka's texts. **Deviation:** Kafka says "Invalid value org.apache...ConfigException: (reason)
+    /// for configuration Invalid dynamic configuration" where two of its messages are mixed up; here the
+    /// reason follows the words "Invalid dynamic configuration".
     pub fn validate_dynamic(
         &self,
         level: DynamicLevel,
