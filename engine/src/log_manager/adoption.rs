@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use crate::checkpoint::{self, LeaderEpochCheckpoint};
 use crate::io::Io;
 use crate::log::producer_state::decode_snapshot;
+use crate::log::{Log, UpperBound};
+use crate::record_batch::batches;
 use crate::units::{LeaderEpoch, ProducerId, TopicPartition};
 
 use super::LogManager;
@@ -21,6 +23,10 @@ use super::survey::Survey;
 
 /// An entry of `.txnindex`: version (2), producer id (8), first, last and last stable offset (8 each).
 const ABORTED_TRANSACTION_SIZE_BYTES: usize = 2 + 8 * 4;
+/// Holds the producer id of each transactional id.
+const TRANSACTION_STATE_TOPIC: &str = "__transaction_state";
+/// Read at once of that topic.
+const READ_SIZE_BYTES: usize = 1 << 20;
 
 /// A partition as its small files tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,13 +57,58 @@ impl Survey {
 }
 
 impl LogManager {
-    /// The highest producer id that a log in service has in its state.
+    /// The highest producer id that a log in service has in its state, or that a transactional id was given
+    /// (`__transaction_state` is read as a whole for it).
     pub fn highest_producer_id(&self) -> Option<ProducerId> {
-        self.hosted()
+        let hosted = self.hosted();
+        let in_state = hosted
             .iter()
-            .filter_map(|hosted| hosted.log.largest_producer_id())
+            .filter_map(|hosted| hosted.log.largest_producer_id());
+        let coordinated = hosted
+            .iter()
+            .filter(|hosted| &*hosted.log.partition().topic == TRANSACTION_STATE_TOPIC);
+        in_state
+            .chain(coordinated.filter_map(|hosted| highest_coordinated_id(&hosted.log)))
             .max()
     }
+}
+
+/// The highest producer id in the values of a partition of `__transaction_state`, up to the first batch that cannot
+/// be read.
+fn highest_coordinated_id(log: &Log) -> Option<ProducerId> {
+    let mut highest = None;
+    let mut from = log.log_start_offset();
+    while let Ok(info) = log.read(from, READ_SIZE_BYTES, UpperBound::LogEnd, true) {
+        let Some(bytes) = info.records.and_then(|slice| slice.read().ok()) else {
+            break;
+        };
+        let before = from;
+        for batch in batches(&bytes).map_while(Result::ok) {
+            from = batch.next_offset();
+            let Ok(mut records) = batch.records() else {
+                continue;
+            };
+            while let Ok(Some(record)) = records.next_record() {
+                highest = highest.max(
+                    record
+                        .value
+                        .filter(|_| !batch.is_control())
+                        .and_then(producer_id_of),
+                );
+            }
+        }
+        if from <= before {
+            break;
+        }
+    }
+    highest
+}
+
+/// From a value of `__transaction_state`: version (2) = 0, producer id (8), and what follows.
+fn producer_id_of(value: &[u8]) -> Option<ProducerId> {
+    let (version, rest) = value.split_first_chunk()?;
+    let (id, _) = rest.split_first_chunk()?;
+    (i16::from_be_bytes(*version) == 0).then(|| ProducerId(i64::from_be_bytes(*id)))
 }
 
 fn highest_producer_id_in(path: &Path, io: &dyn Io) -> Option<ProducerId> {

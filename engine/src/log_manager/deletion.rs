@@ -22,7 +22,7 @@ pub(super) struct Deletion {
     name: String,
     /// Monotonic.
     due: Duration,
-    /// Closed with its last reader.
+    /// Serves until its files go.
     log: Option<Arc<Log>>,
 }
 
@@ -95,7 +95,9 @@ impl LogManager {
                 continue;
             }
             let path = deletion.home.directory.path().join(&deletion.name);
-            drop(deletion.log);
+            if let Some(log) = deletion.log {
+                log.abandon();
+            }
             match self.io.remove_dir_all(&path) {
                 Ok(()) => tracing::info!("Deleted log in {}.", path.display()),
                 Err(error) => tolerate_full(&deletion.home.directory, &error),

@@ -235,3 +235,23 @@ fn a_killed_process_loses_nothing_and_a_power_cut_only_what_was_not_synced() {
         assert!(cut.log("t-0").recovery_point() <= end, "seed {seed}");
     }
 }
+
+#[test]
+fn the_highest_producer_id_counts_those_of_transactional_ids() {
+    let disk = SimulatedDisk::new(1);
+    let node = open(&disk, &["/d"]);
+    node.create("t-0")
+        .append_as_follower(&batch(0, Some(5), b"x"))
+        .unwrap();
+    let state = node.create("__transaction_state-0");
+    let value = |version: i16, id: i64| [&version.to_be_bytes()[..], &id.to_be_bytes(), &[0; 20]].concat();
+    for (offset, value) in [value(0, 7000), value(0, 300), value(9, 1 << 40), vec![0; 5]]
+        .iter()
+        .enumerate()
+    {
+        state
+            .append_as_follower(&batch(offset as i64, None, value))
+            .unwrap();
+    }
+    assert_eq!(node.manager.highest_producer_id(), Some(ProducerId(7000)));
+}
