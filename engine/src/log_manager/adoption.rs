@@ -73,8 +73,8 @@ impl LogManager {
     }
 }
 
-/// The highest producer id in the values of a partition of `__transaction_state`, up to the first batch that cannot
-/// be read.
+/// The highest producer id in the values of a partition of `__transaction_state`, up to the first batch that
+/// cannot be read.
 fn highest_coordinated_id(log: &Log) -> Option<ProducerId> {
     let mut highest = None;
     let mut from = log.log_start_offset();
