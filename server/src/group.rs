@@ -46,7 +46,7 @@ mod timers;
 use config::GroupConfig;
 use loading::PartitionLoader;
 use machine::{Answer, AppendRequest, GroupMachine, Input, LogLevel, Now, Output, Token};
-use offset_store::{AppendFailure, CoordinatorLog};
+pub use offset_store::{AppendDone, AppendFailure, CoordinatorLog, ReadChunk};
 use requests::*;
 
 /// The topic in which groups and offsets are kept.
@@ -176,6 +176,10 @@ impl GroupCoordinator {
     /// The partition of `__consumer_offsets` that holds the group.
     pub fn partition_for(&self, group_id: &str) -> i32 {
         records::partition_for(group_id, self.partition_count())
+    }
+
+    pub fn config(&self) -> &GroupConfig {
+        &self.config
     }
 
     /// How many partitions the topic has, for the life of this coordinator.

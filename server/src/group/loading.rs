@@ -232,5 +232,4 @@ impl PartitionLoader {
 }
 
 #[cfg(test)]
-#[path = "loading/tests.rs"]
 mod tests;

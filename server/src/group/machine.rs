@@ -654,5 +654,4 @@ fn commit_error(failure: &AppendFailure) -> GroupError {
 }
 
 #[cfg(test)]
-#[path = "machine/tests.rs"]
 mod tests;

@@ -449,5 +449,4 @@ impl<'a> Fields<'a> {
 }
 
 #[cfg(test)]
-#[path = "records/tests.rs"]
 mod tests;
