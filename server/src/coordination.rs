@@ -15,6 +15,9 @@
 //!
 //! It leaves retries to its callers, and meaning of paths to [`znodes`]. Source classes: `KafkaZkClient`, `ZooKeeperClient`.
 
+pub mod embedded;
+pub mod znodes;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -358,6 +361,32 @@ impl dyn Coordination {
     }
 }
 
+/// Whether ZooKeeper would take it as a path.
+///
+/// # Errors
+/// [`CoordinationError::InvalidPath`] with what is wrong.
+pub fn check_path(path: &str) -> Result<(), CoordinationError> {
+    let reason = match path.strip_prefix('/') {
+        None => "it does not start with /",
+        Some("") => return Ok(()),
+        Some(rest) => {
+            let Some(bad) = rest.split('/').find_map(|name| match name {
+                "" => Some("it has an empty name"),
+                "." | ".." => Some("relative names are not allowed"),
+                _ if name.chars().any(char::is_control) => Some("it has a control character"),
+                _ => None,
+            }) else {
+                return Ok(());
+            };
+            bad
+        }
+    };
+    Err(CoordinationError::InvalidPath {
+        path: path.to_owned(),
+        reason,
+    })
+}
+
 /// The parent of a path; `None` for the root.
 pub fn parent(path: &str) -> Option<&str> {
     match path.rfind('/') {
@@ -395,6 +424,19 @@ mod tests {
         assert_eq!(ancestors("/a/b/c").collect::<Vec<_>>(), ["/a", "/a/b", "/a/b/c"]);
         assert_eq!(ancestors("/a").collect::<Vec<_>>(), ["/a"]);
         assert_eq!(ancestors("/").count(), 0);
+    }
+
+    #[test]
+    fn a_path_is_absolute_and_has_no_empty_or_relative_names() {
+        for good in ["/", "/a", "/a/b", "/config/users/<default>", "/a.b/..c"] {
+            assert_eq!(check_path(good), Ok(()), "{good}");
+        }
+        for bad in ["", "a", "/a/", "//", "/a//b", "/.", "/a/..", "/a\u{0}", "/\u{1}"] {
+            assert!(
+                matches!(check_path(bad), Err(CoordinationError::InvalidPath { .. })),
+                "{bad:?}"
+            );
+        }
     }
 
     #[test]
