@@ -3,3 +3,7 @@
 //! [`command`] has what it tells them.
 
 pub mod command;
+pub mod context;
+pub mod election;
+pub mod machine;
+mod request_batch;

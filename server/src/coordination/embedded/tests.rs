@@ -1,1 +1,1 @@
-
+//! The tree under test.
