@@ -238,7 +238,7 @@ pub trait Coordination: Send + Sync + std::fmt::Debug {
 }
 
 /// The forms in which callers mostly speak; each is one [`Coordination::multi`] or a few.
-impl dyn Coordination {
+impl dyn Coordination + '_ {
     /// Creates a node; returns its path, with the sequence number if there is one, and its stat.
     pub async fn create(
         &self,

@@ -45,10 +45,12 @@ impl RequestBatch {
     }
 
     pub(super) fn add_stop_replica(&mut self, broker: i32, at: &TopicPartition, delete_partition: bool) {
-        self.stop_replica
+        *self
+            .stop_replica
             .entry(broker)
             .or_default()
-            .push((at.clone(), delete_partition));
+            .entry(at.clone())
+            .or_default() |= delete_partition;
     }
 
     pub(super) fn add_update_metadata(

@@ -30,6 +30,9 @@ const ZXID: &str = "zxid";
 /// What redb may keep of the file in memory. The tree of 10,000 partitions has some 4 MiB, of which little is read twice.
 const CACHE_SIZE_BYTES: usize = 2 << 20;
 
+/// redb's, a part of its file format.
+const PAGE_SIZE_BYTES: u64 = 4096;
+
 type Nodes<'txn> = Table<'txn, &'static str, &'static [u8]>;
 
 /// One multi.
@@ -76,6 +79,13 @@ impl Store {
     }
 
     pub(super) fn open(file: FileHandle, path: &Path) -> Result<Store, CoordinationError> {
+        // A file that was growing when the power went may have any length in between; redb repairs one of whole pages, and
+        // refuses others. What is cut or filled here was never committed.
+        let size_bytes = file.size_bytes().map_err(|error| lost(error).at(path))?;
+        if !size_bytes.is_multiple_of(PAGE_SIZE_BYTES) {
+            let whole = size_bytes.next_multiple_of(PAGE_SIZE_BYTES);
+            file.set_len(whole).map_err(|error| lost(error).at(path))?;
+        }
         let database = Database::builder()
             .set_cache_size(CACHE_SIZE_BYTES)
             .create_with_backend(FileBackend { file })
