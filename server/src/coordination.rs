@@ -16,6 +16,8 @@
 //! It leaves retries to its callers, and meaning of paths to [`znodes`]. Source classes: `KafkaZkClient`, `ZooKeeperClient`.
 
 pub mod embedded;
+pub mod producer_ids;
+pub mod startup;
 pub mod znodes;
 
 use std::sync::Arc;

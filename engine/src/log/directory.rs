@@ -92,7 +92,9 @@ impl LogDirectory {
     #[inline]
     pub fn note_appended(&self, written_bytes: u64) {
         let less = |available: u64| Some(available.saturating_sub(written_bytes));
-        let _always_set = self.available_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        let _always_set = self
+            .available_bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
     /// # Errors
@@ -187,6 +189,9 @@ mod tests {
         directory.set_space(100, 100);
         assert!(directory.check_appendable().is_ok());
         directory.note_appended(1);
-        assert!(directory.check_appendable().is_err(), "appends count against what was free");
+        assert!(
+            directory.check_appendable().is_err(),
+            "appends count against what was free"
+        );
     }
 }

@@ -143,6 +143,11 @@ impl ControllerContext {
         self.topics.keys()
     }
 
+    /// 0 for an unknown topic.
+    pub fn partition_count(&self, topic: &str) -> usize {
+        self.topics.get(topic).map_or(0, BTreeMap::len)
+    }
+
     pub(super) fn partition(&self, at: &TopicPartition) -> Option<&PartitionContext> {
         self.topics.get(&at.topic)?.get(&at.partition)
     }

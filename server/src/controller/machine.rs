@@ -1268,3 +1268,6 @@ fn again(why: &UpdateReason, partitions: Vec<TopicPartition>) -> Work {
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

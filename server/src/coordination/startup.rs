@@ -1,0 +1,311 @@
+//! What a broker does in the tree when it starts: lasting paths, cluster id, its registration.
+//!
+//! Sources: `KafkaZkClient.{createTopLevelPaths, createOrGetClusterId, registerBroker}`, `KafkaServer.createBrokerInfo`.
+
+use bytes::Bytes;
+
+use super::znodes::{self, BrokerRegistration, ZnodeError};
+use super::{
+    Coordination, CoordinationError, CreateMode, ExpectedVersion, MultiError, Operation, OperationResult,
+};
+use crate::cluster::Endpoint;
+
+/// Why a broker cannot join: it does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    #[error(transparent)]
+    Coordination(#[from] CoordinationError),
+    #[error(transparent)]
+    Znode(#[from] ZnodeError),
+    #[error(
+        "A broker is already registered on the path /brokers/ids/{id}. This probably indicates that you either have \
+         configured a brokerid that is already in use, or else you have shutdown this broker and restarted it faster than \
+         its session took to expire"
+    )]
+    BrokerIdInUse { id: i32 },
+    #[error("endpoint {endpoint} is already in use by broker {owner}")]
+    EndpointInUse { endpoint: Endpoint, owner: i32 },
+}
+
+/// Creates what exists in every cluster, in one transaction; fine if it does.
+pub async fn create_persistent_paths(coordination: &dyn Coordination) -> Result<(), CoordinationError> {
+    let mut paths = znodes::PERSISTENT_PATHS.to_vec();
+    paths.push(znodes::CONFIG_BROKERS);
+    coordination.ensure_all(&paths).await
+}
+
+/// The cluster's id; `proposed` becomes it if there was none.
+pub async fn get_or_create_cluster_id(
+    coordination: &dyn Coordination,
+    proposed: &str,
+) -> Result<String, JoinError> {
+    loop {
+        if let Some(node) = coordination.get(znodes::CLUSTER_ID, None).await? {
+            return Ok(znodes::decode_cluster_id(
+                node.data.as_deref().unwrap_or_default(),
+            )?);
+        }
+        coordination.ensure("/cluster").await?;
+        let data = Some(znodes::encode_cluster_id(proposed));
+        match coordination
+            .create(znodes::CLUSTER_ID, data, CreateMode::Persistent)
+            .await
+        {
+            Ok(_) | Err(CoordinationError::NodeExists { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Registers a broker as alive, for as long as the session lasts; returns its epoch (the czxid).
+///
+/// # Errors
+/// Another live broker has this id, or one of its addresses.
+pub async fn register_broker(
+    coordination: &dyn Coordination,
+    registration: &BrokerRegistration,
+) -> Result<i64, JoinError> {
+    let id = registration.broker.id;
+    for other in coordination
+        .children(znodes::BROKER_IDS, None)
+        .await?
+        .unwrap_or_default()
+    {
+        let Some(other) = other.parse().ok().filter(|other| *other != id) else {
+            continue;
+        };
+        let Some(node) = coordination.get(&znodes::broker_id(other), None).await? else {
+            continue;
+        };
+        let theirs = BrokerRegistration::decode(other, node.data.as_deref().unwrap_or_default())?;
+        let same_address = |one: &&Endpoint| {
+            theirs
+                .broker
+                .endpoints
+                .iter()
+                .any(|their| their.host == one.host && their.port == one.port)
+        };
+        if let Some(endpoint) = registration.broker.endpoints.iter().find(same_address) {
+            return Err(JoinError::EndpointInUse {
+                endpoint: endpoint.clone(),
+                owner: other,
+            });
+        }
+    }
+    let path = znodes::broker_id(id);
+    // Null first, then the data, as Kafka does: the epoch is the czxid either way.
+    let create = Operation::Create {
+        path: path.clone(),
+        data: None,
+        mode: CreateMode::Ephemeral,
+    };
+    let set = Operation::set(path, registration.encode(), ExpectedVersion::Exactly(0));
+    match coordination.multi(vec![create, set]).await {
+        Ok(results) => match results.as_slice() {
+            [OperationResult::Created { stat, .. }, ..] => Ok(stat.czxid),
+            other => unreachable!("create answered {other:?}"),
+        },
+        Err(MultiError {
+            error: CoordinationError::NodeExists { .. },
+            ..
+        }) => Err(JoinError::BrokerIdInUse { id }),
+        Err(failed) => Err(failed.error.into()),
+    }
+}
+
+/// Announces a changed registration (dynamic listeners); the epoch stays.
+pub async fn update_registration(
+    coordination: &dyn Coordination,
+    registration: &BrokerRegistration,
+) -> Result<(), CoordinationError> {
+    let path = znodes::broker_id(registration.broker.id);
+    coordination
+        .set(&path, registration.encode(), ExpectedVersion::Any)
+        .await
+        .map(drop)
+}
+
+/// A broker id above `reserved`, never given before (`broker.id.generation.enable`): the version that a node has after being
+/// set once more.
+pub async fn generate_broker_id(
+    coordination: &dyn Coordination,
+    reserved: i32,
+) -> Result<i32, CoordinationError> {
+    coordination.ensure(znodes::BROKER_SEQUENCE_ID).await?;
+    let stat = coordination
+        .set(znodes::BROKER_SEQUENCE_ID, Bytes::new(), ExpectedVersion::Any)
+        .await?;
+    Ok(stat.version.saturating_add(reserved))
+}
+
+/// Tells the controller that a log directory of this broker failed.
+pub async fn report_log_dir_failure(
+    coordination: &dyn Coordination,
+    broker_id: i32,
+) -> Result<(), CoordinationError> {
+    let data = Some(znodes::encode_log_dir_event(broker_id));
+    coordination
+        .create(
+            znodes::LOG_DIR_EVENT_PREFIX,
+            data,
+            CreateMode::PersistentSequential,
+        )
+        .await
+        .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::Arc;
+
+    use milena_engine::io::Io;
+    use milena_engine::io::simulated::{ManualClock, SimulatedDisk};
+    use milena_engine::units::{ProducerId, TimestampMs};
+
+    use super::*;
+    use crate::cluster::{Broker, SecurityProtocol};
+    use crate::coordination::embedded::EmbeddedTree;
+    use crate::coordination::producer_ids::{ProducerIdManager, raise_above};
+
+    fn tree() -> EmbeddedTree {
+        let disk = SimulatedDisk::new(1);
+        disk.create_dir_all(&PathBuf::from("/a")).unwrap();
+        let io: Arc<dyn Io> = Arc::new(disk);
+        let clock = Arc::new(ManualClock::new(TimestampMs(1)));
+        EmbeddedTree::open(&io, clock, &[PathBuf::from("/a")]).unwrap()
+    }
+
+    fn registration(id: i32, port: i32) -> BrokerRegistration {
+        let endpoint = Endpoint {
+            listener: "PLAINTEXT".into(),
+            host: "h".into(),
+            port,
+            security_protocol: SecurityProtocol::Plaintext,
+        };
+        let broker = Broker {
+            id,
+            endpoints: vec![endpoint],
+            rack: None,
+        };
+        BrokerRegistration {
+            broker,
+            jmx_port: -1,
+            timestamp_ms: 1,
+        }
+    }
+
+    fn run<T>(test: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(test)
+    }
+
+    #[test]
+    fn the_first_cluster_id_stays() {
+        run(async {
+            let tree = tree();
+            let session = tree.session();
+            let coordination: &dyn Coordination = session.as_ref();
+            create_persistent_paths(coordination).await.unwrap();
+            create_persistent_paths(coordination).await.unwrap();
+            assert_eq!(
+                get_or_create_cluster_id(coordination, "one").await.unwrap(),
+                "one"
+            );
+            assert_eq!(
+                get_or_create_cluster_id(coordination, "two").await.unwrap(),
+                "one"
+            );
+            let brokers = coordination.children("/config", None).await.unwrap().unwrap();
+            assert_eq!(brokers, ["brokers", "changes", "clients", "topics", "users"]);
+        });
+    }
+
+    #[test]
+    fn a_broker_registers_once_and_with_an_address_of_its_own() {
+        run(async {
+            let tree = tree();
+            let (one, two) = (tree.session(), tree.session());
+            create_persistent_paths(one.as_ref()).await.unwrap();
+            let epoch = register_broker(one.as_ref(), &registration(0, 9092))
+                .await
+                .unwrap();
+            let node = one.get("/brokers/ids/0", None).await.unwrap().unwrap();
+            assert_eq!(
+                (node.stat.czxid, node.data.unwrap()),
+                (epoch, registration(0, 9092).encode())
+            );
+            let refused = register_broker(two.as_ref(), &registration(0, 9093))
+                .await
+                .unwrap_err();
+            assert!(matches!(refused, JoinError::BrokerIdInUse { id: 0 }), "{refused}");
+            let refused = register_broker(two.as_ref(), &registration(1, 9092))
+                .await
+                .unwrap_err();
+            assert!(
+                matches!(refused, JoinError::EndpointInUse { owner: 0, .. }),
+                "{refused}"
+            );
+            one.close().await.unwrap();
+            assert!(
+                register_broker(two.as_ref(), &registration(0, 9092))
+                    .await
+                    .unwrap()
+                    > epoch
+            );
+            assert_eq!(generate_broker_id(two.as_ref(), 1000).await.unwrap(), 1001);
+            assert_eq!(generate_broker_id(two.as_ref(), 1000).await.unwrap(), 1002);
+        });
+    }
+
+    #[test]
+    fn producer_ids_never_come_twice_not_even_from_two_managers_or_after_a_stop() {
+        run(async {
+            let tree = tree();
+            let session = tree.session();
+            create_persistent_paths(session.as_ref()).await.unwrap();
+            let coordination: Arc<dyn Coordination> = session;
+            let one = ProducerIdManager::new(0, Arc::clone(&coordination));
+            let two = ProducerIdManager::new(1, Arc::clone(&coordination));
+            assert_eq!(one.generate().await.unwrap(), ProducerId(0));
+            assert_eq!(two.generate().await.unwrap(), ProducerId(1000));
+            for expected in 1..1000 {
+                assert_eq!(one.generate().await.unwrap(), ProducerId(expected));
+            }
+            assert_eq!(one.generate().await.unwrap(), ProducerId(2000));
+            let again = ProducerIdManager::new(0, Arc::clone(&coordination));
+            assert_eq!(again.generate().await.unwrap(), ProducerId(3000));
+            let node = coordination
+                .get(znodes::PRODUCER_ID_BLOCK, None)
+                .await
+                .unwrap()
+                .unwrap();
+            let expected = r#"{"version":1,"broker":0,"block_start":"3000","block_end":"3999"}"#;
+            assert_eq!(node.data.unwrap(), expected);
+        });
+    }
+
+    #[test]
+    fn blocks_start_above_every_id_that_was_seen() {
+        run(async {
+            let tree = tree();
+            let session = tree.session();
+            create_persistent_paths(session.as_ref()).await.unwrap();
+            let coordination: Arc<dyn Coordination> = session;
+            assert!(
+                raise_above(coordination.as_ref(), 0, ProducerId(4321))
+                    .await
+                    .unwrap()
+            );
+            assert!(
+                !raise_above(coordination.as_ref(), 0, ProducerId(4999))
+                    .await
+                    .unwrap()
+            );
+            let ids = ProducerIdManager::new(0, coordination);
+            assert_eq!(ids.generate().await.unwrap(), ProducerId(5000));
+        });
+    }
+}
