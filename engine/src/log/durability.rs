@@ -27,9 +27,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::error::{IoError, StorageError};
-use crate::io::{Completion, Operation};
-use crate::log::Log;
+use crate::io::{Completion, FileHandle, OpenMode, Operation};
 use crate::log::segment::LogSegment;
+use crate::log::{Log, names};
 use crate::units::Offset;
 
 /// Told once: `Ok` when the offset asked for is on the medium. Must not block.
@@ -201,6 +201,14 @@ impl Log {
             }
         };
         if names.directory_changes.is_some() {
+            match self.epochs_file() {
+                Ok(file) => operations.extend(file.map(|file| Operation::Sync { file })),
+                Err(error) => {
+                    self.place.directory.fail(&error);
+                    self.durability.lock().in_flight = false;
+                    return self.fail_waiters();
+                }
+            }
             operations.push(Operation::SyncDir {
                 directory: self.place.path(),
             });
@@ -396,8 +404,21 @@ impl Log {
         Ok(())
     }
 
+    /// The epochs of an empty log are written without a sync: they become durable with the first names.
+    fn epochs_file(&self) -> Result<Option<FileHandle>, IoError> {
+        let path = self.place.file(names::LEADER_EPOCHS);
+        match self.place.io.open(&path, OpenMode::ReadWrite) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     fn sync_names(&self, names: NamesToSync) -> Result<(), IoError> {
         if names.directory_changes.is_some() {
+            if let Some(file) = self.epochs_file()? {
+                file.sync().map_err(|error| self.place.fatal(error))?;
+            }
             self.place.sync_dir()?;
         }
         if names.parent {

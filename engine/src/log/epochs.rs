@@ -1,8 +1,8 @@
 //! The leader epochs of a log: `leader-epoch-checkpoint` behind the pure [`LeaderEpochCache`].
 //!
 //! The file is Kafka's checkpoint text (`0`, count, then `epoch start-offset` lines) and is replaced as a whole whenever the
-//! list changes. It is synced unless the log is empty: what an empty log loses with it is written again at the next
-//! election. A file that cannot be read counts as absent; recovery fills the list from the batches.
+//! list changes. It is synced at once unless the log is empty; then it is synced together with the first records, so that
+//! creating a partition waits for no disk. A file that cannot be read counts as absent; recovery fills the list from the batches.
 //!
 //! Source: `LeaderEpochCheckpointFile.scala`, `Log.initializeLeaderEpochCache`; KIP-101.
 
@@ -72,6 +72,9 @@ impl Log {
     /// Writes the list of `state`.
     pub(super) fn store_epochs(&self, state: &State) -> Result<(), StorageError> {
         let is_empty = self.log_end_offset() == Offset::ZERO;
+        if is_empty {
+            self.directory_changed();
+        }
         Ok(store(&self.place, &state.epochs, !is_empty)?)
     }
 

@@ -6,6 +6,9 @@
 //!
 //! A header that is not one takes the partition out of service, unless a truncation ran meanwhile: then the read is repeated.
 //!
+//! **Deviation:** 2.7.2 looks for a timestamp in one segment only, and finds nothing if the records it has in mind lie below the
+//! log start offset; here the search goes on in the next segment.
+//!
 //! Source: `Log.read`, `LogSegment.read`, `Log.fetchOffsetByTimestamp`, `Log.legacyFetchOffsetsBefore`; KIP-33, KIP-98.
 
 use std::io::ErrorKind;
@@ -312,8 +315,13 @@ impl Log {
             }
             let position = segment.position_for_timestamp(place, target, log_start)?;
             let size = segment.size_bytes();
-            let position = if position < size { position } else { 0 };
-            return Ok(self.search_timestamp(segment, position, size, target, log_start)?);
+            if position >= size {
+                continue;
+            }
+            // Nothing, where all that is late enough lies below the log start: the next segment may have more.
+            if let Some(found) = self.search_timestamp(segment, position, size, target, log_start)? {
+                return Ok(Some(found));
+            }
         }
         Ok(None)
     }

@@ -362,7 +362,10 @@ impl Loader<'_> {
             .partition_point(|segment| segment.base_offset <= recovery_point)
             .saturating_sub(1);
         // What lies below the recovery point in its segment is synced with its index, so that a part of it can be kept.
-        let kept = self.trusted_prefix(&segments[first], recovery_point)?;
+        let kept = match self.trusted_prefix(&segments[first], recovery_point) {
+            Err(StorageError::Corrupt(_)) => None,
+            kept => kept?,
+        };
         let snapshot_limit = if kept.is_some() {
             recovery_point
         } else {
@@ -375,13 +378,11 @@ impl Loader<'_> {
             snapshot_limit.max(log_start),
             self.now,
         )?;
-        replay(
-            self.place,
-            producers,
-            &segments[..first],
-            segments[first].base_offset,
-        )
-        .map_err(|error| self.must_be_whole(error, "it lies below the recovery point"))?;
+        let walked_from = kept
+            .as_ref()
+            .map_or(segments[first].base_offset, |kept| kept.from);
+        replay(self.place, producers, &segments[..=first], walked_from)
+            .map_err(|error| self.must_be_whole(error, "it lies below the recovery point"))?;
 
         let whole_until = recovery_point.max(self.options.synced_end.unwrap_or(Offset::ZERO));
         let mut rebuilt: Vec<Rebuilt> = Vec::new();

@@ -24,6 +24,8 @@ use super::{CHECK_WINDOW_SIZE_BYTES, Loader, LogOpenError, load_snapshot, replay
 pub(super) struct KeptPrefix {
     /// The last entry kept: the walk begins at its batch.
     entry: OffsetPosition,
+    /// The first offset of that batch.
+    pub(super) from: Offset,
     offset_count: u32,
     time_count: u32,
     largest: TimestampOffset,
@@ -203,15 +205,24 @@ impl Loader<'_> {
             segment.size_bytes(),
             LOOKUP_WINDOW_SIZE_BYTES,
         );
-        let is_there =
-            matches!(scanner.step()?, Step::Batch { header, .. } if header.last_offset <= entry.offset);
+        let Step::Batch { header, .. } = scanner.step()? else {
+            return Ok(None);
+        };
         let kept = KeptPrefix {
             entry,
+            from: header.base_offset,
             offset_count,
             time_count,
             largest: largest.unwrap_or(none),
         };
-        Ok(is_there.then_some(kept))
+        let largest_is_sound = match largest {
+            Some(largest) => segment.is_sound_time(place, &largest)?,
+            None => true,
+        };
+        let is_sound = header.last_offset <= entry.offset
+            && header.max_timestamp <= kept.largest.timestamp
+            && largest_is_sound;
+        Ok(is_sound.then_some(kept))
     }
 
     /// Walks the segment's batches, from the kept prefix on if there is one: headers below `checked_from`, headers and CRC

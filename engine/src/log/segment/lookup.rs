@@ -147,7 +147,7 @@ impl LogSegment {
     }
 
     /// Whether the batch that contains the entry's offset has the entry's timestamp as its largest.
-    fn is_sound_time(&self, place: &Place, entry: &TimestampOffset) -> Result<bool, StorageError> {
+    pub(crate) fn is_sound_time(&self, place: &Place, entry: &TimestampOffset) -> Result<bool, StorageError> {
         let located = self.locate(place, entry.offset, self.size_bytes())?;
         Ok(located.is_some_and(|located| located.header.max_timestamp == entry.timestamp))
     }
