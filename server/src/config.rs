@@ -33,7 +33,10 @@ pub use definition::{
     broker_definitions, suggestion, topic_definition, topic_definitions,
 };
 pub use describe::{ConfigEntry, ConfigSource, ConfigSynonym};
-pub use dynamic::{AlterOperation, AlterOperationType, DynamicLevel, apply_operations, topic_setting};
+pub use dynamic::{
+    AlterOperation, AlterOperationType, DynamicLevel, apply_operations, topic_setting,
+    usable_dynamic_settings,
+};
 pub use listener::{EndPoint, ListenerName, local_host_name};
 pub use load::{LoadError, Place, Problem, Warning};
 pub use properties::{PropertiesError, Property, parse_properties};

@@ -3,6 +3,7 @@
 //! The life of a request: `network` reads a frame on a lane, `handlers` decodes it with `protocol`, calls one domain
 //! module and encodes the answer. `docs/architecture.md` has the import law; `tools/tests/tidy.rs` keeps it.
 
+pub mod admin;
 pub mod cluster;
 pub mod config;
 pub mod controller;

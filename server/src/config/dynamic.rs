@@ -314,6 +314,14 @@ fn usable_settings(
     usable
 }
 
+/// What of the settings stored at one level an incremental change starts from: those that can be applied.
+pub fn usable_dynamic_settings(
+    level: DynamicLevel,
+    stored: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    usable_settings(level, stored, &mut Vec::new())
+}
+
 /// What IncrementalAlterConfigs does to one setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AlterOperationType {
