@@ -4,12 +4,17 @@
 //! module and encodes the answer. `docs/architecture.md` has the import law; `tools/tests/tidy.rs` keeps it.
 
 pub mod admin;
+pub mod broker;
 pub mod cluster;
 pub mod config;
 pub mod controller;
 pub mod coordination;
+pub mod error;
+pub mod fetch_session;
 pub mod group;
+pub mod handlers;
 pub mod logging;
 pub mod metadata_cache;
 pub mod network;
 pub mod protocol;
+pub mod replication;

@@ -22,7 +22,6 @@ pub(crate) enum Exit {
     /// The broker cannot start here: a port or a directory is taken, missing, damaged or another broker's.
     CannotStart = 2,
     /// The broker ran, and a failure that it cannot live with stopped it.
-    #[expect(dead_code, reason = "start.rs has no broker to run yet")]
     Failed = 3,
 }
 

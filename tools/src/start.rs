@@ -3,6 +3,7 @@
 //! Everything wrong with the settings is told on standard error before anything is opened. The broker itself,
 //! its life and its signals are `milena_server::broker`'s.
 
+use milena_server::broker::{Ending, RunningBroker};
 use milena_server::config::{BrokerConfig, Warning};
 use milena_server::logging;
 
@@ -32,7 +33,7 @@ pub(crate) fn run(arguments: &StartArgs) -> Exit {
             _ => tracing::warn!(target: LOGGER, "{warning}"),
         }
     }
-    let exit = serve(config, arguments);
+    let exit = serve(config);
     drop(log);
     exit
 }
@@ -68,8 +69,23 @@ fn load(arguments: &BrokerArgs) -> Result<(BrokerConfig, Vec<Warning>), Exit> {
     })
 }
 
-fn serve(config: BrokerConfig, arguments: &StartArgs) -> Exit {
-    let _ = (config, arguments);
-    tracing::error!(target: LOGGER, "this build has no broker yet");
-    Exit::CannotStart
+fn serve(config: BrokerConfig) -> Exit {
+    let mut broker = match RunningBroker::start(config) {
+        Ok(broker) => broker,
+        Err(error) => {
+            tracing::error!(target: LOGGER, "{error}");
+            eprintln!("milena: {error}");
+            return Exit::CannotStart;
+        }
+    };
+    tracing::info!(target: LOGGER, "{}", broker.ready_line());
+    let ending = broker.wait();
+    if let Ending::Failed(reason) = &ending {
+        tracing::error!(target: LOGGER, "{reason}");
+    }
+    broker.stop();
+    match ending {
+        Ending::Signal => Exit::Success,
+        Ending::Failed(_) => Exit::Failed,
+    }
 }

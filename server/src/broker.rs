@@ -1,0 +1,113 @@
+//! The broker: what its handlers see of it. Its life, start in order and stop in reverse, is in [`life`].
+//!
+//! [`Broker`] only holds the parts together; what needs two of them to answer a question is here, everything else is theirs.
+
+use std::sync::Arc;
+
+use milena_engine::io::{Clock, Io};
+use milena_engine::log_manager::LogManager;
+use parking_lot::Mutex;
+
+use crate::config::BrokerConfig;
+use crate::coordination::producer_ids::ProducerIdManager;
+use crate::fetch_session::FetchSessionCache;
+use crate::group::{GROUP_METADATA_TOPIC_NAME, GroupCoordinator};
+use crate::metadata_cache::MetadataCache;
+use crate::protocol::ErrorCode;
+use crate::replication::{Partition, PartitionRefusal, ReplicaManager};
+
+mod channel;
+mod housekeeping;
+mod life;
+
+pub use life::{Ending, RunningBroker, StartError};
+
+/// Kafka's other internal topic.
+pub const TRANSACTION_STATE_TOPIC_NAME: &str = "__transaction_state";
+
+/// A running broker, as its handlers see it.
+#[derive(Debug)]
+pub struct Broker {
+    pub id: i32,
+    pub cluster_id: Arc<str>,
+    pub config: BrokerConfig,
+    pub io: Arc<dyn Io>,
+    pub clock: Arc<dyn Clock>,
+    pub logs: Arc<LogManager>,
+    pub replicas: Arc<ReplicaManager>,
+    pub metadata: Arc<MetadataCache>,
+    pub groups: Arc<GroupCoordinator>,
+    pub producer_ids: ProducerIdManager,
+    pub fetch_sessions: Mutex<FetchSessionCache>,
+    pub coordination: Arc<dyn crate::coordination::Coordination>,
+}
+
+impl Broker {
+    /// Whether a topic belongs to the brokers themselves.
+    pub fn is_internal_topic(&self, topic: &str) -> bool {
+        matches!(topic, GROUP_METADATA_TOPIC_NAME | TRANSACTION_STATE_TOPIC_NAME)
+    }
+
+    /// The partition as it is hosted here.
+    ///
+    /// # Errors
+    /// UNKNOWN_TOPIC_OR_PARTITION if the cluster has none such, NOT_LEADER_OR_FOLLOWER if it is another broker's,
+    /// KAFKA_STORAGE_ERROR if it is offline.
+    pub fn leader_partition(&self, topic: &str, partition: i32) -> Result<Arc<Partition>, ErrorCode> {
+        self.replicas
+            .partition(topic, partition)
+            .map_err(|refusal| match refusal {
+                PartitionRefusal::Unknown if self.metadata.contains(topic, partition) => {
+                    ErrorCode::NotLeaderOrFollower
+                }
+                refusal => refusal.into(),
+            })
+    }
+
+    /// `fetch.max.bytes`
+    pub fn fetch_max_bytes(&self) -> usize {
+        self.config.fetch.max_bytes as usize
+    }
+
+    /// A random positive number, for fetch sessions.
+    pub fn random_id(&self) -> i32 {
+        let mut bytes = [0; 4];
+        getrandom::fill(&mut bytes).expect("the kernel gives random bytes once it has booted");
+        (u32::from_ne_bytes(bytes) >> 1) as i32
+    }
+
+    // TEMPORARY until admin/topics.rs
+    pub async fn create_internal_topic(&self, name: &str) -> Result<(), ErrorCode> {
+        self.create(
+            name,
+            self.config.offsets.topic_num_partitions,
+            &[("cleanup.policy", "compact")],
+        )
+        .await
+    }
+    pub async fn auto_create_topic(&self, name: &str) -> Result<(), ErrorCode> {
+        self.create(name, self.config.topics.num_partitions, &[]).await
+    }
+    async fn create(&self, name: &str, partitions: i32, config: &[(&str, &str)]) -> Result<(), ErrorCode> {
+        use crate::coordination::Operation;
+        let config: serde_json::Map<String, serde_json::Value> = config
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).into()))
+            .collect();
+        let config = serde_json::json!({"version":1,"config":config}).to_string();
+        let parts: serde_json::Map<String, serde_json::Value> = (0..partitions)
+            .map(|p| (p.to_string(), serde_json::json!([self.id])))
+            .collect();
+        let topic =
+            serde_json::json!({"version":2,"partitions":parts,"adding_replicas":{},"removing_replicas":{}});
+        let operations = vec![
+            Operation::create(format!("/config/topics/{name}"), Some(config.into())),
+            Operation::create(format!("/brokers/topics/{name}"), Some(topic.to_string().into())),
+        ];
+        self.coordination
+            .multi(operations)
+            .await
+            .map_err(|_| ErrorCode::TopicAlreadyExists)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,668 @@
+//! The broker's life: start in order, stop in reverse (`KafkaServer.startup`, `KafkaServer.shutdown`).
+//!
+//! Order of the start: ports (so that a taken one is told before anything is touched), log directories and their locks, the
+//! embedded tree, cluster id and broker id, settings of topics, logs (with recovery), registration, the controller and with it
+//! the partitions, groups, and at last the lanes, which let clients in. What fails names itself, and what was taken is released.
+//!
+//! Threads: one per lane; `control`, with the controller, the timers of groups and the signals; `housekeeping`; those of the disk and
+//! of the tree.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use milena_engine::checkpoint::BrokerMetadata;
+use milena_engine::config::LogConfig;
+use milena_engine::io::{Backend, BackendRefused, Clock, Io, SystemClock};
+use milena_engine::log_manager::{
+    LoadProgress, LogDirsError, LogManager, LogManagerConfig, LogManagerObserver, Survey,
+};
+use milena_engine::units::{TimestampMs, TopicPartition};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+
+use super::Broker;
+use super::channel::LocalChannel;
+use super::housekeeping::Housekeeping;
+use crate::cluster;
+use crate::config::{BrokerConfig, IoBackend, TopicConfig, local_host_name};
+use crate::controller::{Controller, ControllerSettings};
+use crate::coordination::embedded::{EmbeddedTree, OpenTreeError};
+use crate::coordination::producer_ids::ProducerIdManager;
+use crate::coordination::startup::{self, JoinError};
+use crate::coordination::znodes::{self, BrokerRegistration, EntityConfig, EntityType};
+use crate::coordination::{Coordination, CoordinationError};
+use crate::fetch_session::FetchSessionCache;
+use crate::group::GroupCoordinator;
+use crate::group::config::GroupConfig;
+use crate::handlers::Handlers;
+use crate::metadata_cache::MetadataCache;
+use crate::network::{self, BoundListener, ConnectionLimits, Lanes, NetworkConfig};
+use crate::replication::ReplicaManager;
+use crate::replication::coordinator_log::OffsetsTopic;
+
+/// What brokers that stand alone call themselves.
+const FIRST_BROKER_ID: i32 = 0;
+/// How long the controller may take to place the partitions that are there.
+const CONTROLLER_TIMEOUT: Duration = Duration::from_secs(60);
+const LOGGER: &str = "kafka.server.KafkaServer";
+
+/// Why a broker does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("milena.io.backend=uring, but {0}")]
+    Backend(#[from] BackendRefused),
+    #[error("cannot listen on {listener}://{host}:{port}: {source}{}", advice(source))]
+    Listen {
+        listener: String,
+        host: String,
+        port: u16,
+        source: io::Error,
+    },
+    #[error(transparent)]
+    LogDirs(#[from] LogDirsError),
+    #[error(transparent)]
+    Tree(#[from] OpenTreeError),
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    #[error(transparent)]
+    Coordination(#[from] CoordinationError),
+    #[error("the controller did not place the partitions within {} s", CONTROLLER_TIMEOUT.as_secs())]
+    Controller,
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            " (another broker is running? stop it, or choose another port with --override listeners=..)"
+        }
+        io::ErrorKind::PermissionDenied => " (ports below 1024 need the right to bind them)",
+        _ => "",
+    }
+}
+
+/// What ended a broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// SIGTERM or SIGINT.
+    Signal,
+    /// It could not go on.
+    Failed(String),
+}
+
+/// A started broker; stops when told to, not when dropped.
+#[derive(Debug)]
+pub struct RunningBroker {
+    broker: Arc<Broker>,
+    tree: EmbeddedTree,
+    controller: Controller,
+    lanes: Lanes,
+    housekeeping: Housekeeping,
+    control: Control,
+    failures: mpsc::UnboundedReceiver<String>,
+    addresses: Vec<String>,
+    took: Duration,
+}
+
+impl RunningBroker {
+    /// Starts a broker; returns once clients are let in.
+    ///
+    /// # Errors
+    /// See [`StartError`]; everything that was taken is released.
+    pub fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
+        Start::new(config).run()
+    }
+
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    /// One line that says that it is ready: where it listens, where its data are, how it reaches the disk, how long it took.
+    pub fn ready_line(&self) -> String {
+        let directories: Vec<String> = self
+            .broker
+            .config
+            .log_dirs
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        format!(
+            "milena is ready on {} (broker {}, data in {}, io {}) after {:.1} ms",
+            self.addresses.join(", "),
+            self.broker.id,
+            directories.join(", "),
+            self.broker.io.describe(),
+            self.took.as_secs_f64() * 1000.0
+        )
+    }
+
+    /// Waits for SIGTERM, SIGINT or a failure that the broker cannot survive.
+    pub fn wait(&mut self) -> Ending {
+        let failures = &mut self.failures;
+        let wait = async {
+            use tokio::signal::unix::{SignalKind, signal};
+            let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+            let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {
+                return Ending::Failed("signals cannot be received".to_owned());
+            };
+            tokio::select! {
+                _ = terminate.recv() => Ending::Signal,
+                _ = interrupt.recv() => Ending::Signal,
+                failure = failures.recv() => Ending::Failed(failure.unwrap_or_default()),
+            }
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+        match runtime {
+            Ok(runtime) => runtime.block_on(wait),
+            Err(error) => Ending::Failed(format!("signals cannot be received: {error}")),
+        }
+    }
+
+    /// Stops in the reverse order of the start; all logs are synced and the next start recovers nothing.
+    pub fn stop(self) {
+        let id = self.broker.id;
+        tracing::info!(target: LOGGER, "[KafkaServer id={id}] shutting down");
+        self.lanes.stop();
+        self.broker.groups.shutdown();
+        self.control.stop(self.controller);
+        self.housekeeping.stop();
+        let report = self.broker.logs.shutdown();
+        for (directory, reason) in &report.unclean {
+            tracing::warn!(target: LOGGER, "{} was not left clean: {reason}", directory.display());
+        }
+        self.tree.shutdown();
+        tracing::info!(target: LOGGER, "[KafkaServer id={id}] shut down completed");
+    }
+}
+
+/// The thread with the controller and the timers of groups.
+#[derive(Debug)]
+struct Control {
+    thread: JoinHandle<()>,
+    stop: oneshot::Sender<Controller>,
+}
+
+impl Control {
+    fn stop(self, controller: Controller) {
+        // The thread is gone only if it panicked, and then there is nothing to stop.
+        let _ = self.stop.send(controller);
+        if self.thread.join().is_err() {
+            tracing::error!(target: LOGGER, "the control thread ended by a panic");
+        }
+    }
+}
+
+/// The settings of topics, as the tree has them.
+#[derive(Debug)]
+pub(super) struct TopicConfigs {
+    coordination: Arc<dyn Coordination>,
+    broker: BrokerConfig,
+}
+
+impl TopicConfigs {
+    /// The settings of one topic; the broker's defaults where they cannot be read, which is logged.
+    pub(super) async fn read(&self, topic: &str) -> Arc<LogConfig> {
+        let path = znodes::config::entity_path(EntityType::Topics, topic);
+        let stored = self.coordination.get(&path, None).await;
+        let overrides = match stored {
+            Ok(node) => EntityConfig::decode(&path, node.and_then(|node| node.data).as_deref())
+                .map_err(|e| e.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        self.resolve(topic, overrides)
+    }
+
+    fn resolve(&self, topic: &str, overrides: Result<EntityConfig, String>) -> Arc<LogConfig> {
+        let parsed = overrides
+            .and_then(|overrides| TopicConfig::from_stored(overrides.0).map_err(|error| error.to_string()));
+        match parsed {
+            Ok(config) => Arc::new(config.resolve(&self.broker)),
+            Err(reason) => {
+                tracing::error!(target: LOGGER, "settings of topic {topic} cannot be used, the defaults hold: {reason}");
+                Arc::new(self.broker.topic_defaults.clone())
+            }
+        }
+    }
+
+    /// The settings of all topics.
+    async fn read_all(&self) -> Result<HashMap<String, Arc<LogConfig>>, CoordinationError> {
+        let topics = self
+            .coordination
+            .children("/config/topics", None)
+            .await?
+            .unwrap_or_default();
+        let paths: Vec<String> = topics
+            .iter()
+            .map(|topic| znodes::config::entity_path(EntityType::Topics, topic))
+            .collect();
+        let nodes = self.coordination.get_many(paths.clone()).await?;
+        let resolved = topics
+            .into_iter()
+            .zip(paths)
+            .zip(nodes)
+            .map(|((topic, path), node)| {
+                let data = node.and_then(|node| node.data);
+                let overrides =
+                    EntityConfig::decode(&path, data.as_deref()).map_err(|error| error.to_string());
+                let config = self.resolve(&topic, overrides);
+                (topic, config)
+            });
+        Ok(resolved.collect())
+    }
+}
+
+/// Tells the broker what happened to its directories and logs.
+struct Observer {
+    replicas: Mutex<Option<Arc<ReplicaManager>>>,
+    failures: mpsc::UnboundedSender<String>,
+    tree_directory: Mutex<Option<PathBuf>>,
+}
+
+impl LogManagerObserver for Observer {
+    fn loaded(&self, progress: &LoadProgress<'_>) {
+        if let Some(reason) = progress.failure {
+            tracing::error!(target: "kafka.log.LogManager", "{} is not served: {reason}", progress.partition);
+        } else if progress.took > Duration::from_millis(200) {
+            tracing::info!(
+                target: "kafka.log.LogManager",
+                "Completed load of {} in {} ms ({}/{} loaded in {})",
+                progress.partition,
+                progress.took.as_millis(),
+                progress.loaded_count,
+                progress.total_count,
+                progress.directory.display()
+            );
+        }
+    }
+
+    fn directory_offline(&self, directory: &Path, reason: &str) {
+        let replicas = self.replicas.lock().clone();
+        if let Some(replicas) = replicas {
+            replicas.directory_failed(directory);
+            if replicas.all_directories_failed() {
+                let message = "Shutdown broker because all log dirs have failed".to_owned();
+                drop(self.failures.send(message));
+            }
+        }
+        if self.tree_directory.lock().as_deref() == Some(directory) {
+            let message = format!(
+                "the embedded tree is lost with its log dir {}: {reason}",
+                directory.display()
+            );
+            drop(self.failures.send(message));
+        }
+    }
+
+    fn partition_out_of_service(&self, partition: &TopicPartition, _: &str) {
+        let replicas = self.replicas.lock().clone();
+        if let Some(replicas) = replicas {
+            replicas.out_of_service(partition);
+        }
+    }
+}
+
+/// A start under way.
+struct Start {
+    config: BrokerConfig,
+    began: Instant,
+    clock: Arc<dyn Clock>,
+}
+
+impl Start {
+    fn new(config: BrokerConfig) -> Start {
+        Start {
+            config,
+            began: Instant::now(),
+            clock: Arc::new(SystemClock::new()),
+        }
+    }
+
+    fn run(self) -> Result<RunningBroker, StartError> {
+        let io = milena_engine::io::open(match self.config.io_backend {
+            IoBackend::Auto => Backend::Auto,
+            IoBackend::Uring => Backend::Uring,
+            IoBackend::Syscall => Backend::Syscall,
+        })?;
+        tracing::info!(target: LOGGER, "milena.io.backend: {}", io.describe());
+        let network = network_config(&self.config);
+        let listeners = self.bind(&network)?;
+        let survey = Survey::of(&self.config.log_dirs, &*io)?;
+        let usable: Vec<PathBuf> = survey
+            .online
+            .iter()
+            .map(|found| found.directory.path().to_owned())
+            .collect();
+        let tree = EmbeddedTree::open(&io, Arc::clone(&self.clock), &usable)?;
+        let coordination: Arc<dyn Coordination> = tree.session();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()
+            .map_err(StartError::Thread)?;
+        let (failures, failed) = mpsc::unbounded_channel();
+        let tree_directory = tree.path().parent().map(Path::to_owned);
+        let observer = Arc::new(Observer {
+            replicas: Mutex::new(None),
+            failures,
+            tree_directory: Mutex::new(tree_directory),
+        });
+        let metadata = Arc::new(MetadataCache::new());
+        let (broker, controller, control) = runtime.block_on(self.join(
+            &io,
+            survey,
+            &coordination,
+            &listeners,
+            Arc::clone(&observer),
+            Arc::clone(&metadata),
+        ))?;
+        let (stop, stopped) = oneshot::channel::<Controller>();
+        let groups = Arc::clone(&broker.groups);
+        let control_loop = move || {
+            runtime.block_on(async move {
+                tokio::spawn(groups.run_timer());
+                tokio::spawn(control);
+                if let Ok(controller) = stopped.await {
+                    controller.shutdown().await;
+                }
+            });
+        };
+        let thread = std::thread::Builder::new()
+            .name("control".to_owned())
+            .spawn(control_loop)
+            .map_err(StartError::Thread)?;
+        let housekeeping = Housekeeping::start(Arc::clone(&broker.logs), Arc::clone(&self.clock))
+            .map_err(StartError::Thread)?;
+        let addresses = listeners
+            .iter()
+            .map(|listener| format!("{}://{}", listener.name, listener.address));
+        let addresses = addresses.collect();
+        let limits = connection_limits(&self.config);
+        let shared = Arc::clone(&broker);
+        let lanes = Lanes::start(network, listeners, limits, move |_| {
+            Handlers::new(Arc::clone(&shared))
+        })
+        .map_err(StartError::Thread)?;
+        tracing::info!(target: LOGGER, "[KafkaServer id={}] started", broker.id);
+        Ok(RunningBroker {
+            broker,
+            tree,
+            controller,
+            lanes,
+            housekeeping,
+            control: Control { thread, stop },
+            failures: failed,
+            addresses,
+            took: self.began.elapsed(),
+        })
+    }
+
+    fn bind(&self, network: &NetworkConfig) -> Result<Vec<BoundListener>, StartError> {
+        let bind = |listener: &crate::config::EndPoint| {
+            let host = listener.host.as_deref().unwrap_or_default();
+            network::bind(listener.listener_name.as_str(), host, listener.port, network).map_err(|source| {
+                StartError::Listen {
+                    listener: listener.listener_name.as_str().to_owned(),
+                    host: host.to_owned(),
+                    port: listener.port,
+                    source,
+                }
+            })
+        };
+        self.config.listeners.iter().map(bind).collect()
+    }
+
+    /// Everything between the log directories and the lanes.
+    async fn join(
+        &self,
+        io: &Arc<dyn Io>,
+        survey: Survey,
+        coordination: &Arc<dyn Coordination>,
+        listeners: &[BoundListener],
+        observer: Arc<Observer>,
+        metadata: Arc<MetadataCache>,
+    ) -> Result<(Arc<Broker>, Controller, impl Future<Output = ()> + Send + 'static), StartError> {
+        startup::create_persistent_paths(&**coordination).await?;
+        let known = survey.metadata().cloned();
+        let proposed = known
+            .as_ref()
+            .and_then(|known| known.cluster_id.clone())
+            .unwrap_or_else(new_cluster_id);
+        let cluster_id = startup::get_or_create_cluster_id(&**coordination, &proposed).await?;
+        survey.check_identity(self.config.broker_id, Some(&cluster_id))?;
+        let stored_id = known.map(|known| known.broker_id);
+        let id = self.config.broker_id.or(stored_id).unwrap_or(FIRST_BROKER_ID);
+        tracing::info!(target: LOGGER, "Cluster ID = {cluster_id}");
+
+        let configs = Arc::new(TopicConfigs {
+            coordination: Arc::clone(coordination),
+            broker: self.config.clone(),
+        });
+        let by_topic = configs.read_all().await?;
+        let defaults = Arc::new(self.config.topic_defaults.clone());
+        let config_of = |partition: &TopicPartition| {
+            by_topic
+                .get(&*partition.topic)
+                .map_or_else(|| Arc::clone(&defaults), Arc::clone)
+        };
+        let logs = Arc::new(LogManager::open(
+            survey,
+            log_manager_config(&self.config),
+            &config_of,
+            Arc::clone(&observer) as Arc<dyn LogManagerObserver>,
+            Arc::clone(io),
+            Arc::clone(&self.clock),
+        )?);
+        let replicas = Arc::new(ReplicaManager::new(id, Arc::clone(&logs)));
+        *observer.replicas.lock() = Some(Arc::clone(&replicas));
+        let offsets = OffsetsTopic::new(Arc::clone(&replicas), Arc::clone(&self.clock));
+        let groups = GroupCoordinator::new(
+            group_config(&self.config),
+            Arc::new(offsets),
+            Arc::clone(&self.clock),
+        );
+
+        let registration = self.registration(id, listeners);
+        let broker_epoch = startup::register_broker(&**coordination, &registration).await?;
+        tracing::info!(
+            target: "kafka.zk.KafkaZkClient",
+            "Registered broker {id} at path /brokers/ids/{id} with addresses: {}, czxid (broker epoch): {broker_epoch}",
+            registration.broker.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+        );
+        logs.write_metadata(&BrokerMetadata {
+            broker_id: id,
+            cluster_id: Some(cluster_id.clone()),
+        });
+
+        let channel = LocalChannel::new(
+            id,
+            Arc::clone(&replicas),
+            Arc::clone(&metadata),
+            Arc::clone(&groups),
+            Arc::clone(&configs),
+        );
+        let settings = ControllerSettings {
+            broker_id: id,
+            delete_topic_enable: self.config.topics.delete_topic_enable,
+            unclean_leader_election_enable: self.config.topic_defaults.unclean_leader_election_enable,
+        };
+        let (controller, control) = Controller::start(
+            settings,
+            Arc::clone(coordination),
+            Arc::new(channel),
+            Arc::clone(&self.clock),
+        );
+        let mut control = Box::pin(control);
+        let mut updates = metadata.subscribe();
+        let placed = async {
+            while metadata.load().controller_id() != Some(id) || !is_placed(&metadata, &replicas, id) {
+                if updates.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            placed = tokio::time::timeout(CONTROLLER_TIMEOUT, placed) => placed.map_err(|_| StartError::Controller)?,
+            () = &mut control => return Err(StartError::Controller),
+        }
+        let broker = Broker {
+            id,
+            cluster_id: cluster_id.into(),
+            config: self.config.clone(),
+            io: Arc::clone(io),
+            clock: Arc::clone(&self.clock),
+            logs,
+            replicas,
+            metadata,
+            groups,
+            producer_ids: ProducerIdManager::new(id, Arc::clone(coordination)),
+            fetch_sessions: Mutex::new(FetchSessionCache::new(
+                self.config.fetch.max_incremental_session_cache_slots as usize,
+            )),
+            coordination: Arc::clone(coordination),
+        };
+        Ok((Arc::new(broker), controller, control))
+    }
+
+    fn registration(&self, id: i32, listeners: &[BoundListener]) -> BrokerRegistration {
+        let local_host = local_host_name();
+        let endpoints = self.config.advertised_listeners.iter().map(|advertised| {
+            let name = advertised.listener_name.as_str();
+            let bound = listeners.iter().find(|listener| &*listener.name == name);
+            advertised.advertised(&local_host, bound.map_or(0, |bound| bound.address.port()))
+        });
+        let TimestampMs(timestamp_ms) = self.clock.wall();
+        BrokerRegistration {
+            broker: cluster::Broker {
+                id,
+                endpoints: endpoints.collect(),
+                rack: self.config.rack.as_deref().map(Into::into),
+            },
+            jmx_port: -1,
+            timestamp_ms,
+        }
+    }
+}
+
+/// Whether every partition that the metadata give to this broker is hosted.
+fn is_placed(metadata: &MetadataCache, replicas: &ReplicaManager, id: i32) -> bool {
+    let snapshot = metadata.load();
+    let mut partitions = snapshot.topics().flat_map(|topic| {
+        topic
+            .partitions
+            .iter()
+            .map(move |partition| (&topic.name, partition))
+    });
+    partitions.all(|(topic, partition)| {
+        partition.leader != Some(id)
+            || !matches!(
+                replicas.partition(topic, partition.partition),
+                Err(crate::replication::PartitionRefusal::Unknown)
+            )
+    })
+}
+
+/// A random UUID in the 22 characters that Kafka uses (`Uuid` in base64 for URLs, without padding).
+fn new_cluster_id() -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the kernel gives random bytes once it has booted");
+    // Version 4, variant 1, as `UUID.randomUUID`.
+    bytes[6] = (bytes[6] & 0x0f) | 0x40;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    let mut text = String::with_capacity(22);
+    for chunk in bytes.chunks(3) {
+        let mut group = [0; 3];
+        group[..chunk.len()].copy_from_slice(chunk);
+        let bits = u32::from_be_bytes([0, group[0], group[1], group[2]]);
+        for position in 0..=chunk.len() {
+            let index = (bits >> (18 - 6 * position)) & 63;
+            text.push(char::from(ALPHABET[index as usize]));
+        }
+    }
+    text
+}
+
+fn network_config(config: &BrokerConfig) -> NetworkConfig {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let settings = &config.network;
+    NetworkConfig {
+        lane_count: settings.lanes.map_or(cores, |lanes| lanes as usize),
+        request_size_bytes_max: settings.socket_request_max_bytes as usize,
+        idle_max: settings.connections_max_idle_ms.map(Duration::from_millis),
+        send_buffer_bytes: settings.socket_send_buffer_bytes.map(|size| size as usize),
+        receive_buffer_bytes: settings.socket_receive_buffer_bytes.map(|size| size as usize),
+    }
+}
+
+fn connection_limits(config: &BrokerConfig) -> Arc<ConnectionLimits> {
+    use std::net::ToSocketAddrs;
+    let settings = &config.network;
+    let mut overrides = HashMap::new();
+    for (host, count) in &settings.max_connections_per_ip_overrides {
+        match (host.as_str(), 0).to_socket_addrs() {
+            Ok(addresses) => overrides.extend(addresses.map(|address| (address.ip(), *count as usize))),
+            Err(error) => tracing::warn!(
+                target: LOGGER,
+                "max.connections.per.ip.overrides: {host} has no address, its limit has no effect: {error}"
+            ),
+        }
+    }
+    ConnectionLimits::new(
+        settings.max_connections as usize,
+        settings.max_connections_per_ip as usize,
+        overrides,
+        settings.max_connection_creation_rate,
+    )
+}
+
+fn log_manager_config(config: &BrokerConfig) -> LogManagerConfig {
+    let settings = &config.logs;
+    let defaults = LogManagerConfig::default();
+    LogManagerConfig {
+        recovery_threads_per_dir: settings.num_recovery_threads_per_data_dir as usize,
+        retention_check_interval_ms: settings.retention_check_interval_ms,
+        flush_scheduler_interval_ms: settings
+            .flush_scheduler_interval_ms
+            .unwrap_or(defaults.flush_scheduler_interval_ms),
+        recovery_point_checkpoint_interval_ms: settings.flush_offset_checkpoint_interval_ms,
+        log_start_offset_checkpoint_interval_ms: settings.flush_start_offset_checkpoint_interval_ms,
+        high_watermark_checkpoint_interval_ms: settings.high_watermark_checkpoint_interval_ms,
+        producer_id_expiration_ms: settings.producer_id_expiration_ms,
+        disk_reserve_bytes: settings.disk_reserve_bytes,
+        ..defaults
+    }
+}
+
+fn group_config(config: &BrokerConfig) -> GroupConfig {
+    let (group, offsets) = (&config.group, &config.offsets);
+    GroupConfig {
+        group_min_session_timeout_ms: group.min_session_timeout_ms,
+        group_max_session_timeout_ms: group.max_session_timeout_ms,
+        group_max_size: group.max_size as usize,
+        group_initial_rebalance_delay_ms: group.initial_rebalance_delay_ms,
+        offset_metadata_max_bytes: usize::try_from(offsets.metadata_max_bytes).unwrap_or(0),
+        offsets_retention_ms: offsets.retention_ms,
+        offsets_retention_check_interval_ms: i64::try_from(offsets.retention_check_interval_ms)
+            .unwrap_or(i64::MAX),
+        offsets_commit_timeout_ms: i32::try_from(offsets.commit_timeout_ms).unwrap_or(i32::MAX),
+        offsets_load_buffer_size_bytes: offsets.load_buffer_size_bytes as usize,
+        offsets_topic_num_partitions: offsets.topic_num_partitions,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_id_has_22_characters_and_is_another_each_time() {
+        let (one, other) = (new_cluster_id(), new_cluster_id());
+        assert_eq!(one.len(), 22);
+        assert_ne!(one, other);
+    }
+}

@@ -1,0 +1,305 @@
+//! One match on the API key: frames in, replies out. The only place where wire types meet domain types.
+//!
+//! A run of Produce requests that arrived together is handled together (one write per partition); everything else is decoded,
+//! handed to its handler and encoded, one page each. A frame that cannot be decoded closes its connection without an answer, as
+//! 2.7.2 does (`KafkaApis.scala`, `RequestContext.java`).
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::broker::Broker;
+use crate::network::{FileRange, Peer, Reply, RequestHandler, Response};
+use crate::protocol::messages::api_versions::unsupported_version_response;
+use crate::protocol::{ApiKey, Message, Reader, RequestHeader, ResponseHeader, Writer};
+
+pub mod api_versions;
+mod consumer_offset_znodes;
+pub mod delete_groups;
+pub mod delete_records;
+pub mod describe_groups;
+pub mod describe_log_dirs;
+pub mod fetch;
+pub mod find_coordinator;
+mod group_error;
+pub mod heartbeat;
+pub mod init_producer_id;
+pub mod join_group;
+pub mod leave_group;
+pub mod list_groups;
+pub mod list_offsets;
+pub mod metadata;
+pub mod offset_commit;
+pub mod offset_delete;
+pub mod offset_fetch;
+pub mod offset_for_leader_epoch;
+pub mod produce;
+pub mod sync_group;
+
+/// What a handler knows of a request beside its body.
+#[derive(Clone, Debug)]
+pub struct RequestContext {
+    pub api_key: ApiKey,
+    pub api_version: i16,
+    pub correlation_id: i32,
+    pub client_id: Option<Arc<str>>,
+    pub peer: Arc<Peer>,
+}
+
+impl RequestContext {
+    /// The client id as Kafka's coordinators see it: empty when absent.
+    pub fn client_id_or_empty(&self) -> &str {
+        self.client_id.as_deref().unwrap_or_default()
+    }
+}
+
+/// A request whose header has been read.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) context: RequestContext,
+    frame: Bytes,
+    body_position: usize,
+}
+
+impl Request {
+    pub(crate) fn decode<'a, M: Message<'a>>(&'a self) -> Result<M, String> {
+        let mut reader = Reader::new(&self.frame[self.body_position..]);
+        M::decode(&mut reader, self.context.api_version).map_err(|error| error.to_string())
+    }
+
+    /// The same request in memory of its own, so that waiting for its answer does not hold a whole read buffer.
+    fn detached(self) -> Request {
+        Request {
+            frame: Bytes::copy_from_slice(&self.frame),
+            ..self
+        }
+    }
+}
+
+/// Shared by all requests of a lane.
+#[derive(Debug)]
+pub(crate) struct LaneScope {
+    pub(crate) broker: Arc<Broker>,
+    writer: RefCell<Writer>,
+}
+
+impl LaneScope {
+    /// Frames an answer; `ranges` are those of its external payloads, in order.
+    pub(crate) fn respond<'m, M: Message<'m>>(
+        &self,
+        context: &RequestContext,
+        message: &M,
+        ranges: Vec<FileRange>,
+    ) -> Reply {
+        self.respond_in(context, message, ranges, context.api_version)
+    }
+
+    fn respond_in<'m, M: Message<'m>>(
+        &self,
+        context: &RequestContext,
+        message: &M,
+        ranges: Vec<FileRange>,
+        version: i16,
+    ) -> Reply {
+        let mut writer = self.writer.borrow_mut();
+        let frame = writer.begin_frame();
+        let header = ResponseHeader {
+            correlation_id: context.correlation_id,
+        };
+        header.encode(&mut writer, context.api_key, version);
+        let encoded = message.encode(&mut writer, version);
+        match encoded.and_then(|()| writer.end_frame(frame)) {
+            Ok(()) => {
+                let (bytes, splices) = writer.take();
+                Reply::Ready(Response {
+                    bytes,
+                    ranges: splices.into_iter().zip(ranges).collect(),
+                })
+            }
+            Err(error) => {
+                writer.abandon_frame(frame);
+                tracing::error!(target: "kafka.server.KafkaApis", "cannot encode an answer: {error}");
+                Reply::Close(format!("its answer cannot be encoded: {error}"))
+            }
+        }
+    }
+}
+
+/// The handlers of one lane.
+#[derive(Debug)]
+pub struct Handlers {
+    scope: Rc<LaneScope>,
+}
+
+impl Handlers {
+    pub fn new(broker: Arc<Broker>) -> Handlers {
+        Handlers {
+            scope: Rc::new(LaneScope {
+                broker,
+                writer: RefCell::new(Writer::new()),
+            }),
+        }
+    }
+
+    fn read_header(&self, peer: &Arc<Peer>, frame: Bytes) -> Result<Request, String> {
+        let mut reader = Reader::new(&frame);
+        let header = RequestHeader::decode(&mut reader).map_err(|error| error.to_string())?;
+        let context = RequestContext {
+            api_key: header.api_key,
+            api_version: header.api_version,
+            correlation_id: header.correlation_id,
+            client_id: header.client_id.map(|id| id.as_ref().into()),
+            peer: Arc::clone(peer),
+        };
+        let body_position = reader.position();
+        Ok(Request {
+            context,
+            frame,
+            body_position,
+        })
+    }
+
+    fn dispatch(&self, request: Request) -> Reply {
+        macro_rules! serve {
+            (|$broker:ident, $context:ident, $message:ident| $answer:expr) => {
+                self.later(request, async move |scope, request| {
+                    let $broker = &scope.broker;
+                    let $context = &request.context;
+                    let $message = match request.decode() {
+                        Ok(message) => message,
+                        Err(reason) => return Reply::Close(reason),
+                    };
+                    scope.respond(&request.context, &$answer, Vec::new())
+                })
+            };
+        }
+        match request.context.api_key {
+            ApiKey::Produce => unreachable!("runs of Produce are taken together"),
+            ApiKey::Fetch => fetch::handle(&self.scope, &request),
+            ApiKey::ApiVersions => {
+                if !crate::protocol::supported_versions(ApiKey::ApiVersions)
+                    .is_some_and(|versions| versions.contains(&request.context.api_version))
+                {
+                    return self.scope.respond_in(
+                        &request.context,
+                        &unsupported_version_response(),
+                        Vec::new(),
+                        0,
+                    );
+                }
+                match request.decode() {
+                    Ok(message) => {
+                        let answer = api_versions::handle(request.context.api_version, &message);
+                        self.scope.respond(&request.context, &answer, Vec::new())
+                    }
+                    Err(reason) => Reply::Close(reason),
+                }
+            }
+            ApiKey::ListOffsets => serve!(|broker, ctx, message| list_offsets::handle(broker, ctx, &message)),
+            ApiKey::Metadata => serve!(|broker, ctx, message| metadata::handle(broker, ctx, &message).await),
+            ApiKey::FindCoordinator => {
+                serve!(|broker, ctx, message| find_coordinator::handle(broker, ctx, &message).await)
+            }
+            ApiKey::DeleteRecords => {
+                serve!(|broker, _ctx, message| delete_records::handle(broker, &message))
+            }
+            ApiKey::InitProducerId => {
+                serve!(|broker, _ctx, message| init_producer_id::handle(broker, &message).await)
+            }
+            ApiKey::OffsetForLeaderEpoch => {
+                serve!(|broker, _ctx, message| offset_for_leader_epoch::handle(broker, &message))
+            }
+            ApiKey::DescribeLogDirs => {
+                serve!(|broker, _ctx, message| describe_log_dirs::handle(broker, &message))
+            }
+            ApiKey::JoinGroup => serve!(|broker, ctx, message| {
+                let client_id = ctx.client_id_or_empty();
+                join_group::handle(
+                    &broker.groups,
+                    ctx.api_version,
+                    client_id,
+                    &ctx.peer.host,
+                    &message,
+                )
+                .await
+            }),
+            ApiKey::SyncGroup => {
+                serve!(
+                    |broker, ctx, message| sync_group::handle(&broker.groups, ctx.api_version, &message)
+                        .await
+                )
+            }
+            ApiKey::Heartbeat => {
+                serve!(|broker, _ctx, message| heartbeat::handle(&broker.groups, &message).await)
+            }
+            ApiKey::LeaveGroup => {
+                serve!(
+                    |broker, ctx, message| leave_group::handle(&broker.groups, ctx.api_version, &message)
+                        .await
+                )
+            }
+            ApiKey::OffsetCommit => serve!(|broker, ctx, message| {
+                let (metadata, tree, now) = (&broker.metadata, &broker.coordination, broker.clock.wall());
+                offset_commit::handle(&broker.groups, metadata, tree, ctx.api_version, now, &message).await
+            }),
+            ApiKey::OffsetFetch => serve!(|broker, ctx, message| {
+                let (metadata, tree) = (&broker.metadata, &broker.coordination);
+                offset_fetch::handle(&broker.groups, metadata, tree, ctx.api_version, &message).await
+            }),
+            ApiKey::OffsetDelete => {
+                serve!(|broker, _ctx, message| offset_delete::handle(
+                    &broker.groups,
+                    &broker.metadata,
+                    &message
+                )
+                .await)
+            }
+            ApiKey::DescribeGroups => {
+                serve!(|broker, ctx, message| describe_groups::handle(
+                    &broker.groups,
+                    ctx.api_version,
+                    &message
+                ))
+            }
+            ApiKey::ListGroups => {
+                serve!(|broker, _ctx, message| list_groups::handle(&broker.groups, &message))
+            }
+            ApiKey::DeleteGroups => {
+                serve!(|broker, _ctx, message| delete_groups::handle(&broker.groups, &message).await)
+            }
+            other => Reply::Close(format!("{other} is not served")),
+        }
+    }
+
+    fn later<F, Fut>(&self, request: Request, answer: F) -> Reply
+    where
+        F: FnOnce(Rc<LaneScope>, Request) -> Fut + 'static,
+        Fut: Future<Output = Reply> + 'static,
+    {
+        Reply::Later(Box::pin(answer(Rc::clone(&self.scope), request.detached())))
+    }
+}
+
+impl RequestHandler for Handlers {
+    fn handle(&self, peer: &Arc<Peer>, frames: &mut Vec<Bytes>, replies: &mut Vec<Reply>) {
+        let mut produced = Vec::new();
+        for frame in frames.drain(..) {
+            match self.read_header(peer, frame) {
+                Ok(request) if request.context.api_key == ApiKey::Produce => produced.push(request),
+                Ok(request) => {
+                    produce::handle_run(&self.scope, &mut produced, replies);
+                    replies.push(self.dispatch(request));
+                }
+                Err(reason) => {
+                    produce::handle_run(&self.scope, &mut produced, replies);
+                    replies.push(Reply::Close(reason));
+                    break;
+                }
+            }
+        }
+        produce::handle_run(&self.scope, &mut produced, replies);
+    }
+}

@@ -1,0 +1,331 @@
+//! Produce (key 0): append record batches to partitions led here.
+//!
+//! Takes a run of requests that one read brought: each set of records is validated on its own, before any lock; then every
+//! partition gets all its sets in one append with one write; then each request is answered. The acknowledgement says what the
+//! topic's settings promise: the page cache, or the medium where `flush.messages` asks for it (`docs/durability.md`).
+//!
+//! Errors as `KafkaApis.handleProduceRequest` and `ReplicaManager.appendRecords`: each partition has its own; `acks=0` gets no
+//! answer and loses its connection on an error, so that the producer refreshes its metadata.
+//!
+//! Watched by S2r, S3 and S4 of `docs/benchmarks.md`.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use milena_engine::error::{AppendError, InvalidRecords, RecordRefusal, StorageError};
+use milena_engine::log::AppendInfo;
+use milena_engine::record_batch::{
+    AppendOrigin, Level, RequestRules, ValidatedBatches, ValidationRules, validate,
+};
+use milena_engine::units::TimestampMs;
+use tokio::sync::oneshot;
+
+use super::{LaneScope, Request, RequestContext};
+use crate::broker::Broker;
+use crate::error::append_error_code;
+use crate::network::Reply;
+use crate::protocol::ErrorCode;
+use crate::protocol::messages::produce::{
+    BatchIndexAndErrorMessage, PartitionProduceResponse, ProduceRequest, ProduceResponse,
+    TopicProduceResponse,
+};
+use crate::replication::Partition;
+
+/// The client id under which Kafka's tools may write to internal topics.
+const ADMIN_CLIENT_ID: &str = "__admin_client";
+
+/// What became of one partition of one request.
+enum Outcome {
+    Refused(Refusal),
+    /// Waits in a group for the append.
+    Pending {
+        group: usize,
+        position: usize,
+    },
+}
+
+struct Refusal {
+    code: ErrorCode,
+    log_start_offset: i64,
+    records: Vec<RecordRefusal>,
+    message: Option<String>,
+}
+
+impl Refusal {
+    fn bare(code: ErrorCode) -> Refusal {
+        Refusal {
+            code,
+            log_start_offset: -1,
+            records: Vec::new(),
+            message: None,
+        }
+    }
+}
+
+/// All sets of one run that go to one partition.
+struct Group<'a> {
+    partition: Arc<Partition>,
+    batches: Vec<ValidatedBatches<'a>>,
+    results: Vec<Result<AppendInfo, AppendError>>,
+}
+
+struct Entry<'a> {
+    topic: Cow<'a, str>,
+    partition: i32,
+    outcome: Outcome,
+}
+
+/// Handles and empties a run of requests; pushes one reply for each.
+pub(super) fn handle_run(scope: &Rc<LaneScope>, run: &mut Vec<Request>, replies: &mut Vec<Reply>) {
+    if run.is_empty() {
+        return;
+    }
+    let broker = &scope.broker;
+    let now = broker.clock.wall();
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    let mut answers = Vec::with_capacity(run.len());
+    for request in run.iter() {
+        let decoded = request.decode::<ProduceRequest<'_>>();
+        answers.push(decoded.map(|message| {
+            let entries = take(broker, &request.context, &message, now, &mut groups);
+            (message.acks, message.timeout_ms, entries)
+        }));
+    }
+    for group in &mut groups {
+        group.results = group.partition.append(&mut group.batches, AppendOrigin::Client);
+    }
+    for (request, answer) in run.iter().zip(answers) {
+        replies.push(match answer {
+            Err(reason) => Reply::Close(reason),
+            Ok((acks, _, entries)) => conclude(scope, &request.context, acks, entries, &groups),
+        });
+    }
+    drop(groups);
+    run.clear();
+}
+
+/// Checks and validates all partitions of a request, and puts what may be appended into the groups.
+fn take<'a>(
+    broker: &Broker,
+    context: &RequestContext,
+    message: &ProduceRequest<'a>,
+    now: TimestampMs,
+    groups: &mut Vec<Group<'a>>,
+) -> Vec<Entry<'a>> {
+    let mut entries = Vec::new();
+    for topic in message.topics.iter() {
+        for data in topic.partitions.iter() {
+            let records = data.records;
+            let outcome = match prepare(broker, context, message.acks, &topic.name, data.partition_index) {
+                Err(refusal) => Outcome::Refused(refusal),
+                Ok(partition) => match validated(context, &partition, records, now) {
+                    Err(refusal) => Outcome::Refused(refusal),
+                    Ok(batches) => join_group(groups, partition, batches),
+                },
+            };
+            entries.push(Entry {
+                topic: topic.name.clone(),
+                partition: data.partition_index,
+                outcome,
+            });
+        }
+    }
+    entries
+}
+
+fn prepare(
+    broker: &Broker,
+    context: &RequestContext,
+    acks: i16,
+    topic: &str,
+    index: i32,
+) -> Result<Arc<Partition>, Refusal> {
+    if !matches!(acks, -1..=1) {
+        return Err(Refusal::bare(ErrorCode::InvalidRequiredAcks));
+    }
+    if broker.is_internal_topic(topic) && context.client_id_or_empty() != ADMIN_CLIENT_ID {
+        return Err(Refusal::bare(ErrorCode::InvalidTopicException));
+    }
+    let partition = broker.leader_partition(topic, index).map_err(Refusal::bare)?;
+    partition
+        .check_leader(-1)
+        .map_err(|refusal| Refusal::bare(refusal.into()))?;
+    if acks == -1 && !partition.has_enough_replicas() {
+        return Err(Refusal::bare(ErrorCode::NotEnoughReplicas));
+    }
+    Ok(partition)
+}
+
+fn validated<'a>(
+    context: &RequestContext,
+    partition: &Partition,
+    records: Option<Cow<'a, [u8]>>,
+    now: TimestampMs,
+) -> Result<ValidatedBatches<'a>, Refusal> {
+    let Some(Cow::Borrowed(records)) = records else {
+        return Err(Refusal::bare(ErrorCode::InvalidRecord));
+    };
+    let config = partition.log().config();
+    let request = RequestRules::produce(context.api_version);
+    let rules = ValidationRules::new(partition.name().clone(), &config, AppendOrigin::Client, request);
+    validate(records, &rules, now, Level::Strict).map_err(|error| {
+        let code = append_error_code(&AppendError::Invalid(error.clone()));
+        match error {
+            InvalidRecords::Invalid { message, records } | InvalidRecords::Timestamp { message, records } => {
+                let log_start_offset = partition.log().log_start_offset().get();
+                Refusal {
+                    code,
+                    log_start_offset,
+                    records,
+                    message: Some(message),
+                }
+            }
+            _ => Refusal::bare(code),
+        }
+    })
+}
+
+fn join_group<'a>(
+    groups: &mut Vec<Group<'a>>,
+    partition: Arc<Partition>,
+    batches: ValidatedBatches<'a>,
+) -> Outcome {
+    let found = groups
+        .iter()
+        .position(|group| Arc::ptr_eq(&group.partition, &partition));
+    let group = found.unwrap_or_else(|| {
+        groups.push(Group {
+            partition,
+            batches: Vec::new(),
+            results: Vec::new(),
+        });
+        groups.len() - 1
+    });
+    groups[group].batches.push(batches);
+    Outcome::Pending {
+        group,
+        position: groups[group].batches.len() - 1,
+    }
+}
+
+/// One partition's answer, and what it still waits for.
+struct Concluded {
+    topic: String,
+    response: PartitionProduceResponse<'static>,
+    synced: Option<oneshot::Receiver<Result<(), StorageError>>>,
+}
+
+fn conclude(
+    scope: &Rc<LaneScope>,
+    context: &RequestContext,
+    acks: i16,
+    entries: Vec<Entry<'_>>,
+    groups: &[Group<'_>],
+) -> Reply {
+    let concluded: Vec<Concluded> = entries
+        .into_iter()
+        .map(|entry| conclude_entry(entry, groups))
+        .collect();
+    if acks == 0 {
+        let failed = concluded.iter().find(|entry| entry.response.error_code != 0);
+        return match failed {
+            None => Reply::Nothing,
+            Some(entry) => Reply::Close(format!(
+                "a produce request with acks=0 failed on {}-{} with error {}",
+                entry.topic, entry.response.partition_index, entry.response.error_code
+            )),
+        };
+    }
+    if concluded.iter().all(|entry| entry.synced.is_none()) {
+        return scope.respond(context, &response(concluded), Vec::new());
+    }
+    let context = context.clone();
+    let scope = Rc::clone(scope);
+    Reply::Later(Box::pin(async move {
+        let mut concluded = concluded;
+        for entry in &mut concluded {
+            if let Some(synced) = entry.synced.take()
+                && !matches!(synced.await, Ok(Ok(())))
+            {
+                refuse(&mut entry.response, Refusal::bare(ErrorCode::KafkaStorageError));
+            }
+        }
+        scope.respond(&context, &response(concluded), Vec::new())
+    }))
+}
+
+fn conclude_entry(entry: Entry<'_>, groups: &[Group<'_>]) -> Concluded {
+    let mut response = PartitionProduceResponse {
+        partition_index: entry.partition,
+        ..PartitionProduceResponse::default()
+    };
+    let mut synced = None;
+    match entry.outcome {
+        Outcome::Refused(refusal) => refuse(&mut response, refusal),
+        Outcome::Pending { group, position } => match &groups[group].results[position] {
+            Ok(info) => {
+                response.base_offset = info.first_offset.map_or(-1, |offset| offset.get());
+                response.log_append_time_ms = info.log_append_time.map_or(-1, TimestampMs::get);
+                response.log_start_offset = info.log_start_offset.get();
+                if let Some(end) = info.sync_before_ack {
+                    let (done, receiver) = oneshot::channel();
+                    let told = move |result| drop(done.send(result));
+                    groups[group].partition.log().when_synced(end, Box::new(told));
+                    synced = Some(receiver);
+                }
+            }
+            Err(error) => {
+                report(&groups[group].partition, error);
+                refuse(&mut response, Refusal::bare(append_error_code(error)));
+            }
+        },
+    }
+    Concluded {
+        topic: entry.topic.into_owned(),
+        response,
+        synced,
+    }
+}
+
+fn refuse(response: &mut PartitionProduceResponse<'static>, refusal: Refusal) {
+    response.error_code = refusal.code.code();
+    response.base_offset = -1;
+    response.log_append_time_ms = -1;
+    response.log_start_offset = refusal.log_start_offset;
+    let named = |record: RecordRefusal| BatchIndexAndErrorMessage {
+        batch_index: record.batch_index,
+        batch_index_error_message: record.message.map(Cow::Owned),
+    };
+    response.record_errors = refusal.records.into_iter().map(named).collect();
+    response.error_message = refusal.message.map(Cow::Owned);
+}
+
+/// A producer's mistake is the producer's to log; ours is a line.
+fn report(partition: &Partition, error: &AppendError) {
+    if let AppendError::Storage(error) = error {
+        tracing::debug!(target: "kafka.server.ReplicaManager", "append to {} failed: {error}", partition.name());
+    }
+}
+
+/// Partitions of one topic that follow each other share its entry, as they did in the request.
+fn response(concluded: Vec<Concluded>) -> ProduceResponse<'static> {
+    let mut topics: Vec<(String, Vec<PartitionProduceResponse<'static>>)> = Vec::new();
+    for Concluded { topic, response, .. } in concluded {
+        match topics.last_mut() {
+            Some((name, partitions)) if *name == topic => partitions.push(response),
+            _ => topics.push((topic, vec![response])),
+        }
+    }
+    let responses = topics
+        .into_iter()
+        .map(|(name, partitions)| TopicProduceResponse {
+            name: Cow::Owned(name),
+            partitions: partitions.into(),
+        })
+        .collect();
+    ProduceResponse {
+        responses,
+        throttle_time_ms: 0,
+    }
+}
