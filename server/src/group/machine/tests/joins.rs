@@ -426,7 +426,8 @@ fn a_rebalance_in_which_nobody_joins_goes_on_until_the_sessions_end() {
     let (one, two) = (d.joined(one), d.joined(two));
     let token = d.sync(&two.member_id, 1, &[]);
     let leader = d.sync(&one.member_id, 1, &[]);
-    (d.assignment(leader), d.assignment(token));
+    d.assignment(leader);
+    d.assignment(token);
     d.leave(&[("", Some("j"))]).expect("no top-level error")[0].expect("a member");
     d.pass(29_999);
     assert_eq!(d.state(), GroupState::PreparingRebalance);
@@ -482,7 +483,8 @@ fn a_static_member_that_restarts_in_a_stable_group_causes_no_rebalance() {
         &[(&one.member_id, "first"), (&two.member_id, "second")],
     );
     let follower = d.sync(&two.member_id, 1, &[]);
-    (d.assignment(leader), d.assignment(follower));
+    d.assignment(leader);
+    d.assignment(follower);
 
     d.stores_at_once = false;
     let token = d.join(join_as("i"));

@@ -97,6 +97,28 @@ fn a_rebalance_during_the_append_makes_its_result_meaningless() {
 }
 
 #[test]
+fn the_assignment_of_an_older_generation_never_makes_a_newer_one_stable() {
+    let mut d = Dialogue::new();
+    let token = d.join(join("a"));
+    d.pass(3_000);
+    let member_id = d.joined(token).member_id;
+    d.stores_at_once = false;
+    let old = d.sync(&member_id, 1, &[(&member_id, "old")]);
+    let token = d.join(JoinGroup {
+        protocols: protocols(&["range", "new"]),
+        ..rejoin(&member_id)
+    });
+    assert_eq!(d.synced(old), Err(GroupError::RebalanceInProgress));
+    assert_eq!(d.joined(token).generation_id, 2);
+    let new = d.sync(&member_id, 2, &[(&member_id, "new")]);
+    d.store();
+    assert_eq!(d.state(), GroupState::CompletingRebalance);
+    assert!(d.waits(new));
+    d.store();
+    assert_eq!(d.assignment(new), "new");
+}
+
+#[test]
 fn syncs_of_the_leader_during_the_append_wait_for_that_append() {
     let mut d = Dialogue::new();
     let token = d.join(join("a"));
@@ -240,7 +262,8 @@ fn members_that_wait_for_us_do_not_lose_their_session() {
     }
     assert!(d.waits(joining), "36 s after a session of 10 s");
     let token = d.join(rejoin(&leader));
-    (d.joined(token), d.joined(joining));
+    d.joined(token);
+    d.joined(joining);
     // As follower, waiting for an assignment that takes long.
     let waiting = d.sync(&follower, 2, &[]);
     for _ in 0..4 {
@@ -248,7 +271,8 @@ fn members_that_wait_for_us_do_not_lose_their_session() {
         assert_eq!(d.heartbeat(&leader, 2), Ok(()));
     }
     let token = d.sync(&leader, 2, &[]);
-    (d.assignment(token), d.assignment(waiting));
+    d.assignment(token);
+    d.assignment(waiting);
     d.pass(9_999);
     assert_eq!(
         d.state(),
