@@ -4,10 +4,12 @@
 
 use std::sync::Arc;
 
+use arc_swap::{ArcSwap, Guard};
 use milena_engine::io::{Clock, Io};
 use milena_engine::log_manager::LogManager;
 use parking_lot::Mutex;
 
+use crate::admin::configs::ConfigAdmin;
 use crate::config::BrokerConfig;
 use crate::coordination::producer_ids::ProducerIdManager;
 use crate::fetch_session::FetchSessionCache;
@@ -17,6 +19,7 @@ use crate::protocol::ErrorCode;
 use crate::replication::{Partition, PartitionRefusal, ReplicaManager};
 
 mod channel;
+mod configs;
 mod housekeeping;
 mod life;
 
@@ -30,7 +33,8 @@ pub const TRANSACTION_STATE_TOPIC_NAME: &str = "__transaction_state";
 pub struct Broker {
     pub id: i32,
     pub cluster_id: Arc<str>,
-    pub config: BrokerConfig,
+    pub configs: ConfigAdmin,
+    config: Arc<ArcSwap<BrokerConfig>>,
     pub io: Arc<dyn Io>,
     pub clock: Arc<dyn Clock>,
     pub logs: Arc<LogManager>,
@@ -43,6 +47,11 @@ pub struct Broker {
 }
 
 impl Broker {
+    /// The present settings, changes at run time included.
+    pub fn config(&self) -> Guard<Arc<BrokerConfig>> {
+        self.config.load()
+    }
+
     /// Whether a topic belongs to the brokers themselves.
     pub fn is_internal_topic(&self, topic: &str) -> bool {
         matches!(topic, GROUP_METADATA_TOPIC_NAME | TRANSACTION_STATE_TOPIC_NAME)
@@ -66,7 +75,7 @@ impl Broker {
 
     /// `fetch.max.bytes`
     pub fn fetch_max_bytes(&self) -> usize {
-        self.config.fetch.max_bytes as usize
+        self.config().fetch.max_bytes as usize
     }
 
     /// A random positive number, for fetch sessions.
@@ -80,13 +89,13 @@ impl Broker {
     pub async fn create_internal_topic(&self, name: &str) -> Result<(), ErrorCode> {
         self.create(
             name,
-            self.config.offsets.topic_num_partitions,
+            self.config().offsets.topic_num_partitions,
             &[("cleanup.policy", "compact")],
         )
         .await
     }
     pub async fn auto_create_topic(&self, name: &str) -> Result<(), ErrorCode> {
-        self.create(name, self.config.topics.num_partitions, &[]).await
+        self.create(name, self.config().topics.num_partitions, &[]).await
     }
     async fn create(&self, name: &str, partitions: i32, config: &[(&str, &str)]) -> Result<(), ErrorCode> {
         use crate::coordination::Operation;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use milena_engine::config::LogConfig;
 use milena_engine::units::TopicPartition;
 
-use super::life::TopicConfigs;
+use super::configs::TopicConfigs;
 use crate::cluster::BoxFuture;
 use crate::controller::command::{
     BrokerChannel, BrokerCommand, BrokerReply, CommandRefusal, LeaderAndIsrCommand, StopReplicaCommand,

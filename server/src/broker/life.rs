@@ -15,7 +15,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use milena_engine::checkpoint::BrokerMetadata;
-use milena_engine::config::LogConfig;
 use milena_engine::io::{Backend, BackendRefused, Clock, Io, SystemClock};
 use milena_engine::log_manager::{
     LoadProgress, LogDirsError, LogManager, LogManagerConfig, LogManagerObserver, Survey,
@@ -26,14 +25,17 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Broker;
 use super::channel::LocalChannel;
+use super::configs::{Reconfigure, TopicConfigs};
 use super::housekeeping::Housekeeping;
+use crate::admin::configs::ConfigAdmin;
+use crate::admin::dynamic::{ConfigTreeError, DynamicConfigManager};
 use crate::cluster;
-use crate::config::{BrokerConfig, IoBackend, TopicConfig, local_host_name};
+use crate::config::{BrokerConfig, IoBackend, local_host_name};
 use crate::controller::{Controller, ControllerSettings};
 use crate::coordination::embedded::{EmbeddedTree, OpenTreeError};
 use crate::coordination::producer_ids::ProducerIdManager;
 use crate::coordination::startup::{self, JoinError};
-use crate::coordination::znodes::{self, BrokerRegistration, EntityConfig, EntityType};
+use crate::coordination::znodes::BrokerRegistration;
 use crate::coordination::{Coordination, CoordinationError};
 use crate::fetch_session::FetchSessionCache;
 use crate::group::GroupCoordinator;
@@ -70,6 +72,8 @@ pub enum StartError {
     Join(#[from] JoinError),
     #[error(transparent)]
     Coordination(#[from] CoordinationError),
+    #[error(transparent)]
+    Configs(#[from] ConfigTreeError),
     #[error("the controller did not place the partitions within {} s", CONTROLLER_TIMEOUT.as_secs())]
     Controller,
     #[error("cannot start a thread: {0}")]
@@ -126,7 +130,7 @@ impl RunningBroker {
     pub fn ready_line(&self) -> String {
         let directories: Vec<String> = self
             .broker
-            .config
+            .config()
             .log_dirs
             .iter()
             .map(|path| path.display().to_string())
@@ -194,65 +198,6 @@ impl Control {
         if self.thread.join().is_err() {
             tracing::error!(target: LOGGER, "the control thread ended by a panic");
         }
-    }
-}
-
-/// The settings of topics, as the tree has them.
-#[derive(Debug)]
-pub(super) struct TopicConfigs {
-    coordination: Arc<dyn Coordination>,
-    broker: BrokerConfig,
-}
-
-impl TopicConfigs {
-    /// The settings of one topic; the broker's defaults where they cannot be read, which is logged.
-    pub(super) async fn read(&self, topic: &str) -> Arc<LogConfig> {
-        let path = znodes::config::entity_path(EntityType::Topics, topic);
-        let stored = self.coordination.get(&path, None).await;
-        let overrides = match stored {
-            Ok(node) => EntityConfig::decode(&path, node.and_then(|node| node.data).as_deref())
-                .map_err(|e| e.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        self.resolve(topic, overrides)
-    }
-
-    fn resolve(&self, topic: &str, overrides: Result<EntityConfig, String>) -> Arc<LogConfig> {
-        let parsed = overrides
-            .and_then(|overrides| TopicConfig::from_stored(overrides.0).map_err(|error| error.to_string()));
-        match parsed {
-            Ok(config) => Arc::new(config.resolve(&self.broker)),
-            Err(reason) => {
-                tracing::error!(target: LOGGER, "settings of topic {topic} cannot be used, the defaults hold: {reason}");
-                Arc::new(self.broker.topic_defaults.clone())
-            }
-        }
-    }
-
-    /// The settings of all topics.
-    async fn read_all(&self) -> Result<HashMap<String, Arc<LogConfig>>, CoordinationError> {
-        let topics = self
-            .coordination
-            .children("/config/topics", None)
-            .await?
-            .unwrap_or_default();
-        let paths: Vec<String> = topics
-            .iter()
-            .map(|topic| znodes::config::entity_path(EntityType::Topics, topic))
-            .collect();
-        let nodes = self.coordination.get_many(paths.clone()).await?;
-        let resolved = topics
-            .into_iter()
-            .zip(paths)
-            .zip(nodes)
-            .map(|((topic, path), node)| {
-                let data = node.and_then(|node| node.data);
-                let overrides =
-                    EntityConfig::decode(&path, data.as_deref()).map_err(|error| error.to_string());
-                let config = self.resolve(&topic, overrides);
-                (topic, config)
-            });
-        Ok(resolved.collect())
     }
 }
 
@@ -438,17 +383,21 @@ impl Start {
         let id = self.config.broker_id.or(stored_id).unwrap_or(FIRST_BROKER_ID);
         tracing::info!(target: LOGGER, "Cluster ID = {cluster_id}");
 
-        let configs = Arc::new(TopicConfigs {
-            coordination: Arc::clone(coordination),
-            broker: self.config.clone(),
-        });
-        let by_topic = configs.read_all().await?;
-        let defaults = Arc::new(self.config.topic_defaults.clone());
-        let config_of = |partition: &TopicPartition| {
-            by_topic
-                .get(&*partition.topic)
-                .map_or_else(|| Arc::clone(&defaults), Arc::clone)
-        };
+        let dynamic = DynamicConfigManager::new(
+            id,
+            Arc::clone(coordination),
+            Arc::clone(&self.clock),
+            self.config.clone(),
+        );
+        dynamic.initialize().await?;
+        let config = dynamic.config();
+        let own = dynamic.topic_configs().await?;
+        let configs = Arc::new(TopicConfigs::new(
+            Arc::clone(coordination),
+            Arc::clone(&config),
+            own,
+        ));
+        let config_of = |partition: &TopicPartition| configs.resolved(&partition.topic);
         let logs = Arc::new(LogManager::open(
             survey,
             log_manager_config(&self.config),
@@ -512,7 +461,13 @@ impl Start {
         let broker = Broker {
             id,
             cluster_id: cluster_id.into(),
-            config: self.config.clone(),
+            configs: ConfigAdmin::new(
+                id,
+                Arc::clone(coordination),
+                Arc::clone(&metadata),
+                Arc::clone(&config),
+            ),
+            config,
             io: Arc::clone(io),
             clock: Arc::clone(&self.clock),
             logs,
@@ -524,6 +479,17 @@ impl Start {
                 self.config.fetch.max_incremental_session_cache_slots as usize,
             )),
             coordination: Arc::clone(coordination),
+        };
+        let reconfigure = Reconfigure {
+            configs,
+            logs: Arc::clone(&broker.logs),
+        };
+        let control = async move {
+            let dynamic = async move {
+                let lost = dynamic.run(&reconfigure).await;
+                tracing::error!(target: LOGGER, "changes of settings are not heard any more: {lost}");
+            };
+            tokio::join!(control, dynamic);
         };
         Ok((Arc::new(broker), controller, control))
     }

@@ -82,7 +82,7 @@ async fn missing(broker: &Broker, name: &str, may_create: bool) -> MetadataRespo
             Err(ErrorCode::CoordinatorNotAvailable) => ErrorCode::InvalidReplicationFactor,
             Err(error) => error,
         }
-    } else if may_create && broker.config.topics.auto_create_topics_enable {
+    } else if may_create && broker.config().topics.auto_create_topics_enable {
         match broker.auto_create_topic(name).await {
             Ok(()) => ErrorCode::LeaderNotAvailable,
             Err(error) => error,

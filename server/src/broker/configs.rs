@@ -1,0 +1,106 @@
+//! What follows from a change of settings: every log gets the settings that now hold for its topic.
+//!
+//! The settings that topics have of their own are remembered here, as last heard, so that a change of the broker's defaults can
+//! be resolved against them (`TopicConfigHandler`, `DynamicLogConfig`).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use milena_engine::config::LogConfig;
+use milena_engine::log::Log;
+use milena_engine::log_manager::LogManager;
+use parking_lot::Mutex;
+
+use crate::admin::dynamic::ConfigListener;
+use crate::config::{BrokerConfig, TopicConfig};
+use crate::coordination::Coordination;
+use crate::coordination::znodes::config::entity_path;
+use crate::coordination::znodes::{EntityConfig, EntityType};
+
+const LOGGER: &str = "kafka.server.TopicConfigHandler";
+
+/// The settings of topics.
+#[derive(Debug)]
+pub(super) struct TopicConfigs {
+    coordination: Arc<dyn Coordination>,
+    broker: Arc<ArcSwap<BrokerConfig>>,
+    own: Mutex<HashMap<String, TopicConfig>>,
+}
+
+impl TopicConfigs {
+    /// `own` are the settings that topics have of their own.
+    pub(super) fn new(
+        coordination: Arc<dyn Coordination>,
+        broker: Arc<ArcSwap<BrokerConfig>>,
+        own: HashMap<String, TopicConfig>,
+    ) -> TopicConfigs {
+        TopicConfigs {
+            coordination,
+            broker,
+            own: Mutex::new(own),
+        }
+    }
+
+    /// What holds for a topic, from what was last heard.
+    pub(super) fn resolved(&self, topic: &str) -> Arc<LogConfig> {
+        let broker = self.broker.load();
+        let own = self.own.lock();
+        Arc::new(
+            own.get(topic)
+                .map_or_else(|| broker.topic_defaults.clone(), |config| config.resolve(&broker)),
+        )
+    }
+
+    /// What holds for a topic that may be new: reads the tree. Settings that cannot be used are logged, and the defaults hold.
+    pub(super) async fn read(&self, topic: &str) -> Arc<LogConfig> {
+        let path = entity_path(EntityType::Topics, topic);
+        let stored = self
+            .coordination
+            .get(&path, None)
+            .await
+            .map_err(|error| error.to_string());
+        let parsed = stored.and_then(|node| {
+            let data = node.and_then(|node| node.data);
+            let stored = EntityConfig::decode(&path, data.as_deref()).map_err(|error| error.to_string())?;
+            TopicConfig::from_stored(stored.0).map_err(|error| error.to_string())
+        });
+        match parsed {
+            Ok(config) => drop(self.own.lock().insert(topic.to_owned(), config)),
+            Err(reason) => {
+                tracing::error!(target: LOGGER, "the settings of topic {topic} cannot be used: {reason}")
+            }
+        }
+        self.resolved(topic)
+    }
+}
+
+/// Carries changes to the logs.
+#[derive(Debug)]
+pub(super) struct Reconfigure {
+    pub(super) configs: Arc<TopicConfigs>,
+    pub(super) logs: Arc<LogManager>,
+}
+
+impl Reconfigure {
+    fn apply(&self, topic: &str, log: &Log) {
+        if let Err(error) = log.update_config(self.configs.resolved(topic)) {
+            tracing::error!(target: LOGGER, "the settings of {} cannot be changed: {error}", log.partition());
+        }
+    }
+}
+
+impl ConfigListener for Reconfigure {
+    fn topic_changed(&self, topic: &str, config: &TopicConfig) {
+        self.configs.own.lock().insert(topic.to_owned(), config.clone());
+        for (_, log) in self.logs.logs_of_topic(topic) {
+            self.apply(topic, &log);
+        }
+    }
+
+    fn broker_changed(&self, _: &BrokerConfig, _: &Arc<BrokerConfig>) {
+        for (partition, log) in self.logs.logs() {
+            self.apply(&partition.topic, &log);
+        }
+    }
+}
