@@ -1,27 +1,32 @@
 //! [`Log`]: one partition's records on disk, in a directory exactly as Kafka 2.7.2 writes it.
 //!
-//! A log is a list of segments in offset order; the last one is active and takes the appends. What it promises:
-//! - **Order.** Offsets are assigned under one lock in the order of the calls; a reader sees a prefix of them.
-//! - **Bytes.** What was validated is written as it is, several produced sets by one vectored write per segment; index,
-//!   time-index and roll decisions are taken per produced set as though each had been written alone.
-//! - **Durability.** A record is in the page cache when `append` returns, and on the medium when [`Log::synced_end`] has
-//!   passed it; [`Log::when_synced`] tells. Syncs are shared: one is in flight per log, and all that is appended meanwhile
-//!   shares the next. With `flush.messages=1` no reader sees a record before it is synced.
-//! - **Finality.** The first failed write or sync takes the log directory offline in the same step ([`LogDirectory::fail`]);
-//!   nothing is acknowledged afterwards.
-//! - **Derived files** (indexes, producer snapshots, the epoch list) are hints: absent or wrong, they are rebuilt, and a wrong
-//!   index entry is noticed when the batch header at its position is read.
+//! A log is a list of segments in offset order; the last one is active and takes the appends. What it
+//! promises:
+//! - **Order.** Offsets are assigned under one lock in the order of the calls; a reader sees a prefix of
+//!   them.
+//! - **Bytes.** What was validated is written as it is, several produced sets by one vectored write per
+//!   segment; index, time-index and roll decisions are taken per produced set as though each had been written
+//!   alone.
+//! - **Durability.** A record is in the page cache when `append` returns, and on the medium when
+//!   [`Log::synced_end`] has passed it; [`Log::when_synced`] tells. Syncs are shared: one is in flight per
+//!   log, and all that is appended meanwhile shares the next. With `flush.messages=1` no reader sees a record
+//!   before it is synced.
+//! - **Finality.** The first failed write or sync takes the log directory offline in the same step
+//!   ([`LogDirectory::fail`]); nothing is acknowledged afterwards.
+//! - **Derived files** (indexes, producer snapshots, the epoch list) are hints: absent or wrong, they are
+//!   rebuilt, and a wrong index entry is noticed when the batch header at its position is read.
 //!
-//! Locks, in the order in which they may be taken: the append lock (`State`), a segment's own, the offsets. Readers take the
-//! last two only, each for moments, and none of them over a wait. Nothing is called back under a lock.
+//! Locks, in the order in which they may be taken: the append lock (`State`), a segment's own, the offsets.
+//! Readers take the last two only, each for moments, and none of them over a wait. Nothing is called back
+//! under a lock.
 //!
-//! What it leaves to others: validation of a producer's records ([`crate::record_batch`]), which logs there are and when
-//! retention, flushes and deletions run ([`crate::log_manager`]), who may read how far (the replica manager sets the high
-//! watermark). Matches `Log.scala` of 2.7.2.
+//! What it leaves to others: validation of a producer's records ([`crate::record_batch`]), which logs there
+//! are and when retention, flushes and deletions run ([`crate::log_manager`]), who may read how far (the
+//! replica manager sets the high watermark). Matches `Log.scala` of 2.7.2.
 //!
-//! The parts: [`directory`], `place` (where a log's files are), `names`, `segment`, `scan`, `sparse_index` with
-//! `offset_index`, `time_index` and `transaction_index`, [`producer_state`], [`leader_epoch_cache`], and the operations:
-//! `recovery` (open), `appender`, `reader`, `durability`, `retention`, `truncation`, `scrub`.
+//! The parts: [`directory`], `place` (where a log's files are), `names`, `segment`, `scan`, `sparse_index`
+//! with `offset_index`, `time_index` and `transaction_index`, [`producer_state`], [`leader_epoch_cache`], and
+//! the operations: `recovery` (open), `appender`, `reader`, `durability`, `retention`, `truncation`, `scrub`.
 
 mod appender;
 pub mod directory;
@@ -148,7 +153,8 @@ impl LogOffsetMetadata {
 
 /// The offsets of a log at one moment. All but the first are exclusive ends.
 ///
-/// `log_start_offset <= last_stable_offset <= high_watermark <= log_end_offset`, and `synced_end <= log_end_offset`.
+/// `log_start_offset <= last_stable_offset <= high_watermark <= log_end_offset`, and `synced_end <=
+/// log_end_offset`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogOffsetSnapshot {
     pub log_start_offset: Offset,
@@ -157,20 +163,23 @@ pub struct LogOffsetSnapshot {
     pub log_end_offset: Offset,
     /// On the medium up to here.
     pub synced_end: Offset,
-    /// What a follower may read up to: `log_end_offset`, or `synced_end` with `flush.messages=1`. The leader's share of the
-    /// high watermark.
+    /// What a follower may read up to: `log_end_offset`, or `synced_end` with `flush.messages=1`. The
+    /// leader's share of the high watermark.
     pub replicable_end: Offset,
 }
 
-/// Told when an end that readers wait for has moved (log end, high watermark, last stable offset, synced end, log start).
+/// Told when an end that readers wait for has moved (log end, high watermark, last stable offset, synced end,
+/// log start).
 ///
-/// Called without any lock of the log, on the thread that moved it; it must not block. Calls of different threads may
-/// arrive out of order: read the log's present offsets rather than count on the argument being the newest.
+/// Called without any lock of the log, on the thread that moved it; it must not block. Calls of different
+/// threads may arrive out of order: read the log's present offsets rather than count on the argument being
+/// the newest.
 pub trait LogListener: Send + Sync {
     fn offsets_moved(&self, partition: &TopicPartition, offsets: &LogOffsetSnapshot);
 }
 
-/// A range of a segment file, to be sent by `sendfile` or read. Holding it keeps the file open, also when it is deleted.
+/// A range of a segment file, to be sent by `sendfile` or read. Holding it keeps the file open, also when it
+/// is deleted.
 #[derive(Clone)]
 pub struct FileSlice {
     pub file: FileHandle,
@@ -219,7 +228,8 @@ pub struct AbortedTransactionRange {
 /// What a read found.
 #[derive(Clone, Debug)]
 pub struct FetchInfo {
-    /// Whole batches from the one that contains the offset asked for, cut anywhere at the end. `None` = nothing to read now.
+    /// Whole batches from the one that contains the offset asked for, cut anywhere at the end. `None` =
+    /// nothing to read now.
     pub records: Option<FileSlice>,
     /// Where the read began.
     pub fetch_offset: LogOffsetMetadata,
@@ -251,7 +261,8 @@ pub struct AppendInfo {
     pub log_append_time: Option<TimestampMs>,
     pub log_start_offset: Offset,
     pub size_bytes: usize,
-    /// The set had been written before (idempotent producer): these are its first offsets, nothing was written.
+    /// The set had been written before (idempotent producer): these are its first offsets, nothing was
+    /// written.
     pub is_duplicate: bool,
     /// `flush.messages` asks that the acknowledgement waits for [`Log::when_synced`] with this offset.
     pub sync_before_ack: Option<Offset>,
@@ -341,7 +352,8 @@ impl Log {
         self.config.load_full()
     }
 
-    /// Takes new settings for what happens from now on. A lower message format clears the leader epochs, as in Kafka.
+    /// Takes new settings for what happens from now on. A lower message format clears the leader epochs, as
+    /// in Kafka.
     ///
     /// # Errors
     /// The epoch file cannot be removed; the directory is offline then.
@@ -387,8 +399,8 @@ impl Log {
         self.offsets.lock().synced_end
     }
 
-    /// Everything below is on the medium, and no recovery is needed there: for `recovery-point-offset-checkpoint`. Never above
-    /// the log end.
+    /// Everything below is on the medium, and no recovery is needed there: for
+    /// `recovery-point-offset-checkpoint`. Never above the log end.
     pub fn recovery_point(&self) -> Offset {
         self.offsets.lock().recovery_point
     }
@@ -424,7 +436,8 @@ impl Log {
         self.config.load().flush_messages == Some(1)
     }
 
-    /// Sets the high watermark, bounded by log start and log end, and returns it as bounded. It may go back (followers).
+    /// Sets the high watermark, bounded by log start and log end, and returns it as bounded. It may go back
+    /// (followers).
     pub fn set_high_watermark(&self, high_watermark: Offset) -> Offset {
         let needs_state = {
             let mut offsets = self.offsets.lock();
@@ -540,7 +553,8 @@ impl Log {
         }
     }
 
-    /// Closes files of sealed segments that were not used since the last call; to be called every minute or so.
+    /// Closes files of sealed segments that were not used since the last call; to be called every minute or
+    /// so.
     pub fn release_descriptors(&self) {
         let segments = self.segments.load_full();
         let Some((active, sealed)) = segments.split_last() else {
@@ -571,10 +585,12 @@ impl Log {
             let mut state = self.state.lock();
             self.write_snapshot(&mut state)?;
             self.active().complete_files(&self.place)?;
+            // Nothing may be appended behind what is about to be flushed.
+            let _already_fenced = self.fence.set(Fence::Closed);
         }
-        self.flush()?;
-        self.abandon();
-        Ok(())
+        let flushed = self.flush_all();
+        self.fail_waiters();
+        flushed.map(|_| ())
     }
 
     /// Stops serving without writing anything; waiters get an error.
@@ -583,7 +599,8 @@ impl Log {
         self.fail_waiters();
     }
 
-    /// Renames the partition's directory within its log directory (`-delete`, `-future`), durably. Readers go on.
+    /// Renames the partition's directory within its log directory (`-delete`, `-future`), durably. Readers go
+    /// on.
     ///
     /// # Errors
     /// The rename or sync failed; the directory is offline then.

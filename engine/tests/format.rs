@@ -1,4 +1,5 @@
-//! Golden directories: what an Apache Kafka 2.7.2 broker wrote is opened, read, rebuilt, appended to, and otherwise left alone.
+//! Golden directories: what an Apache Kafka 2.7.2 broker wrote is opened, read, rebuilt, appended to, and
+//! otherwise left alone.
 
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,10 @@
-//! Random operations on a log, compared with a list of records: whatever is done, the log holds what the list holds.
+//! Random operations on a log, compared with a list of records: whatever is done, the log holds what the list
+//! holds.
 //!
-//! Each seed runs one script on the simulated disk: appends of several sets in every codec, reads at any offset and size,
-//! searches by timestamp, flushes, rolls, truncations, moves of the log start, retention, clean stops, kills, indexes that are
-//! missing or wrong. It leaves power cuts to `crash.rs`. A failure names its seed; `MILENA_MODEL_SEED` repeats one, `MILENA_MODEL_SEED_COUNT` runs so many.
+//! Each seed runs one script on the simulated disk: appends of several sets in every codec, reads at any
+//! offset and size, searches by timestamp, flushes, rolls, truncations, moves of the log start, retention,
+//! clean stops, kills, indexes that are missing or wrong. It leaves power cuts to `crash.rs`. A failure names
+//! its seed; `MILENA_MODEL_SEED` repeats one, `MILENA_MODEL_SEED_COUNT` runs so many.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

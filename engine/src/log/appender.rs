@@ -1,17 +1,19 @@
 //! Appending: the only part of the engine that writes records.
 //!
-//! On the hot path: everything that can be done without knowing the offset was done before (validation, CRC, decompression).
-//! Under the append lock there is offset assignment, the producer's sequence check, and one vectored write for all sets that
-//! go into one segment. Nothing is allocated per record or per batch, except an index entry every `index.interval.bytes`.
+//! On the hot path: everything that can be done without knowing the offset was done before (validation, CRC,
+//! decompression). Under the append lock there is offset assignment, the producer's sequence check, and one
+//! vectored write for all sets that go into one segment. Nothing is allocated per record or per batch, except
+//! an index entry every `index.interval.bytes`.
 //!
-//! A set that is refused leaves no trace and the others go on. A write that fails takes the directory offline in the same
-//! step and fails every set of the call. Roll, index and time-index decisions are taken per produced set, and on followers
-//! per batch, as though each had been appended alone.
+//! A set that is refused leaves no trace and the others go on. A write that fails takes the directory offline
+//! in the same step and fails every set of the call. Roll, index and time-index decisions are taken per
+//! produced set, and on followers per batch, as though each had been appended alone.
 //!
 //! Source: `Log.append`, `LogSegment.append`; KIP-98, KIP-101.
 //!
-//! **Deviation:** a follower rolls between the batches of one fetched chunk; 2.7.2 takes the chunk as one set, refuses it if it
-//! is larger than `segment.bytes` and writes index entries that its own `kafka-dump-log` calls mismatches.
+//! **Deviation:** a follower rolls between the batches of one fetched chunk; 2.7.2 takes the chunk as one
+//! set, refuses it if it is larger than `segment.bytes` and writes index entries that its own
+//! `kafka-dump-log` calls mismatches.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -160,12 +162,13 @@ impl<'l> Writer<'l> {
 }
 
 impl Log {
-    /// Appends the sets of one leader in order, each all or nothing, assigning offsets and stamping `epoch`. The bytes are in
-    /// the page cache on return, not on the medium; see [`AppendInfo::sync_before_ack`].
+    /// Appends the sets of one leader in order, each all or nothing, assigning offsets and stamping `epoch`.
+    /// The bytes are in the page cache on return, not on the medium; see [`AppendInfo::sync_before_ack`].
     ///
     /// # Errors
-    /// For each set: `Invalid` (no offsets left, larger than a segment), `Producer` (sequence, epoch, transaction state),
-    /// `Storage` (the directory is or went offline, the reserve is reached); then nothing of the set may be acknowledged.
+    /// For each set: `Invalid` (no offsets left, larger than a segment), `Producer` (sequence, epoch,
+    /// transaction state), `Storage` (the directory is or went offline, the reserve is reached); then nothing
+    /// of the set may be acknowledged.
     pub fn append_as_leader(
         &self,
         sets: &mut [ValidatedBatches<'_>],
@@ -308,12 +311,12 @@ impl Log {
         writer.flush(state, &buffers)
     }
 
-    /// Appends batches exactly as the leader wrote them, offsets and epochs included. A trailing incomplete batch is left
-    /// out. The bytes are in the page cache on return.
+    /// Appends batches exactly as the leader wrote them, offsets and epochs included. A trailing incomplete
+    /// batch is left out. The bytes are in the page cache on return.
     ///
     /// # Errors
-    /// `Invalid` if a batch fails its CRC or offsets go back inside `records`, `UnexpectedOffset` if they lie below the log
-    /// end: nothing was written. `Storage` as for leaders.
+    /// `Invalid` if a batch fails its CRC or offsets go back inside `records`, `UnexpectedOffset` if they lie
+    /// below the log end: nothing was written. `Storage` as for leaders.
     pub fn append_as_follower(&self, records: &[u8]) -> Result<AppendInfo, AppendError> {
         let mut info = empty_info(self.log_start_offset());
         let mut last_offset: Option<Offset> = None;
@@ -456,8 +459,8 @@ impl Log {
             })
     }
 
-    /// A part of `segment.jitter.ms`, the same whenever it is asked for one segment, so that segments created together do
-    /// not all roll together.
+    /// A part of `segment.jitter.ms`, the same whenever it is asked for one segment, so that segments created
+    /// together do not all roll together.
     fn jitter_ms(&self, config: &LogConfig, base: Offset) -> i64 {
         let limit = config.segment_jitter_ms.min(config.segment_ms);
         if limit <= 0 {
@@ -468,9 +471,10 @@ impl Log {
         i64::from(crc32c::crc32c_append(seed, &base.get().to_be_bytes())) % limit
     }
 
-    /// Seals the active segment and begins one at `base_offset`, or at the log end if that is higher. Does nothing if the
-    /// active segment is empty and begins there already. Under the append lock; the one wait there is for the directory's
-    /// sync, if the segments' names are not durable from the round that followed the roll before.
+    /// Seals the active segment and begins one at `base_offset`, or at the log end if that is higher. Does
+    /// nothing if the active segment is empty and begins there already. Under the append lock; the one wait
+    /// there is for the directory's sync, if the segments' names are not durable from the round that followed
+    /// the roll before.
     pub(super) fn roll_to(
         &self,
         state: &mut State,
@@ -490,6 +494,7 @@ impl Log {
         state.producers.set_map_end_offset(base_offset);
         self.write_snapshot(state)?;
         let config = self.config.load_full();
+        LogSegment::remove_leftovers(&self.place, base_offset)?;
         let segment = LogSegment::create(&self.place, base_offset, &config, now)?;
         let mut segments = Vec::clone(&self.segments.load());
         segments.push(segment);
@@ -509,7 +514,8 @@ impl Log {
         Ok(())
     }
 
-    /// Ends the active segment now, unless it is empty; returns the base offset of the active segment afterwards.
+    /// Ends the active segment now, unless it is empty; returns the base offset of the active segment
+    /// afterwards.
     ///
     /// # Errors
     /// A file could not be written; the directory is offline then.

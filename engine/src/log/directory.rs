@@ -1,11 +1,12 @@
 //! [`LogDirectory`]: one entry of `log.dirs`, as everything that writes below it shares it.
 //!
-//! It promises that the first failed write or sync is final: [`LogDirectory::fail`] takes the directory offline once, in the
-//! step that saw the error, and every later operation on any log below it is refused. It also carries the free space that
-//! the log manager last saw, so that appends stop before the file system is full.
+//! It promises that the first failed write or sync is final: [`LogDirectory::fail`] takes the directory
+//! offline once, in the step that saw the error, and every later operation on any log below it is refused. It
+//! also carries the free space that the log manager last saw, so that appends stop before the file system is
+//! full.
 //!
-//! It leaves to others: listing and locking the directory ([`crate::log_manager`]), and what the broker does when it goes
-//! offline (the callback). Matches `LogDirFailureChannel` of 2.7.2.
+//! It leaves to others: listing and locking the directory ([`crate::log_manager`]), and what the broker does
+//! when it goes offline (the callback). Matches `LogDirFailureChannel` of 2.7.2.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -56,7 +57,8 @@ impl LogDirectory {
         }
     }
 
-    /// Takes the directory offline because of a failed write or sync. Only the first call counts; it tells the callback.
+    /// Takes the directory offline because of a failed write or sync. Only the first call counts; it tells
+    /// the callback.
     pub fn fail(&self, error: &IoError) {
         self.take_offline(error.to_string());
     }
@@ -88,7 +90,8 @@ impl LogDirectory {
         self.available_bytes.store(available_bytes, Ordering::Relaxed);
     }
 
-    /// Counts what an append wrote against the free space last seen, so that the reserve holds between two looks at it.
+    /// Counts what an append wrote against the free space last seen, so that the reserve holds between two
+    /// looks at it.
     #[inline]
     pub fn note_appended(&self, written_bytes: u64) {
         let less = |available: u64| Some(available.saturating_sub(written_bytes));

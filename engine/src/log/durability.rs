@@ -1,23 +1,27 @@
 //! When records are on the medium: shared syncs, flushes and who waits for them.
 //!
-//! One round of syncs is in flight per log. A round covers everything appended before it began (the target); whatever is
-//! appended meanwhile shares the next. It syncs the active segment's `.log` alone if the target lies in it, every sealed
-//! segment that was not synced since its roll with all its files, and the directory if files were created since:
+//! One round of syncs is in flight per log. A round covers everything appended before it began (the target);
+//! whatever is appended meanwhile shares the next. It syncs the active segment's `.log` alone if the target
+//! lies in it, every sealed segment that was not synced since its roll with all its files, and the directory
+//! if files were created since:
 //!
 //! ```text
-//!   idle --(a waiter, an append with flush.messages=1, a roll)--> in flight(target) --all done--> idle, or the next round
-//!                                                                       \--one failed--> directory offline, waiters refused
+//!   idle --(a waiter, an append with flush.messages=1, a roll)--> in flight (target)
+//!   in flight --(all done)--> idle, or the next round
+//!   in flight --(one failed)--> directory offline, waiters refused
 //! ```
 //!
-//! Invariants: `synced_end` and `recovery_point` move only when a whole round succeeded, never past the log end, and not for
-//! bytes that a truncation replaced while the round ran. Below the recovery point everything is synced, indexes included, so
-//! that it moves into the active segment by a flush only; `synced_end` speaks of records. Waiters run without any lock, in
-//! offset order, each exactly once.
+//! Invariants: `synced_end` and `recovery_point` move only when a whole round succeeded, never past the log
+//! end, and not for bytes that a truncation replaced while the round ran. Below the recovery point everything
+//! is synced, indexes included, so that it moves into the active segment by a flush only; `synced_end` speaks
+//! of records. Waiters run without any lock, in offset order, each exactly once.
 //!
-//! Source: `Log.flush`, KAFKA-3968 (the directory), KAFKA-10101 (the recovery point), KAFKA-10778 (fenced at once).
+//! Source: `Log.flush`, KAFKA-3968 (the directory), KAFKA-10101 (the recovery point), KAFKA-10778 (fenced at
+//! once).
 //!
-//! **Deviation:** with `flush.messages` 2.7.2 syncs under the append lock, once per append that reaches the limit. Here the
-//! sync runs outside the lock, is shared, and the acknowledgement waits for it ([`crate::log::AppendInfo::sync_before_ack`]).
+//! **Deviation:** with `flush.messages` 2.7.2 syncs under the append lock, once per append that reaches the
+//! limit. Here the sync runs outside the lock, is shared, and the acknowledgement waits for it
+//! ([`crate::log::AppendInfo::sync_before_ack`]).
 
 use std::fmt;
 use std::sync::Arc;
@@ -132,7 +136,8 @@ impl Round {
 }
 
 impl Log {
-    /// Calls `done` once everything below `upto` is on the medium, at once if it is. Starts a sync if none is in flight.
+    /// Calls `done` once everything below `upto` is on the medium, at once if it is. Starts a sync if none is
+    /// in flight.
     pub fn when_synced(&self, upto: Offset, done: SyncDone) {
         if let Err(error) = self.check_serving() {
             return done(Err(error));
@@ -148,7 +153,8 @@ impl Log {
                 durability.wanted = durability.wanted.max(upto);
                 durability.waiters.push((upto, done));
                 drop(durability);
-                // The directory may have failed after the check above and before the waiter was there to be told.
+                // The directory may have failed after the check above and before the waiter was there to be
+                // told.
                 if self.check_serving().is_err() {
                     self.fail_waiters();
                 }
@@ -225,7 +231,8 @@ impl Log {
             truncations,
             names,
             sealed,
-            // One more than there are, so that the round ends in the line after the last submission at the earliest.
+            // One more than there are, so that the round ends in the line after the last submission at the
+            // earliest.
             remaining: AtomicUsize::new(operations.len() + 1),
             error: Mutex::new(None),
         });
@@ -235,7 +242,8 @@ impl Log {
         round.one_done(Ok(()));
     }
 
-    /// What must be synced so that everything below `target` is on the medium. Returns where the active segment begins.
+    /// What must be synced so that everything below `target` is on the medium. Returns where the active
+    /// segment begins.
     fn plan_round(
         &self,
         target: Offset,
@@ -280,7 +288,8 @@ impl Log {
                 let mut offsets = self.offsets.lock();
                 let target = round.target.min(offsets.end.offset);
                 offsets.synced_end = offsets.synced_end.max(target);
-                // The active segment's indexes are not part of a round: only a flush moves the recovery point into it.
+                // The active segment's indexes are not part of a round: only a flush moves the recovery point
+                // into it.
                 offsets.recovery_point = offsets.recovery_point.max(target.min(round.active_base));
             }
             let synced_end = self.offsets.lock().synced_end;
@@ -336,13 +345,18 @@ impl Log {
         }
     }
 
-    /// Syncs everything there is, indexes included, on the calling thread, and moves the recovery point to the log end,
-    /// which it returns. For `flush.ms`, checkpoints and the clean close; not for a network thread.
+    /// Syncs everything there is, indexes included, on the calling thread, and moves the recovery point to
+    /// the log end, which it returns. For `flush.ms`, checkpoints and the clean close; not for a network
+    /// thread.
     ///
     /// # Errors
     /// The sync that failed; the directory is offline then.
     pub fn flush(&self) -> Result<Offset, StorageError> {
         self.check_serving()?;
+        self.flush_all()
+    }
+
+    pub(super) fn flush_all(&self) -> Result<Offset, StorageError> {
         let (target, truncations, segments, names) = {
             let _appends_wait = self.state.lock();
             self.active().write_indexes(&self.place)?;
@@ -436,8 +450,8 @@ impl Log {
         self.durability.lock().directory_changes += 1;
     }
 
-    /// Makes the names in the partition's directory durable now, if they are not: before a new segment is created, so that
-    /// a power cut loses no segment but the last, and before records follow a truncation.
+    /// Makes the names in the partition's directory durable now, if they are not: before a new segment is
+    /// created, so that a power cut loses no segment but the last, and before records follow a truncation.
     pub(super) fn settle_names(&self) -> Result<(), IoError> {
         let names = self.durability.lock().names_to_sync();
         self.sync_names(names)?;
@@ -461,8 +475,8 @@ impl Log {
         }
     }
 
-    /// When `flush.ms` asks for the next [`Log::flush`], by the monotonic clock; `None` while everything is synced or
-    /// `flush.ms` is not set.
+    /// When `flush.ms` asks for the next [`Log::flush`], by the monotonic clock; `None` while everything is
+    /// synced or `flush.ms` is not set.
     pub fn flush_due(&self) -> Option<Duration> {
         let flush_ms = self.config.load().flush_ms?;
         let offsets = *self.offsets.lock();

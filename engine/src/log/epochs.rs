@@ -1,8 +1,9 @@
 //! The leader epochs of a log: `leader-epoch-checkpoint` behind the pure [`LeaderEpochCache`].
 //!
-//! The file is Kafka's checkpoint text (`0`, count, then `epoch start-offset` lines) and is replaced as a whole whenever the
-//! list changes. It is synced at once unless the log is empty; then it is synced together with the first records, so that
-//! creating a partition waits for no disk. A file that cannot be read counts as absent; recovery fills the list from the batches.
+//! The file is Kafka's checkpoint text (`0`, count, then `epoch start-offset` lines) and is replaced as a
+//! whole whenever the list changes. It is synced at once unless the log is empty; then it is synced together
+//! with the first records, so that creating a partition waits for no disk. A file that cannot be read counts
+//! as absent; recovery fills the list from the batches.
 //!
 //! Source: `LeaderEpochCheckpointFile.scala`, `Log.initializeLeaderEpochCache`; KIP-101.
 
@@ -42,8 +43,8 @@ pub(super) fn store(place: &Place, cache: &LeaderEpochCache, durable: bool) -> R
 }
 
 impl Log {
-    /// Notes that `epoch` starts at `start_offset`; durable on return unless the log is empty. Nothing happens for a log
-    /// of an older message format, or if the epoch is known.
+    /// Notes that `epoch` starts at `start_offset`; durable on return unless the log is empty. Nothing
+    /// happens for a log of an older message format, or if the epoch is known.
     ///
     /// # Errors
     /// The file could not be written; the directory is offline then.

@@ -1,8 +1,8 @@
 //! Names of the files in a partition's directory, as `Log.scala` makes and reads them.
 //!
-//! The one name of ours is that of bytes which recovery cut aside (`<base>.log.cut-<position>-<time>`): 2.7.2 looks at names
-//! by their endings (`.log`, `.index`, `.timeindex`, `.txnindex`, `.snapshot`, `.deleted`, `.cleaned`, `.swap`) and ignores
-//! all others.
+//! The one name of ours is that of bytes which recovery cut aside (`<base>.log.cut-<position>-<time>`): 2.7.2
+//! looks at names by their endings (`.log`, `.index`, `.timeindex`, `.txnindex`, `.snapshot`, `.deleted`,
+//! `.cleaned`, `.swap`) and ignores all others.
 
 use crate::units::{Offset, TimestampMs};
 

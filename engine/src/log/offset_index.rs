@@ -1,7 +1,7 @@
 //! Entries of `.index`: the last offset of a produced set and the file position where the set begins.
 //!
-//! 8 bytes: `offset − base` i32, position i32. Offsets and positions strictly increase. A lookup takes the last entry at or
-//! below the target and scans on from its position. Source: `OffsetIndex.scala`.
+//! 8 bytes: `offset − base` i32, position i32. Offsets and positions strictly increase. A lookup takes the
+//! last entry at or below the target and scans on from its position. Source: `OffsetIndex.scala`.
 
 use crate::log::names;
 use crate::log::sparse_index::Entry;

@@ -1,8 +1,8 @@
 //! [`Place`]: where the files of one log are, and what happens when one of them cannot be written.
 //!
-//! The partition's directory may be renamed while the log is open (deletion, a move between log directories), so that nothing
-//! below the log keeps paths; it asks here. Every failed write, sync, create or rename passes through [`Place::fatal`], which
-//! takes the log directory offline before the error goes on.
+//! The partition's directory may be renamed while the log is open (deletion, a move between log directories),
+//! so that nothing below the log keeps paths; it asks here. Every failed write, sync, create or rename passes
+//! through [`Place::fatal`], which takes the log directory offline before the error goes on.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

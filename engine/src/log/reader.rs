@@ -1,15 +1,18 @@
 //! Reading by offset and by timestamp.
 //!
-//! A read hands out a range of a segment file: it begins at the batch that contains the offset asked for and ends at the
-//! bound, after `max_bytes`, or at the end of the segment, whichever comes first; the last batch may be cut, as Kafka's
-//! consumers expect. The header of the first batch is checked; its records are not read. No append lock is taken.
+//! A read hands out a range of a segment file: it begins at the batch that contains the offset asked for and
+//! ends at the bound, after `max_bytes`, or at the end of the segment, whichever comes first; the last batch
+//! may be cut, as Kafka's consumers expect. The header of the first batch is checked; its records are not
+//! read. No append lock is taken.
 //!
-//! A header that is not one takes the partition out of service, unless a truncation ran meanwhile: then the read is repeated.
+//! A header that is not one takes the partition out of service, unless a truncation ran meanwhile: then the
+//! read is repeated.
 //!
-//! **Deviation:** 2.7.2 looks for a timestamp in one segment only, and finds nothing if the records it has in mind lie below the
-//! log start offset; here the search goes on in the next segment.
+//! **Deviation:** 2.7.2 looks for a timestamp in one segment only, and finds nothing if the records it has in
+//! mind lie below the log start offset; here the search goes on in the next segment.
 //!
-//! Source: `Log.read`, `LogSegment.read`, `Log.fetchOffsetByTimestamp`, `Log.legacyFetchOffsetsBefore`; KIP-33, KIP-98.
+//! Source: `Log.read`, `LogSegment.read`, `Log.fetchOffsetByTimestamp`, `Log.legacyFetchOffsetsBefore`;
+//! KIP-33, KIP-98.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -29,13 +32,15 @@ use crate::units::{Offset, TimestampMs};
 const ATTEMPTS_MAX: usize = 5;
 
 impl Log {
-    /// The range of batches from `from` on, as far as `bound` lets see; empty if `from` is at or beyond the bound.
+    /// The range of batches from `from` on, as far as `bound` lets see; empty if `from` is at or beyond the
+    /// bound.
     ///
-    /// With `min_one` the first batch is included whole, however small `max_bytes`. With `flush.messages=1` no bound lets see
-    /// what is not synced.
+    /// With `min_one` the first batch is included whole, however small `max_bytes`. With `flush.messages=1`
+    /// no bound lets see what is not synced.
     ///
     /// # Errors
-    /// `OffsetOutOfRange` below the log start or beyond the log end; `Storage` if the bytes cannot be read or are not batches.
+    /// `OffsetOutOfRange` below the log start or beyond the log end; `Storage` if the bytes cannot be read or
+    /// are not batches.
     pub fn read(
         &self,
         from: Offset,
@@ -286,8 +291,8 @@ impl Log {
         Ok(())
     }
 
-    /// The first record at or after the log start whose timestamp is `target` or later, if it lies below `bound`. Looks into
-    /// batches, decompressing at most those whose largest timestamp is late enough.
+    /// The first record at or after the log start whose timestamp is `target` or later, if it lies below
+    /// `bound`. Looks into batches, decompressing at most those whose largest timestamp is late enough.
     ///
     /// # Errors
     /// `Storage` if the bytes cannot be read or are not batches.
@@ -318,7 +323,8 @@ impl Log {
             if position >= size {
                 continue;
             }
-            // Nothing, where all that is late enough lies below the log start: the next segment may have more.
+            // Nothing, where all that is late enough lies below the log start: the next segment may have
+            // more.
             if let Some(found) = self.search_timestamp(segment, position, size, target, log_start)? {
                 return Ok(Some(found));
             }
@@ -372,8 +378,8 @@ impl Log {
         }
     }
 
-    /// Offsets for ListOffsets v0, latest first, at most `count_max`: the base offsets of segments last written at or before
-    /// `timestamp` (−1 = latest, −2 = earliest), and the log end among the latest.
+    /// Offsets for ListOffsets v0, latest first, at most `count_max`: the base offsets of segments last
+    /// written at or before `timestamp` (−1 = latest, −2 = earliest), and the log end among the latest.
     ///
     /// # Errors
     /// `Storage` if a file cannot be looked at.

@@ -1,31 +1,33 @@
 //! Opening a log: what is on disk becomes segments, ends, producer state and epochs again.
 //!
-//! After a clean stop nothing is read but directory entries, the tail of the active segment behind its last index entry, the
-//! newest snapshot and the epochs. After an unclean one, batches are checked from the recovery point on; the segment that
-//! contains it is walked by its headers from the newest snapshot, because producer state must be rebuilt. All decisions are
-//! taken before the first of the log's own files is changed, so that a log that is out of service is left as it was found.
+//! After a clean stop nothing is read but directory entries, the tail of the active segment behind its last
+//! index entry, the newest snapshot and the epochs. After an unclean one, batches are checked from the
+//! recovery point on; the segment that contains it is walked by its headers from the newest snapshot, because
+//! producer state must be rebuilt. All decisions are taken before the first of the log's own files is
+//! changed, so that a log that is out of service is left as it was found.
 //!
 //! What a bad batch means ([`damage`]):
 //!
-//! | where                                                                   | then                                      |
-//! |-------------------------------------------------------------------------|-------------------------------------------|
-//! | below the recovery point or the synced end, or after a clean stop        | out of service                            |
-//! | same boot, an incomplete batch at the very end (a write was interrupted) | cut                                       |
-//! | same boot, anything else                                                | out of service                            |
-//! | other boot, `flush.messages=1`, torn tail (no whole batch follows)       | cut: it was not acknowledged              |
-//! | other boot, `flush.messages=1`, hole (whole batches follow)              | out of service                            |
-//! | other boot, default flush                                               | cut, later segments too                   |
-//! | other boot, offsets missing between two segments above both              | cut, later segments go                    |
-//! | only zeros to the end of the file                                       | end of the log (preallocation), no damage |
+//! | where                                                             | then                         |
+//! |-------------------------------------------------------------------|------------------------------|
+//! | below the recovery point or synced end, or after a clean stop     | out of service               |
+//! | same boot, incomplete at the very end: a write was interrupted    | cut                          |
+//! | same boot, anything else                                          | out of service               |
+//! | other boot, `flush.messages=1`, torn tail: no sound batch follows | cut: it was not acknowledged |
+//! | other boot, `flush.messages=1`, hole: sound batches follow        | out of service               |
+//! | other boot, default flush                                         | cut, later segments too      |
+//! | other boot, offsets missing between two segments above both       | cut, later segments go       |
+//! | only zeros to the end of the file                                 | end of the log, no damage    |
 //!
 //! What is cut is kept aside first, in a plain file that Kafka ignores.
 //!
 //! Source: `Log.loadSegments`, `Log.recoverLog`, `Log.rebuildProducerState`, `LogSegment.recover`.
 //!
-//! **Deviation:** 2.7.2 cuts at the first bad batch whatever the evidence, deletes what follows and, after a clean stop,
-//! does not look. It may thereby throw away data that replicas have acknowledged.
+//! **Deviation:** 2.7.2 cuts at the first bad batch whatever the evidence, deletes what follows and, after a
+//! clean stop, does not look. It may thereby throw away data that replicas have acknowledged.
 //!
-//! **Deviation:** the recovery point stays where it was until a flush; 2.7.2 sets it to the log end, which is not synced.
+//! **Deviation:** the recovery point stays where it was until a flush; 2.7.2 sets it to the log end, which is
+//! not synced.
 
 mod damage;
 mod leftovers;
@@ -59,7 +61,8 @@ use rebuild::Rebuilt;
 /// Why a log cannot be opened. Its files are as they were found, up to the completion of interrupted renames.
 #[derive(Debug, thiserror::Error)]
 pub enum LogOpenError {
-    /// Bytes that must be whole are not. The partition stays offline, its directory untouched; the others go on.
+    /// Bytes that must be whole are not. The partition stays offline, its directory untouched; the others go
+    /// on.
     #[error("{partition} is out of service: {reason}")]
     OutOfService {
         partition: TopicPartition,
@@ -79,8 +82,8 @@ impl From<IoError> for LogOpenError {
 /// What was found, what it means, and how a person looks at it.
 pub(super) fn how_to_look(found: &str, path: &Path) -> String {
     format!(
-        "{found}. Nothing was changed. Look at it with: kafka-dump-log.sh --deep-iteration --files {}; to give the \
-         records up, move the partition's directory away and let another replica fill it again",
+        "{found}. Nothing was changed. Look at it with: kafka-dump-log.sh --deep-iteration --files {}; to \
+         give the records up, move the partition's directory away and let another replica fill it again",
         path.display()
     )
 }
@@ -105,11 +108,12 @@ struct Loaded {
 }
 
 impl Log {
-    /// Opens the log in the sub-directory `name` of `directory`, creating it if missing, and recovers it if need be.
+    /// Opens the log in the sub-directory `name` of `directory`, creating it if missing, and recovers it if
+    /// need be.
     ///
     /// # Errors
-    /// `OutOfService` if the bytes are not what they must be; `Storage` if a file cannot be read, or not written: then the
-    /// directory is offline.
+    /// `OutOfService` if the bytes are not what they must be; `Storage` if a file cannot be read, or not
+    /// written: then the directory is offline.
     pub fn open(
         directory: Arc<LogDirectory>,
         name: &str,
@@ -235,8 +239,8 @@ impl Loader<'_> {
 
         if end < log_start && !segments.is_empty() {
             tracing::warn!(
-                "{}: deleting all segments because the log end offset {end} is below the log start offset {log_start}; \
-                 were segment files deleted from the directory?",
+                "{}: deleting all segments because the log end offset {end} is below the log \
+                 start offset {log_start}; were segment files deleted from the directory?",
                 self.partition
             );
             for segment in segments.drain(..) {
@@ -245,6 +249,9 @@ impl Loader<'_> {
             }
         }
         if segments.is_empty() {
+            if !is_new {
+                LogSegment::remove_leftovers(self.place, log_start)?;
+            }
             segments.push(LogSegment::create(self.place, log_start, self.config, self.now)?);
             end = log_start;
             recovery_point = log_start;
@@ -338,7 +345,8 @@ impl Loader<'_> {
         end: Offset,
     ) -> Result<(), LogOpenError> {
         let has_snapshot = load_snapshot(self.place, producers, log_start, end, self.now)?;
-        // Without any snapshot a clean log was written by a version that knew no producers: they are not looked for.
+        // Without any snapshot a clean log was written by a version that knew no producers: they are not
+        // looked for.
         if has_snapshot && self.config.message_format == Magic::V2 {
             replay(self.place, producers, segments, end)
                 .map_err(|error| self.must_be_whole(error, "the log was closed cleanly"))?;
@@ -361,7 +369,8 @@ impl Loader<'_> {
         let first = segments
             .partition_point(|segment| segment.base_offset <= recovery_point)
             .saturating_sub(1);
-        // What lies below the recovery point in its segment is synced with its index, so that a part of it can be kept.
+        // What lies below the recovery point in its segment is synced with its index, so that a part of it
+        // can be kept.
         let kept = match self.trusted_prefix(&segments[first], recovery_point) {
             Err(StorageError::Corrupt(_)) => None,
             kept => kept?,
@@ -428,8 +437,8 @@ impl Loader<'_> {
         }
         if next_offset < whole_until && self.options.synced_end.is_some_and(|synced| synced > next_offset) {
             tracing::warn!(
-                "{}: the log ends at offset {next_offset}, but it was synced up to {whole_until} before; it was truncated in \
-                 between, or segment files are missing",
+                "{}: the log ends at offset {next_offset}, but it was synced up to {whole_until} before; \
+                 it was truncated in between, or segment files are missing",
                 self.partition
             );
         }
@@ -459,8 +468,8 @@ impl Loader<'_> {
     }
 }
 
-/// Loads the newest readable snapshot in `log_start < offset <= limit`; unreadable ones are removed. Without one the state is
-/// empty and starts at `log_start`. Returns whether there was one, or one to remove.
+/// Loads the newest readable snapshot in `log_start < offset <= limit`; unreadable ones are removed. Without
+/// one the state is empty and starts at `log_start`. Returns whether there was one, or one to remove.
 fn load_snapshot(
     place: &Place,
     producers: &mut ProducerStateManager,

@@ -1,11 +1,13 @@
 //! Retention: old segments leave the log by time, by size, or because the log start offset has passed them.
 //!
-//! A segment leaves in two steps: its files are renamed to `.deleted` (a reader that holds it goes on), and after
-//! `file.delete.delay.ms` they are removed. The log starts no timer: [`Log::next_deletion_due`] says when, and the log manager
-//! calls [`Log::run_due_deletions`]. What is left behind by a crash is removed at the next start.
+//! A segment leaves in two steps: its files are renamed to `.deleted` (a reader that holds it goes on), and
+//! after `file.delete.delay.ms` they are removed. The log starts no timer: [`Log::next_deletion_due`] says
+//! when, and the log manager calls [`Log::run_due_deletions`]. What is left behind by a crash is removed at
+//! the next start.
 //!
-//! A segment goes only if its successor begins at or below the high watermark, oldest first, and never the last one unless
-//! another was rolled. A log that is compacted alone loses only what lies below the log start offset.
+//! A segment goes only if its successor begins at or below the high watermark, oldest first, and never the
+//! last one unless another was rolled. A log that is compacted alone loses only what lies below the log start
+//! offset.
 //!
 //! Source: `Log.deleteOldSegments`, `Log.maybeIncrementLogStartOffset`; KIP-107.
 
@@ -44,8 +46,8 @@ impl fmt::Display for LogStartOffsetIncrementReason {
 }
 
 impl Log {
-    /// Raises the log start offset; nothing happens if it is there already. Returns whether it moved. Durable with the next
-    /// log start checkpoint.
+    /// Raises the log start offset; nothing happens if it is there already. Returns whether it moved. Durable
+    /// with the next log start checkpoint.
     ///
     /// # Errors
     /// `OffsetOutOfRange` above the high watermark; `Storage` if the epoch file could not be written.
@@ -105,7 +107,8 @@ impl Log {
         Ok(())
     }
 
-    /// Lets go what `retention.ms`, `retention.bytes` and the log start offset no longer keep. Returns how many segments.
+    /// Lets go what `retention.ms`, `retention.bytes` and the log start offset no longer keep. Returns how
+    /// many segments.
     ///
     /// # Errors
     /// A file could not be renamed or looked at; for a rename the directory is offline then.

@@ -1,7 +1,8 @@
 //! [`BatchScanner`]: walks the batches of a segment file by large positional reads.
 //!
-//! It never trusts a length: its buffer grows to the size of a batch only as far as the file really reaches. It stops at the
-//! first thing that is not a batch and says what it is; telling a torn tail from damage is `recovery`'s.
+//! It never trusts a length: its buffer grows to the size of a batch only as far as the file really reaches.
+//! It stops at the first thing that is not a batch and says what it is; telling a torn tail from damage is
+//! `recovery`'s.
 
 use crate::error::IoError;
 use crate::io::File;
@@ -98,7 +99,8 @@ impl<'a> BatchScanner<'a> {
     /// The whole batch that [`BatchScanner::step`] found at `position`.
     ///
     /// # Errors
-    /// Outside, the failed read. Inside, bytes that are no longer the batch that the step saw (the file shrank).
+    /// Outside, the failed read. Inside, bytes that are no longer the batch that the step saw (the file
+    /// shrank).
     pub(crate) fn batch(
         &mut self,
         position: u64,

@@ -1,7 +1,8 @@
 //! The background scrub: reads sealed and active segments at leisure and checks every batch's CRC.
 //!
-//! It is driven from outside in steps of bounded size and keeps its place in a [`ScrubCursor`]. A bad batch takes the partition
-//! out of service with a message; it is never served on. What is being appended is not looked at.
+//! It is driven from outside in steps of bounded size and keeps its place in a [`ScrubCursor`]. A bad batch
+//! takes the partition out of service with a message; it is never served on. What is being appended is not
+//! looked at.
 
 use std::sync::atomic::Ordering;
 

@@ -1,19 +1,21 @@
 //! [`LogSegment`]: one `.log` file with its indexes.
 //!
-//! A segment holds the batches from its base offset (the file's name) to the next segment's. Readers go through
-//! [`LogSegment::locate`]; the appender alone writes, by an [`AppendCursor`] that is committed once the bytes are in the file,
-//! so that no index entry is visible before its batch. Files are opened when needed: a segment at rest holds no descriptor,
-//! except that the active one keeps its `.log` open after the first append or read.
+//! A segment holds the batches from its base offset (the file's name) to the next segment's. Readers go
+//! through [`LogSegment::locate`]; the appender alone writes, by an [`AppendCursor`] that is committed once
+//! the bytes are in the file, so that no index entry is visible before its batch. Files are opened when
+//! needed: a segment at rest holds no descriptor, except that the active one keeps its `.log` open after the
+//! first append or read.
 //!
-//! Invariants: the file holds whole batches in `0..size_bytes`, in strictly increasing offset order, all within
-//! `i32::MAX` of the base offset; what lies behind is preallocation or being written. Index rules (§ append): an entry is due
-//! when more than `index.interval.bytes` lie between the position of the last entry and the batch at hand; it names that
-//! batch's last offset and position. A time-index entry goes with it if the largest timestamp grew.
+//! Invariants: the file holds whole batches in `0..size_bytes`, in strictly increasing offset order, all
+//! within `i32::MAX` of the base offset; what lies behind is preallocation or being written. Index rules (§
+//! append): an entry is due when more than `index.interval.bytes` lie between the position of the last entry
+//! and the batch at hand; it names that batch's last offset and position. A time-index entry goes with it if
+//! the largest timestamp grew.
 //!
 //! Left to the log: which segment is active, locking of appends, durability. Source: `LogSegment.scala`.
 //!
-//! **Deviation:** 2.7.2 counts the interval anew after a restart and, on followers, per fetched chunk; here it is counted from
-//! the last entry and per batch, so that an index always equals its rebuild.
+//! **Deviation:** 2.7.2 counts the interval anew after a restart and, on followers, per fetched chunk; here
+//! it is counted from the last entry and per batch, so that an index always equals its rebuild.
 
 mod cursor;
 mod lookup;
@@ -71,17 +73,14 @@ pub(crate) struct SegmentState {
 }
 
 impl LogSegment {
-    /// Creates the `.log` file of an empty active segment; leftovers under its names are removed. Its directory entry is not
-    /// durable yet. A failure is final for the directory.
+    /// Creates the `.log` file of an empty active segment, under a name that is free. Its directory entry is
+    /// not durable yet. A failure is final for the directory.
     pub(crate) fn create(
         place: &Place,
         base_offset: Offset,
         config: &LogConfig,
         now: TimestampMs,
     ) -> Result<Arc<LogSegment>, IoError> {
-        for suffix in names::SEGMENT_SUFFIXES {
-            place.remove(&names::file_name(base_offset, suffix))?;
-        }
         let name = names::file_name(base_offset, names::LOG);
         let file = place.open_to_write(&name, OpenMode::CreateNew)?;
         if config.preallocate {
@@ -102,6 +101,14 @@ impl LogSegment {
             preallocated: config.preallocate,
         };
         Ok(Arc::new(LogSegment::with(base_offset, 0, state)))
+    }
+
+    /// Frees the names of a segment that is to be created where files may have been left.
+    pub(crate) fn remove_leftovers(place: &Place, base_offset: Offset) -> Result<(), IoError> {
+        for suffix in names::SEGMENT_SUFFIXES {
+            place.remove(&names::file_name(base_offset, suffix))?;
+        }
+        Ok(())
     }
 
     /// A segment whose files are there; nothing is opened.
@@ -208,8 +215,6 @@ impl LogSegment {
         }
     }
 
-    // ---- append --------------------------------------------------------------------------------------------------------
-
     /// The file to write to and where. Only the appender calls this, under the log's append lock.
     pub(crate) fn begin_append(&self, place: &Place) -> Result<(FileHandle, AppendCursor), StorageError> {
         let largest = self.largest(place)?;
@@ -297,8 +302,8 @@ impl LogSegment {
         }
     }
 
-    /// Completes the indexes on disk and trims preallocated space: at a roll and at a clean close. Nothing is synced. A
-    /// failure is final for the directory.
+    /// Completes the indexes on disk and trims preallocated space: at a roll and at a clean close. Nothing is
+    /// synced. A failure is final for the directory.
     pub(crate) fn complete_files(&self, place: &Place) -> Result<(), IoError> {
         let mut state = self.state.lock();
         let state = &mut *state;
@@ -339,16 +344,14 @@ impl LogSegment {
         Ok(files)
     }
 
-    // ---- change --------------------------------------------------------------------------------------------------------
-
     /// The batches end before the file does: what lies behind is space.
     pub(crate) fn set_preallocated(&self, size_bytes: u64) {
         self.state.lock().preallocated = true;
         self.size_bytes.store(size_bytes, Ordering::Release);
     }
 
-    /// Drops the batches from `position` on, of which `offset` is the first offset, and their index entries. The segment is
-    /// active afterwards. A failure is final for the directory.
+    /// Drops the batches from `position` on, of which `offset` is the first offset, and their index entries.
+    /// The segment is active afterwards. A failure is final for the directory.
     pub(crate) fn truncate_to(
         &self,
         place: &Place,
@@ -402,7 +405,8 @@ impl LogSegment {
         Ok(())
     }
 
-    /// Renames the files to `.deleted`; readers that hold the segment go on. A failure is final for the directory.
+    /// Renames the files to `.deleted`; readers that hold the segment go on. A failure is final for the
+    /// directory.
     pub(crate) fn mark_deleted(&self, place: &Place) -> Result<(), IoError> {
         // The state's lock keeps a reader from opening the file under the old name in between.
         let mut state = self.state.lock();

@@ -1,8 +1,9 @@
 //! `.snapshot` files: the producer state of a log at the offset in the name.
 //!
-//! One is written when a segment is rolled (named by the new base offset), at a clean close and after loading; only the last
-//! ones are kept. They are not synced: each carries a CRC, and one that cannot be read is removed and an older one used, or
-//! the batches are read again. Source: `ProducerStateManager.scala`, `Log.deleteSnapshotsAfterRecoveryPointCheckpoint`.
+//! One is written when a segment is rolled (named by the new base offset), at a clean close and after
+//! loading; only the last ones are kept. They are not synced: each carries a CRC, and one that cannot be read
+//! is removed and an older one used, or the batches are read again. Source: `ProducerStateManager.scala`,
+//! `Log.deleteSnapshotsAfterRecoveryPointCheckpoint`.
 
 use std::io::IoSlice;
 
@@ -54,8 +55,8 @@ impl Log {
         Ok(())
     }
 
-    /// Removes snapshots that neither a truncation into the last two segments nor a recovery from the checkpointed recovery
-    /// point can need; to be called after that checkpoint was written.
+    /// Removes snapshots that neither a truncation into the last two segments nor a recovery from the
+    /// checkpointed recovery point can need; to be called after that checkpoint was written.
     ///
     /// # Errors
     /// A file could not be removed; the directory is offline then.

@@ -1,14 +1,14 @@
 //! [`SparseIndex`]: the file of fixed-size entries that `.index` and `.timeindex` share.
 //!
-//! Entries are appended in memory and written through in small batches, at a roll, a flush and a clean close; they are read
-//! by positional reads, never mapped. The file holds whole entries only and is never sized ahead. Promise: after
-//! [`SparseIndex::write_through`] the file holds exactly the entries. Everything read from it is a hint: the caller checks
-//! what it finds at the position that an entry names.
+//! Entries are appended in memory and written through in small batches, at a roll, a flush and a clean close;
+//! they are read by positional reads, never mapped. The file holds whole entries only and is never sized
+//! ahead. Promise: after [`SparseIndex::write_through`] the file holds exactly the entries. Everything read
+//! from it is a hint: the caller checks what it finds at the position that an entry names.
 //!
 //! Invariant: entries `0..written` are in the file, the rest in `tail`. Source: `AbstractIndex.scala`.
 //!
-//! **Deviation:** 2.7.2 sizes the active segment's index files ahead to `segment.index.bytes` and maps them; after a crash
-//! they end in zeros. Ours are short instead: both are rebuilt by recovery.
+//! **Deviation:** 2.7.2 sizes the active segment's index files ahead to `segment.index.bytes` and maps them;
+//! after a crash they end in zeros. Ours are short instead: both are rebuilt by recovery.
 
 use std::io::IoSlice;
 
@@ -18,7 +18,8 @@ use crate::log::names;
 use crate::log::place::Place;
 use crate::units::Offset;
 
-/// Entries kept in memory before they are written: 512 of them span 2 MiB of log at the default interval of 4 KiB.
+/// Entries kept in memory before they are written: 512 of them span 2 MiB of log at the default interval of 4
+/// KiB.
 const TAIL_COUNT_MAX: usize = 512;
 /// Entries read at once when a search has narrowed that far: 4 KiB and a little.
 const WINDOW_COUNT: u32 = 512;
@@ -167,8 +168,8 @@ impl<E: Entry> SparseIndex<E> {
         self.tail.len() >= TAIL_COUNT_MAX
     }
 
-    /// Writes what is in memory and trims the file to whole entries, creating it if missing. Nothing is synced. A failure
-    /// is final for the directory.
+    /// Writes what is in memory and trims the file to whole entries, creating it if missing. Nothing is
+    /// synced. A failure is final for the directory.
     pub(crate) fn write_through(&mut self, place: &Place, base: Offset) -> Result<(), IoError> {
         let written = self.load(place, base)?;
         if self.tail.is_empty() && !self.ragged {

@@ -1,12 +1,14 @@
 //! Entries of `.timeindex`: the largest timestamp so far and the last offset of the batch that has it.
 //!
-//! 12 bytes: timestamp i64, `offset − base` i32. Timestamps strictly increase, offsets do not decrease: all records with a
-//! larger timestamp come after the offset. One slot is kept for the entry that is appended when the segment becomes inactive
-//! or is closed, which holds its largest timestamp. Source: `TimeIndex.scala`.
+//! 12 bytes: timestamp i64, `offset − base` i32. Timestamps strictly increase, offsets do not decrease: all
+//! records with a larger timestamp come after the offset. One slot is kept for the entry that is appended
+//! when the segment becomes inactive or is closed, which holds its largest timestamp. Source:
+//! `TimeIndex.scala`.
 //!
-//! **Deviation:** 2.7.2 stores for uncompressed sets the offset of the very record with the largest timestamp, which its own
-//! `kafka-dump-log` then reports as not found, and for rebuilt indexes the last offset of the batch. Here it is always the
-//! latter: equally right for a search, and an index equals its rebuild.
+//! **Deviation:** 2.7.2 stores for uncompressed sets the offset of the very record with the largest
+//! timestamp, which its own `kafka-dump-log` then reports as not found, and for rebuilt indexes the last
+//! offset of the batch. Here it is always the latter: equally right for a search, and an index equals its
+//! rebuild.
 
 use crate::log::names;
 use crate::log::offset_index::{absolute, relative};

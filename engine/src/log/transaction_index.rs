@@ -1,7 +1,9 @@
-//! `.txnindex`: the aborted transactions whose markers lie in a segment, so that a `read_committed` consumer can skip them.
+//! `.txnindex`: the aborted transactions whose markers lie in a segment, so that a `read_committed` consumer
+//! can skip them.
 //!
-//! 34 bytes an entry, in order of the markers: version i16 (0), producer id i64, first offset i64, last offset i64 (the
-//! marker), last stable offset i64. The file appears with the first abort. Source: `TransactionIndex.scala`; KIP-98.
+//! 34 bytes an entry, in order of the markers: version i16 (0), producer id i64, first offset i64, last
+//! offset i64 (the marker), last stable offset i64. The file appears with the first abort. Source:
+//! `TransactionIndex.scala`; KIP-98.
 
 use std::io::IoSlice;
 
@@ -39,7 +41,8 @@ impl TransactionIndex {
         self.count == Some(0)
     }
 
-    /// All entries; `Err(reason)` inside if the file is not what it must be and the segment's is to be rebuilt.
+    /// All entries; `Err(reason)` inside if the file is not what it must be and the segment's is to be
+    /// rebuilt.
     pub(crate) fn entries(
         &mut self,
         place: &Place,
@@ -118,7 +121,8 @@ impl TransactionIndex {
     }
 }
 
-/// Adds to `found` the transactions that touch `[from, upper_bound)`. Returns whether no later segment can hold more.
+/// Adds to `found` the transactions that touch `[from, upper_bound)`. Returns whether no later segment can
+/// hold more.
 pub(crate) fn collect(
     entries: &[AbortedTransaction],
     from: Offset,

@@ -1,10 +1,11 @@
-//! Truncation: the end of a log is cut off because another replica's log is the right one, or the log starts anew.
+//! Truncation: the end of a log is cut off because another replica's log is the right one, or the log starts
+//! anew.
 //!
-//! Log, indexes, leader epochs, producer state and all ends change as one step under the append lock (KAFKA-12153). The
-//! recovery point is lowered with the log end; the log manager checkpoints it afterwards.
+//! Log, indexes, leader epochs, producer state and all ends change as one step under the append lock
+//! (KAFKA-12153). The recovery point is lowered with the log end; the log manager checkpoints it afterwards.
 //!
-//! What was cut must not come back after a power cut, beside what is written in its place: the shorter file and the renamed
-//! segments are durable before records follow.
+//! What was cut must not come back after a power cut, beside what is written in its place: the shorter file
+//! and the renamed segments are durable before records follow.
 //!
 //! Source: `Log.truncateTo`, `Log.truncateFullyAndStartAt`.
 
@@ -17,7 +18,8 @@ use crate::log::{Log, LogOffsetMetadata, State, snapshots};
 use crate::units::Offset;
 
 impl Log {
-    /// Cuts the log so that it ends with the greatest batch that lies wholly below `target`. Returns whether anything was cut.
+    /// Cuts the log so that it ends with the greatest batch that lies wholly below `target`. Returns whether
+    /// anything was cut.
     ///
     /// # Errors
     /// A file could not be changed (the directory is offline then) or read.
@@ -124,6 +126,7 @@ impl Log {
         // The new segment may have the name of an old one: rename first.
         self.delete_segments(doomed)?;
         let config = self.config.load_full();
+        LogSegment::remove_leftovers(&self.place, offset)?;
         let segment = LogSegment::create(&self.place, offset, &config, self.clock.wall())?;
         self.segments.store(Arc::new(vec![segment]));
         self.directory_changed();
@@ -135,7 +138,8 @@ impl Log {
         Ok(())
     }
 
-    /// Brings the producer state to the present log end: from the newest snapshot at or below it, then from the batches.
+    /// Brings the producer state to the present log end: from the newest snapshot at or below it, then from
+    /// the batches.
     fn reload_producers(&self, state: &mut State) -> Result<(), StorageError> {
         let (log_start, end, high_watermark) = {
             let offsets = self.offsets.lock();

@@ -1,7 +1,7 @@
 //! Judging the first bad batch of a log, and keeping aside what is cut.
 //!
-//! The rule is the table in [`super`]. A *torn tail* is bad bytes up to the end of the log; a *hole* has a sound batch, with a
-//! later offset, somewhere behind the bad one.
+//! The rule is the table in [`super`]. A *torn tail* is bad bytes up to the end of the log; a *hole* has a
+//! sound batch, with a later offset, somewhere behind the bad one.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -43,8 +43,8 @@ impl Cut {
 }
 
 impl Loader<'_> {
-    /// What to do about `bad`, found in the segment at `index` where offset `next_offset` was due: `None` if it is merely the
-    /// end of the log in preallocated space, else where to cut.
+    /// What to do about `bad`, found in the segment at `index` where offset `next_offset` was due: `None` if
+    /// it is merely the end of the log in preallocated space, else where to cut.
     pub(super) fn judge(
         &self,
         segments: &[Arc<LogSegment>],
@@ -89,7 +89,8 @@ impl Loader<'_> {
         Ok(Some(cut))
     }
 
-    /// An interrupted write into preallocated space: from some byte of the batch on, the file holds only zeros.
+    /// An interrupted write into preallocated space: from some byte of the batch on, the file holds only
+    /// zeros.
     fn is_torn_in_preallocation(&self, file: &dyn File, bad: &Bad, end: u64) -> Result<bool, IoError> {
         let Some(size) = bad.size_bytes.filter(|_| self.config.preallocate) else {
             return Ok(false);
@@ -106,8 +107,8 @@ impl Loader<'_> {
         let end = segment.size_bytes();
         let name = names::cut_name(segment.base_offset, cut.position, self.now);
         tracing::warn!(
-            "{}: cutting segment {} at byte {} of {end}, where the first batch is not sound; {} later segments go with it. \
-             What is cut is kept in {} and beside it",
+            "{}: cutting segment {} at byte {} of {end}, where the first batch is not sound; {} later \
+             segments go with it. What is cut is kept in {} and beside it",
             self.partition,
             segment.base_offset,
             cut.position,

@@ -1,13 +1,13 @@
 //! What interrupted operations left in a partition's directory, and how each is finished or undone.
 //!
-//! | found                                              | then                                                            |
-//! |----------------------------------------------------|-----------------------------------------------------------------|
-//! | `*.deleted`                                        | removed                                                         |
-//! | `*.cleaned`                                        | removed: the output was not complete                            |
-//! | `*.log.swap` at or above the smallest `.cleaned`   | removed: a split that was not complete                          |
-//! | another `*.log.swap`                               | replaces the segments it covers; its indexes are built anew     |
-//! | `*.index.swap`, `*.timeindex.swap`, `*.txnindex.swap` | removed with the plain indexes: they are built anew          |
-//! | an index without its `.log`                        | removed                                                         |
+//! | found                                            | then                                                |
+//! |--------------------------------------------------|-----------------------------------------------------|
+//! | `*.deleted`                                      | removed                                             |
+//! | `*.cleaned`                                      | removed: the output was not complete                |
+//! | `*.log.swap` at or above the smallest `.cleaned` | removed: a split that was not complete              |
+//! | another `*.log.swap`                             | replaces what it covers; its indexes are built anew |
+//! | `*.index.swap` and those of the other indexes    | removed with the plain indexes: built anew          |
+//! | an index without its `.log`                      | removed                                             |
 //!
 //! Source: `Log.removeTempFilesAndCollectSwapFiles`, `Log.completeSwapOperations`, KAFKA-6264.
 
@@ -103,7 +103,8 @@ impl Loader<'_> {
                     covered.push(old.offset);
                 }
             }
-            // First the old ones out, then the new one in: after a crash in between the swap file is still there.
+            // First the old ones out, then the new one in: after a crash in between the swap file is still
+            // there.
             for offset in &covered {
                 for suffix in names::SEGMENT_SUFFIXES {
                     self.place.remove(&names::file_name(*offset, suffix))?;

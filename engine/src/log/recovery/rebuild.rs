@@ -1,4 +1,5 @@
-//! Walking a segment's batches to rebuild what is derived from them: indexes, transaction index, producer state, epochs.
+//! Walking a segment's batches to rebuild what is derived from them: indexes, transaction index, producer
+//! state, epochs.
 //!
 //! Nothing is written while walking: a [`Rebuilt`] is applied once all segments were judged.
 
@@ -57,7 +58,8 @@ pub(super) struct Rebuilt {
     aborted_from: Option<Offset>,
 }
 
-/// Takes a batch with a producer id into the state, reading the marker if it is one. What is unreadable changes nothing.
+/// Takes a batch with a producer id into the state, reading the marker if it is one. What is unreadable
+/// changes nothing.
 pub(super) fn apply_producer(
     producers: &mut ProducerStateManager,
     scanner: &mut BatchScanner<'_>,
@@ -76,7 +78,8 @@ pub(super) fn apply_producer(
 }
 
 impl Loader<'_> {
-    /// Builds missing or unreadable index files of segments below the recovery point, where every batch must be sound.
+    /// Builds missing or unreadable index files of segments below the recovery point, where every batch must
+    /// be sound.
     pub(super) fn complete_indexes(
         &self,
         segments: &[Arc<LogSegment>],
@@ -112,7 +115,8 @@ impl Loader<'_> {
         Ok(())
     }
 
-    /// Builds all derived files of a segment anew, of which every batch must be sound. Returns the offset after its last.
+    /// Builds all derived files of a segment anew, of which every batch must be sound. Returns the offset
+    /// after its last.
     pub(super) fn rebuild_in_place(
         &self,
         segment: &LogSegment,
@@ -147,8 +151,8 @@ impl Loader<'_> {
         segment.corrupt(self.place, bad.position, "a sound batch", bad.found.clone())
     }
 
-    /// The part of the segment's derived files below `limit` (synced with the records) that need not be built anew; `None` if
-    /// there is none to speak of, or if it is not what it must be.
+    /// The part of the segment's derived files below `limit` (synced with the records) that need not be built
+    /// anew; `None` if there is none to speak of, or if it is not what it must be.
     pub(super) fn trusted_prefix(
         &self,
         segment: &LogSegment,
@@ -225,8 +229,9 @@ impl Loader<'_> {
         Ok(is_sound.then_some(kept))
     }
 
-    /// Walks the segment's batches, from the kept prefix on if there is one: headers below `checked_from`, headers and CRC
-    /// from there on. Batches below `expected` or out of order are not sound. `producers` takes what it does not cover yet.
+    /// Walks the segment's batches, from the kept prefix on if there is one: headers below `checked_from`,
+    /// headers and CRC from there on. Batches below `expected` or out of order are not sound. `producers`
+    /// takes what it does not cover yet.
     pub(super) fn walk(
         &self,
         segment: &LogSegment,

@@ -1,7 +1,8 @@
 //! [`AppendCursor`]: where an append has got to in a segment, before anything of it is visible.
 //!
-//! It takes the index, time-index and roll decisions for one batch after another as though each had been appended alone; the
-//! same code rebuilds indexes, so that an index equals its rebuild. Source: `LogSegment.append`, `LogSegment.shouldRoll`.
+//! It takes the index, time-index and roll decisions for one batch after another as though each had been
+//! appended alone; the same code rebuilds indexes, so that an index equals its rebuild. Source:
+//! `LogSegment.append`, `LogSegment.shouldRoll`.
 
 use crate::config::LogConfig;
 use crate::log::offset_index::{OffsetPosition, is_in_reach};
@@ -38,7 +39,8 @@ pub(crate) struct AppendCursor {
 }
 
 impl AppendCursor {
-    /// Whether the segment must end before the set (§4 of the disk format: size, time, full index, offset out of reach).
+    /// Whether the segment must end before the set (§4 of the disk format: size, time, full index, offset out
+    /// of reach).
     pub(crate) fn should_roll(&self, params: &RollParams<'_>) -> bool {
         let config = params.config;
         let roll_ms = if config.cleanup_policy.compact {
@@ -59,7 +61,8 @@ impl AppendCursor {
             || !is_in_reach(params.last_offset, self.base_offset)
     }
 
-    /// For a walk from `position` on, behind `counts` index entries of which the last names `position` (or none).
+    /// For a walk from `position` on, behind `counts` index entries of which the last names `position` (or
+    /// none).
     pub(crate) fn at(
         base_offset: Offset,
         position: u64,

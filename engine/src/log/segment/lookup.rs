@@ -1,7 +1,8 @@
 //! Finding batches in a segment: by offset, by timestamp, by position.
 //!
-//! Every index entry is a hint that is checked against the batch it names before it is believed; what a wrong one costs is a
-//! scan of headers from the beginning. Source: `LogSegment.translateOffset`, `LogSegment.findOffsetByTimestamp`.
+//! Every index entry is a hint that is checked against the batch it names before it is believed; what a wrong
+//! one costs is a scan of headers from the beginning. Source: `LogSegment.translateOffset`,
+//! `LogSegment.findOffsetByTimestamp`.
 
 use crate::error::{IoError, StorageError};
 use crate::io::FileHandle;
@@ -25,7 +26,8 @@ pub(crate) struct Located {
 impl LogSegment {
     /// The first batch in `0..end` whose last offset is at or above `target`; `None` if there is none.
     ///
-    /// The index entry used is checked against the batch at its position; a wrong one costs a scan from the beginning.
+    /// The index entry used is checked against the batch at its position; a wrong one costs a scan from the
+    /// beginning.
     ///
     /// # Errors
     /// `Corrupt` if a batch header before the target is not one.
@@ -113,8 +115,8 @@ impl LogSegment {
         }
     }
 
-    /// An offset that lies beyond the file range before `position`, though not the smallest such; `None` if the index has
-    /// no sound entry so far on.
+    /// An offset that lies beyond the file range before `position`, though not the smallest such; `None` if
+    /// the index has no sound entry so far on.
     pub(crate) fn upper_bound_offset(
         &self,
         place: &Place,
@@ -172,8 +174,8 @@ impl LogSegment {
         Ok(offset_is_sound && time_is_sound)
     }
 
-    /// The offset after the last record; the base offset of an empty segment. Reads from the last index entry on, which must
-    /// be sound.
+    /// The offset after the last record; the base offset of an empty segment. Reads from the last index entry
+    /// on, which must be sound.
     pub(crate) fn next_offset(&self, place: &Place) -> Result<Offset, StorageError> {
         let end = self.size_bytes();
         let last_entry = self.state.lock().offsets.last(place, self.base_offset)?;
@@ -194,8 +196,9 @@ impl LogSegment {
         }
     }
 
-    /// Where a search for `timestamp` among the records from `from` on begins: no record before has a timestamp so late. The
-    /// time-index entry used is checked against its batch; a wrong one costs a scan from the beginning.
+    /// Where a search for `timestamp` among the records from `from` on begins: no record before has a
+    /// timestamp so late. The time-index entry used is checked against its batch; a wrong one costs a scan
+    /// from the beginning.
     pub(crate) fn position_for_timestamp(
         &self,
         place: &Place,
@@ -230,7 +233,8 @@ impl LogSegment {
         Ok((largest.timestamp.get() >= 0).then_some(largest.timestamp))
     }
 
-    /// The largest timestamp and where, from the last time-index entry if that is sound, else from all batch headers.
+    /// The largest timestamp and where, from the last time-index entry if that is sound, else from all batch
+    /// headers.
     pub(super) fn largest(&self, place: &Place) -> Result<TimestampOffset, StorageError> {
         let base = self.base_offset;
         let last = {
