@@ -5,6 +5,8 @@
 
 pub mod configs;
 pub mod dynamic;
+#[cfg(test)]
+mod test_bench;
 
 /// A topic name has at most this many characters: with a partition's number and a suffix it is the name of a directory.
 pub const MAX_TOPIC_NAME_LENGTH: usize = 249;

@@ -252,12 +252,6 @@ impl ConfigAdmin {
             Stored::Broker(DynamicLevel::Broker) => (EntityType::Brokers, self.broker_id.to_string()),
             Stored::Broker(DynamicLevel::ClusterDefault) => (EntityType::Brokers, DEFAULT_ENTITY.to_owned()),
         };
-        if let Stored::Topic(topic) = stored
-            && !self.metadata.contains_topic(topic)
-        {
-            let message = format!("The topic '{topic}' does not exist.");
-            return Err(ConfigAdminError::UnknownTopic(Some(message)));
-        }
         let refuse = |error: ConfigError| {
             let (kind, message) = error.alter_answer(resource.resource_type.name(), &resource.name);
             tracing::info!(target: TARGET, "{message}");
@@ -266,6 +260,13 @@ impl ConfigAdmin {
                 ConfigErrorKind::InvalidConfig => ConfigAdminError::InvalidConfig(message),
             }
         };
+        if let Stored::Topic(topic) = stored
+            && !self.metadata.contains_topic(topic)
+        {
+            make(&BTreeMap::new()).map_err(refuse)?;
+            let message = format!("The topic '{topic}' does not exist.");
+            return Err(ConfigAdminError::UnknownTopic(Some(message)));
+        }
         let path = entity_path(kind, &name);
         loop {
             let node = self.coordination.get(&path, None).await?;
@@ -357,3 +358,6 @@ fn unsupported<T>(resource_type: ConfigResourceType) -> Result<T, ConfigAdminErr
         resource_type.name()
     ))
 }
+
+#[cfg(test)]
+mod tests;

@@ -439,3 +439,6 @@ pub(super) fn shown(settings: &BTreeMap<String, String>) -> String {
         .collect();
     format!("Map({})", pairs.join(", "))
 }
+
+#[cfg(test)]
+mod tests;
