@@ -16,16 +16,23 @@ use crate::network::{FileRange, Peer, Reply, RequestHandler, Response};
 use crate::protocol::messages::api_versions::unsupported_version_response;
 use crate::protocol::{ApiKey, Message, Reader, RequestHeader, ResponseHeader, Writer};
 
+pub mod alter_configs;
 pub mod api_versions;
+mod config_resource;
 mod consumer_offset_znodes;
+pub mod create_acls;
+pub mod delete_acls;
 pub mod delete_groups;
 pub mod delete_records;
+pub mod describe_acls;
+pub mod describe_configs;
 pub mod describe_groups;
 pub mod describe_log_dirs;
 pub mod fetch;
 pub mod find_coordinator;
 mod group_error;
 pub mod heartbeat;
+pub mod incremental_alter_configs;
 pub mod init_producer_id;
 pub mod join_group;
 pub mod leave_group;
@@ -269,6 +276,26 @@ impl Handlers {
             }
             ApiKey::DeleteGroups => {
                 serve!(|broker, _ctx, message| delete_groups::handle(&broker.groups, &message).await)
+            }
+            ApiKey::DescribeConfigs => serve!(|broker, ctx, message| {
+                describe_configs::handle(&broker.configs, ctx.api_version, &message).await
+            }),
+            ApiKey::AlterConfigs => {
+                serve!(|broker, _ctx, message| alter_configs::handle(&broker.configs, &message).await)
+            }
+            ApiKey::IncrementalAlterConfigs => {
+                serve!(|broker, _ctx, message| {
+                    incremental_alter_configs::handle(&broker.configs, &message).await
+                })
+            }
+            ApiKey::DescribeAcls => {
+                serve!(|_broker, _ctx, message| describe_acls::handle(&message))
+            }
+            ApiKey::CreateAcls => {
+                serve!(|_broker, _ctx, message| create_acls::handle(&message))
+            }
+            ApiKey::DeleteAcls => {
+                serve!(|_broker, _ctx, message| delete_acls::handle(&message))
             }
             other => Reply::Close(format!("{other} is not served")),
         }

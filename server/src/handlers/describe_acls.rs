@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use crate::protocol::ErrorCode;
-use crate::protocol::messages::acls::DescribeAclsResponse;
+use crate::protocol::messages::acls::{DescribeAclsRequest, DescribeAclsResponse};
 
-pub fn handle() -> DescribeAclsResponse<'static> {
+pub fn handle(_request: &DescribeAclsRequest<'_>) -> DescribeAclsResponse<'static> {
     DescribeAclsResponse {
         error_code: ErrorCode::SecurityDisabled.code(),
         error_message: Some(Cow::Borrowed("No Authorizer is configured on the broker")),
