@@ -180,6 +180,7 @@ pub enum LogLevel {
     Error,
 }
 
+/// The epochs are those in which the reign began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ownership {
     Elsewhere,

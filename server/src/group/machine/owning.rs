@@ -8,6 +8,11 @@
 //! Each election and resignation carries the leader epoch of the partition, and one that is older than the last does nothing
 //! (KAFKA-10614). The deletion of the partition resets that memory, because its successor starts from epoch 0.
 //!
+//! An election whose epoch follows directly on that of the partition being led or loaded continues the same reign: nobody else
+//! led in between, and members notice nothing. After a gap somebody else may have, so the partition is loaded again.
+//!
+//! **Deviation:** 2.7.2 goes on with what it has after a gap, too.
+//!
 //! **Deviation:** a partition that cannot be read is not served at all (NOT_COORDINATOR); 2.7.2 serves it as if it were empty, so
 //! that consumers fall back to `auto.offset.reset`.
 //!
@@ -18,6 +23,15 @@ use super::*;
 impl Turn<'_> {
     pub(super) fn elected(&mut self, groups: &mut Groups, epoch: i32) {
         if self.core.is_stopped || self.core.last_epoch.is_some_and(|last| epoch <= last) {
+            return;
+        }
+        let is_continued = self.core.ownership != Ownership::Elsewhere
+            && self
+                .core
+                .last_epoch
+                .is_some_and(|last| epoch == last.wrapping_add(1));
+        if is_continued {
+            self.core.last_epoch = Some(epoch);
             return;
         }
         self.unload(groups);

@@ -178,6 +178,34 @@ fn elections_and_resignations_of_older_epochs_do_nothing() {
 }
 
 #[test]
+fn an_epoch_that_follows_directly_continues_the_reign_and_one_after_a_gap_does_not() {
+    let mut d = Dialogue::new();
+    let joining = d.join(join("a"));
+    d.stores_at_once = false;
+    let committing = d.commit(CommitOffsets {
+        group_id: "simple".into(),
+        ..simple_commit(5, d.wall())
+    });
+    d.step(Input::Elected { epoch: 2 });
+    d.store();
+    assert_eq!(d.committed(committing), [Ok(())]);
+    assert_eq!(d.machine.offset_count(), 1);
+    d.step(Input::Resigned { epoch: Some(1) });
+    assert!(d.waits(joining), "the resignation is older");
+    d.step(Input::Elected { epoch: 4 });
+    assert_eq!(d.join_refusal(joining).0, GroupError::NotCoordinator);
+    assert_eq!(d.loads, [1, 4]);
+    d.step(Input::Elected { epoch: 5 });
+    d.step(Input::Loaded {
+        epoch: 4,
+        partition: load(&d.log),
+    });
+    assert_eq!(d.machine.offset_count(), 1);
+    d.step(Input::Resigned { epoch: Some(5) });
+    assert_eq!(d.machine.group_count(), 0);
+}
+
+#[test]
 fn results_of_appends_from_before_a_move_change_nothing_after_it() {
     let mut d = Dialogue::new();
     d.stores_at_once = false;

@@ -558,8 +558,9 @@ impl Simulation {
         }
         if !self.lost_results {
             let memory = self.machine.fetch_offsets(GROUP, None, false).expect("owned");
-            self.epoch += 1;
+            self.epoch += 2;
             self.step(Input::Elected { epoch: self.epoch });
+            assert!(self.machine.is_loading());
             self.load();
             let loaded = self.machine.fetch_offsets(GROUP, None, false).expect("owned");
             assert_eq!(memory, loaded, "memory and log differ");
