@@ -1,0 +1,168 @@
+"""The means of the client tests: packages, libraries and jars, installed where they are missing.
+
+Everything comes from Debian, PyPI, npm and Maven by their ordinary clients. All but the Debian packages is kept, caches
+included, in `.peers` at the root of the checkout (`$MILENA_PEERS` names another place). What is installed is said; what
+cannot be installed is said with the command that would. `python3 peers.py` does the whole set-up and nothing else.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[2]
+HOME = Path(os.environ.get("MILENA_PEERS") or ROOT / ".peers").resolve()
+
+# A command, and the Debian package that has it.
+DEBIAN = [
+    ("java", "openjdk-17-jre-headless"),
+    ("javac", "openjdk-17-jdk-headless"),
+    ("mvn", "maven"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
+    ("kcat", "kcat"),
+]
+PYTHON_LIBRARIES = ["kafka-python==2.2.15", "confluent-kafka==2.11.1", "lz4==4.4.4", "python-snappy==0.7.3",
+                    "zstandard==0.23.0", "crc32c==2.7.1"]
+NODE_LIBRARIES = ["kafkajs@2.2.4", "kafkajs-snappy@1.1.0", "kafkajs-lz4@2.0.0-beta.0"]
+KAFKA = "2.7.2"
+JAVA_CLIENTS = ["1.1.1", "2.7.2", "3.9.1", "4.1.0"]
+
+
+class PeerError(Exception):
+    """Something that the tests need cannot be had; the text says what to do."""
+
+
+def say(text):
+    print(text, flush=True)
+
+
+def run(command, what, **options):
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True, **options)
+    if done.returncode != 0:
+        raise PeerError(f"{what} failed: {' '.join(map(str, command))}\n{done.stdout[-4000:]}")
+    return done.stdout
+
+
+def debian_packages():
+    missing = sorted({package for command, package in DEBIAN if shutil.which(command) is None})
+    if not missing:
+        return
+    by_hand = f"    sudo apt-get install {' '.join(missing)}"
+    if shutil.which("apt-get") is None:
+        raise PeerError(f"the client tests need these packages (Debian's names): {' '.join(missing)}")
+    get = ["apt-get"]
+    if os.geteuid() != 0:
+        if shutil.which("sudo") is None or subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode:
+            raise PeerError(f"the client tests need Debian packages; install them with\n{by_hand}")
+        get = ["sudo", "-n", "apt-get"]
+    say(f"installing Debian packages: {' '.join(missing)}")
+    quiet = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+    run([*get, "update"], "apt-get update", env=quiet)
+    run([*get, "install", "-y", "--no-install-recommends", *missing], "apt-get install", env=quiet)
+
+
+def once(name, recipe, build):
+    """Builds the directory `name` unless it was built from the same recipe before."""
+    target = HOME / name
+    mark = target / ".built"
+    wanted = hashlib.sha256(repr(recipe).encode()).hexdigest()
+    if mark.exists() and mark.read_text() == wanted:
+        return target
+    HOME.mkdir(parents=True, exist_ok=True)
+    with open(HOME / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if mark.exists() and mark.read_text() == wanted:
+            return target
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        say(f"installing into {target}: {recipe if isinstance(recipe, str) else ' '.join(recipe)}")
+        build(target)
+        mark.write_text(wanted)
+    return target
+
+
+def python():
+    """A Python with the client libraries."""
+
+    def build(target):
+        venv.create(target, with_pip=True)
+        run([target / "bin/pip", "--cache-dir", HOME / "cache/pip", "install", "-q", *PYTHON_LIBRARIES], "pip")
+
+    return once("python", [sys.version.split()[0], *PYTHON_LIBRARIES], build) / "bin/python"
+
+
+def node():
+    """A directory whose node_modules has the client libraries."""
+
+    def build(target):
+        (target / "package.json").write_text('{"private": true}')
+        run(["npm", "install", "--silent", "--no-audit", "--no-fund", "--cache", HOME / "cache/npm",
+             *NODE_LIBRARIES], "npm", cwd=target)
+
+    return once("node", NODE_LIBRARIES, build)
+
+
+def jars(name, artifacts):
+    """A directory with these Maven artifacts and all that they need at run time."""
+
+    def build(target):
+        dependencies = "".join(
+            "<dependency><groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version></dependency>".format(
+                *artifact.split(":")) for artifact in artifacts)
+        (target / "pom.xml").write_text(
+            '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>'
+            "<groupId>milena</groupId><artifactId>peers</artifactId><version>1</version><packaging>pom</packaging>"
+            f"<dependencies>{dependencies}</dependencies></project>")
+        run(["mvn", "-B", "-q", f"-Dmaven.repo.local={HOME}/cache/maven", "dependency:copy-dependencies",
+             "-DincludeScope=runtime", f"-DoutputDirectory={target}"], "mvn", cwd=target)
+
+    return once(name, artifacts, build)
+
+
+def kafka():
+    """The jars of Apache Kafka's broker, its tools and ZooKeeper."""
+    return jars(f"kafka-{KAFKA}", [f"org.apache.kafka:kafka_2.12:{KAFKA}", f"org.apache.kafka:kafka-tools:{KAFKA}",
+                                   "org.slf4j:slf4j-log4j12:1.7.30"])
+
+
+def compiled(name, source, folder):
+    """The class path of one of our Java programs, compiled against the jars of a folder."""
+    source = HERE / source
+    recipe = f"{source.name} {hashlib.sha256(source.read_bytes()).hexdigest()}"
+    classes = once(name, recipe, lambda target: run(
+        ["javac", "-nowarn", "-proc:none", "-Xlint:none", "-cp", f"{folder}/*", "-d", target, source], "javac"))
+    return f"{classes}:{folder}/*"
+
+
+def java_client(version):
+    """The class path of our driver with one version of the Java client."""
+    folder = jars(f"java-{version}", [f"org.apache.kafka:kafka-clients:{version}", "org.slf4j:slf4j-nop:1.7.30"])
+    return compiled(f"driver-{version}", "Driver.java", folder)
+
+
+def tool_runner():
+    """The class path of Kafka's tools with the program that runs many of them in one JVM."""
+    return compiled("tool-runner", "ToolRunner.java", kafka())
+
+
+def all_of_them():
+    debian_packages()
+    python()
+    node()
+    tool_runner()
+    for version in JAVA_CLIENTS:
+        java_client(version)
+
+
+if __name__ == "__main__":
+    try:
+        all_of_them()
+    except PeerError as error:
+        sys.exit(str(error))

@@ -1,0 +1,275 @@
+"""The broker under test: Milena, or Apache Kafka 2.7.2 with a ZooKeeper of its own, on free loopback ports.
+
+Both are started from the same server.properties, are known by their pids, and are ended by their pids only. A subject
+keeps its port and its directory over restarts. Its log is one file, appended to by each start.
+"""
+
+import atexit
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import time
+from pathlib import Path
+
+import peers
+
+LOG4J = """log4j.rootLogger=INFO, stdout
+log4j.appender.stdout=org.apache.log4j.ConsoleAppender
+log4j.appender.stdout.layout=org.apache.log4j.PatternLayout
+log4j.appender.stdout.layout.ConversionPattern=[%d] %p %m (%c)%n
+log4j.logger.org.apache.zookeeper=WARN
+"""
+RUNNING = {}
+GIVEN_PORTS = set()
+
+
+class SubjectError(Exception):
+    """The broker did not start or did not stop; the text has the end of its log."""
+
+
+def free_port():
+    """A port that nobody listens on. Below the range from which the system gives out ports, so that no client takes it."""
+    while True:
+        port = 10000 + int.from_bytes(os.urandom(2), "big") % 20000
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in GIVEN_PORTS:
+            GIVEN_PORTS.add(port)
+            return port
+
+
+def tail(path, lines=30):
+    try:
+        with open(path, "rb") as log:
+            log.seek(max(0, os.path.getsize(path) - 65536))
+            return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
+    except OSError as error:
+        return str(error)
+
+
+def exchange(port, request, timeout=5):
+    """Sends one frame on a new connection and returns the answer's bytes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=timeout) as connection:
+        connection.sendall(struct.pack(">i", len(request)) + request)
+        stream = connection.makefile("rb")
+        size = stream.read(4)
+        if len(size) < 4:
+            raise OSError("closed without an answer")
+        body = stream.read(struct.unpack(">i", size)[0])
+        return body
+
+
+def answers_metadata(port):
+    """Whether the broker answers Metadata v1 and names itself and a controller."""
+    try:
+        body = exchange(port, struct.pack(">hhih", 3, 1, 7, -1) + struct.pack(">i", 0), timeout=2)
+        (brokers,) = struct.unpack_from(">i", body, 4)
+        at = 8
+        for _ in range(brokers):
+            (host,) = struct.unpack_from(">h", body, at + 4)
+            at += 6 + host + 4
+            (rack,) = struct.unpack_from(">h", body, at)
+            at += 2 + max(rack, 0)
+        return brokers >= 1 and struct.unpack_from(">i", body, at)[0] >= 0
+    except (OSError, struct.error):
+        return False
+
+
+class Process:
+    """One process with its log file."""
+
+    def __init__(self, command, log, **options):
+        self.log = Path(log)
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.log, "ab") as out:
+            self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=out,
+                                            stderr=subprocess.STDOUT, **options)
+        self.pid = self.process.pid
+        RUNNING[self.pid] = self
+
+    def running(self):
+        return self.process.poll() is None
+
+    def end(self, signal_number, seconds):
+        if self.running():
+            self.process.send_signal(signal_number)
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise SubjectError(f"pid {self.pid} did not end in {seconds} s\n{tail(self.log)}") from None
+        finally:
+            RUNNING.pop(self.pid, None)
+        return self.process.returncode
+
+
+@atexit.register
+def end_all():
+    for process in list(RUNNING.values()):
+        process.process.kill()
+        process.process.wait()
+
+
+class Subject:
+    """One broker: `start`, `stop` (SIGTERM), `kill` (SIGKILL), any number of times."""
+
+    name = None
+    start_seconds = 60
+
+    def __init__(self, directory, settings=None, data=None, port=None):
+        self.directory = Path(directory)
+        self.data = Path(data or self.directory / "data")
+        self.log = self.directory / "broker.log"
+        self.port = port or free_port()
+        self.settings = dict(settings or {})
+        self.process = None
+        self.directory.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def bootstrap(self):
+        return f"127.0.0.1:{self.port}"
+
+    def properties(self):
+        wanted = {
+            "broker.id": "0",
+            "listeners": f"PLAINTEXT://{self.bootstrap}",
+            "log.dirs": str(self.data),
+            "offsets.topic.replication.factor": "1",
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
+            "group.initial.rebalance.delay.ms": "0",
+        }
+        wanted.update(self.settings)
+        path = self.directory / "server.properties"
+        path.write_text("".join(f"{key}={value}\n" for key, value in wanted.items()))
+        return path
+
+    def command(self, properties):
+        raise NotImplementedError
+
+    def start(self):
+        """Starts the broker and returns once it serves; returns the seconds that took."""
+        began = time.monotonic()
+        self.process = Process(self.command(self.properties()), self.log, cwd=self.directory)
+        while not answers_metadata(self.port):
+            if not self.process.running():
+                self.process.end(signal.SIGKILL, 5)
+                raise SubjectError(f"{self.name} ended at its start\n{tail(self.log)}")
+            if time.monotonic() - began > self.start_seconds:
+                raise SubjectError(f"{self.name} does not serve after {self.start_seconds} s\n{tail(self.log)}")
+            time.sleep(0.02)
+        return time.monotonic() - began
+
+    def stop(self):
+        """Ends the broker by SIGTERM; an exit code other than 0 (or 143, a JVM's) is an error."""
+        code = self.process.end(signal.SIGTERM, 60)
+        if code not in (0, 143):
+            raise SubjectError(f"{self.name} ended with {code} on SIGTERM\n{tail(self.log)}")
+
+    def kill(self):
+        if self.process is not None:
+            self.process.end(signal.SIGKILL, 30)
+
+    def close(self):
+        """Ends everything of this subject, whatever state it is in."""
+        self.kill()
+
+    def resident_bytes(self):
+        """Memory of the process that is its own: resident pages without those of files."""
+        with open(f"/proc/{self.process.pid}/status") as status:
+            fields = dict(line.split(":", 1) for line in status)
+        return int(fields["RssAnon"].split()[0]) * 1024
+
+
+class Milena(Subject):
+    name = "milena"
+    binary = None
+
+    def command(self, properties):
+        return [self.binary, "start", properties]
+
+    def export_znodes(self, zookeeper):
+        raise NotImplementedError
+
+
+class ZooKeeper:
+    """A ZooKeeper server with short sessions, so that a killed broker can come back soon."""
+
+    def __init__(self, directory):
+        self.directory = Path(directory)
+        self.port = free_port()
+        self.process = None
+
+    @property
+    def connect(self):
+        return f"127.0.0.1:{self.port}"
+
+    def start(self):
+        data = self.directory / "zookeeper"
+        data.mkdir(parents=True, exist_ok=True)
+        properties = self.directory / "zookeeper.properties"
+        properties.write_text(f"dataDir={data}\nclientPort={self.port}\nclientPortAddress=127.0.0.1\ntickTime=500\n"
+                              "maxClientCnxns=0\nadmin.enableServer=false\n")
+        self.process = Process(java_command(self.directory, "org.apache.zookeeper.server.quorum.QuorumPeerMain",
+                                            [properties], "-Xmx128M"), self.directory / "zookeeper.log")
+        began = time.monotonic()
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return self
+            except OSError:
+                if time.monotonic() - began > 60 or not self.process.running():
+                    raise SubjectError(f"ZooKeeper does not start\n{tail(self.process.log)}") from None
+                time.sleep(0.05)
+
+    def close(self):
+        if self.process is not None:
+            self.process.end(signal.SIGKILL, 30)
+
+
+def java_command(directory, main, arguments, heap):
+    log4j = Path(directory) / "log4j.properties"
+    log4j.write_text(LOG4J)
+    return ["java", heap, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true",
+            f"-Dlog4j.configuration=file:{log4j}", "-cp", f"{peers.kafka()}/*", main, *arguments]
+
+
+class Kafka(Subject):
+    name = "kafka"
+
+    def __init__(self, directory, settings=None, data=None, port=None, zookeeper=None):
+        super().__init__(directory, settings, data, port)
+        self.zookeeper = zookeeper
+        self.own_zookeeper = zookeeper is None
+
+    def command(self, properties):
+        if self.zookeeper is None:
+            self.zookeeper = ZooKeeper(self.directory).start()
+        with open(properties, "a") as out:
+            out.write(f"zookeeper.connect={self.zookeeper.connect}\nzookeeper.session.timeout.ms=2000\n"
+                      "zookeeper.connection.timeout.ms=30000\n")
+        return java_command(self.directory, "kafka.Kafka", [properties], "-Xmx640M")
+
+    def kill(self):
+        super().kill()
+        # The node of a killed broker stays until its session ends, and a broker that finds it refuses to start.
+        time.sleep(3)
+
+    def close(self):
+        if self.process is not None:
+            self.process.end(signal.SIGKILL, 30)
+        if self.own_zookeeper and self.zookeeper is not None:
+            self.zookeeper.close()
+
+
+def subject(name, directory, settings=None, **options):
+    """A subject that is not started yet, in a fresh directory."""
+    shutil.rmtree(directory, ignore_errors=True)
+    return {"milena": Milena, "kafka": Kafka}[name](directory, settings, **options)
