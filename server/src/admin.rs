@@ -3,10 +3,14 @@
 //! Nothing here changes a log or a partition: whoever watches the tree (the controller, [`dynamic`]) does what was written.
 //! It knows no wire types; handlers translate. Source class: `AdminManager`, `AdminZkClient`.
 
+pub mod assignment;
 pub mod configs;
 pub mod dynamic;
+pub mod error;
 #[cfg(test)]
 mod test_bench;
+pub mod topic_name;
+pub mod topics;
 
 /// A topic name has at most this many characters: with a partition's number and a suffix it is the name of a directory.
 pub const MAX_TOPIC_NAME_LENGTH: usize = 249;

@@ -10,6 +10,7 @@ use milena_engine::log_manager::LogManager;
 use parking_lot::Mutex;
 
 use crate::admin::configs::ConfigAdmin;
+use crate::admin::topics::TopicAdmin;
 use crate::config::BrokerConfig;
 use crate::coordination::producer_ids::ProducerIdManager;
 use crate::fetch_session::FetchSessionCache;
@@ -34,6 +35,7 @@ pub struct Broker {
     pub id: i32,
     pub cluster_id: Arc<str>,
     pub configs: ConfigAdmin,
+    pub topics: TopicAdmin,
     config: Arc<ArcSwap<BrokerConfig>>,
     pub io: Arc<dyn Io>,
     pub clock: Arc<dyn Clock>,
@@ -83,40 +85,5 @@ impl Broker {
         let mut bytes = [0; 4];
         getrandom::fill(&mut bytes).expect("the kernel gives random bytes once it has booted");
         (u32::from_ne_bytes(bytes) >> 1) as i32
-    }
-
-    // TEMPORARY until admin/topics.rs
-    pub async fn create_internal_topic(&self, name: &str) -> Result<(), ErrorCode> {
-        self.create(
-            name,
-            self.config().offsets.topic_num_partitions,
-            &[("cleanup.policy", "compact")],
-        )
-        .await
-    }
-    pub async fn auto_create_topic(&self, name: &str) -> Result<(), ErrorCode> {
-        self.create(name, self.config().topics.num_partitions, &[]).await
-    }
-    async fn create(&self, name: &str, partitions: i32, config: &[(&str, &str)]) -> Result<(), ErrorCode> {
-        use crate::coordination::Operation;
-        let config: serde_json::Map<String, serde_json::Value> = config
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).into()))
-            .collect();
-        let config = serde_json::json!({"version":1,"config":config}).to_string();
-        let parts: serde_json::Map<String, serde_json::Value> = (0..partitions)
-            .map(|p| (p.to_string(), serde_json::json!([self.id])))
-            .collect();
-        let topic =
-            serde_json::json!({"version":2,"partitions":parts,"adding_replicas":{},"removing_replicas":{}});
-        let operations = vec![
-            Operation::create(format!("/config/topics/{name}"), Some(config.into())),
-            Operation::create(format!("/brokers/topics/{name}"), Some(topic.to_string().into())),
-        ];
-        self.coordination
-            .multi(operations)
-            .await
-            .map_err(|_| ErrorCode::TopicAlreadyExists)?;
-        Ok(())
     }
 }

@@ -16,14 +16,18 @@ use crate::network::{FileRange, Peer, Reply, RequestHandler, Response};
 use crate::protocol::messages::api_versions::unsupported_version_response;
 use crate::protocol::{ApiKey, Message, Reader, RequestHeader, ResponseHeader, Writer};
 
+mod admin_error;
 pub mod alter_configs;
 pub mod api_versions;
 mod config_resource;
 mod consumer_offset_znodes;
 pub mod create_acls;
+pub mod create_partitions;
+pub mod create_topics;
 pub mod delete_acls;
 pub mod delete_groups;
 pub mod delete_records;
+pub mod delete_topics;
 pub mod describe_acls;
 pub mod describe_configs;
 pub mod describe_groups;
@@ -296,6 +300,15 @@ impl Handlers {
             }
             ApiKey::DeleteAcls => {
                 serve!(|_broker, _ctx, message| delete_acls::handle(&message))
+            }
+            ApiKey::CreateTopics => {
+                serve!(|broker, _ctx, message| create_topics::handle(&broker.topics, &message).await)
+            }
+            ApiKey::DeleteTopics => serve!(|broker, ctx, message| {
+                delete_topics::handle(&broker.topics, ctx.api_version, &message).await
+            }),
+            ApiKey::CreatePartitions => {
+                serve!(|broker, _ctx, message| create_partitions::handle(&broker.topics, &message).await)
             }
             other => Reply::Close(format!("{other} is not served")),
         }

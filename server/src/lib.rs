@@ -18,3 +18,6 @@ pub mod metadata_cache;
 pub mod network;
 pub mod protocol;
 pub mod replication;
+
+#[cfg(test)]
+pub(crate) mod test_cluster;

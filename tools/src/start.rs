@@ -74,7 +74,6 @@ fn serve(config: BrokerConfig) -> Exit {
         Ok(broker) => broker,
         Err(error) => {
             tracing::error!(target: LOGGER, "{error}");
-            eprintln!("milena: {error}");
             return Exit::CannotStart;
         }
     };

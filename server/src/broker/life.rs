@@ -29,6 +29,7 @@ use super::configs::{Reconfigure, TopicConfigs};
 use super::housekeeping::Housekeeping;
 use crate::admin::configs::ConfigAdmin;
 use crate::admin::dynamic::{ConfigTreeError, DynamicConfigManager};
+use crate::admin::topics::TopicAdmin;
 use crate::cluster;
 use crate::config::{BrokerConfig, IoBackend, local_host_name};
 use crate::controller::{Controller, ControllerSettings};
@@ -461,6 +462,12 @@ impl Start {
         let broker = Broker {
             id,
             cluster_id: cluster_id.into(),
+            topics: TopicAdmin::new(
+                id,
+                Arc::clone(coordination),
+                Arc::clone(&metadata),
+                Arc::clone(&config),
+            ),
             configs: ConfigAdmin::new(
                 id,
                 Arc::clone(coordination),

@@ -1,145 +1,15 @@
 //! The controller on an embedded tree: elections, topics that come, grow and go, fencing.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-
-use milena_engine::io::Io;
-use milena_engine::io::simulated::{ManualClock, SimulatedDisk};
-use milena_engine::units::{TimestampMs, TopicPartition};
-use parking_lot::Mutex;
-
 use super::*;
-use crate::cluster::{BoxFuture, Broker, Endpoint, SecurityProtocol};
-use crate::coordination::embedded::{EmbeddedSession, EmbeddedTree};
-use crate::coordination::startup::{create_persistent_paths, register_broker};
-use crate::coordination::znodes::{BrokerRegistration, ReplicaAssignment, TopicAssignment};
-use crate::metadata_cache::MetadataCache;
-use command::BrokerReply;
-
-/// Brokers that obey, with a metadata cache each.
-#[derive(Default)]
-struct Obedient {
-    caches: BTreeMap<i32, Arc<MetadataCache>>,
-    deleted: Mutex<Vec<TopicPartition>>,
-}
-
-impl BrokerChannel for Obedient {
-    fn send(&self, broker_id: i32, command: BrokerCommand) -> BoxFuture<'static, BrokerReply> {
-        match command {
-            BrokerCommand::UpdateMetadata(command) => {
-                self.caches[&broker_id].update(&command);
-            }
-            BrokerCommand::StopReplica(command) => {
-                let deleted = command.partitions.into_iter().filter(|one| one.delete_partition);
-                self.deleted.lock().extend(deleted.map(|one| one.topic_partition));
-            }
-            BrokerCommand::LeaderAndIsr(_) => {}
-        }
-        Box::pin(std::future::ready(Ok(Vec::new())))
-    }
-}
-
-struct Cluster {
-    tree: EmbeddedTree,
-    brokers: Arc<Obedient>,
-    clock: Arc<ManualClock>,
-}
-
-impl Cluster {
-    fn new(brokers: i32) -> Cluster {
-        let disk = SimulatedDisk::new(1);
-        let directory = PathBuf::from("/a");
-        disk.create_dir_all(&directory).unwrap();
-        let io: Arc<dyn Io> = Arc::new(disk);
-        let clock = Arc::new(ManualClock::new(TimestampMs(1_600_000_000_000)));
-        let tree = EmbeddedTree::open(&io, Arc::clone(&clock) as Arc<dyn Clock>, &[directory]).unwrap();
-        let caches = (0..brokers).map(|id| (id, Arc::default())).collect();
-        Cluster {
-            tree,
-            brokers: Arc::new(Obedient {
-                caches,
-                ..Obedient::default()
-            }),
-            clock,
-        }
-    }
-
-    async fn join(&self, id: i32) -> (Arc<EmbeddedSession>, Controller) {
-        let session = self.tree.session();
-        let coordination: Arc<dyn Coordination> = Arc::clone(&session) as Arc<dyn Coordination>;
-        create_persistent_paths(coordination.as_ref()).await.unwrap();
-        register_broker(coordination.as_ref(), &registration(id, 9092 + id))
-            .await
-            .unwrap();
-        let settings = ControllerSettings {
-            broker_id: id,
-            delete_topic_enable: true,
-            unclean_leader_election_enable: false,
-        };
-        let channel: Arc<dyn BrokerChannel> = Arc::clone(&self.brokers) as Arc<dyn BrokerChannel>;
-        let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
-        let (controller, run) = Controller::start(settings, coordination, channel, clock);
-        tokio::spawn(run);
-        (session, controller)
-    }
-
-    /// Waits until the cache of a broker is as it should be.
-    async fn until(&self, broker: i32, what: impl Fn(&MetadataCache) -> bool) {
-        let cache = &self.brokers.caches[&broker];
-        let mut updates = cache.subscribe();
-        while !what(cache) {
-            updates.changed().await.unwrap();
-        }
-    }
-}
-
-fn registration(id: i32, port: i32) -> BrokerRegistration {
-    let endpoint = Endpoint {
-        listener: "PLAINTEXT".into(),
-        host: "h".into(),
-        port,
-        security_protocol: SecurityProtocol::Plaintext,
-    };
-    let broker = Broker {
-        id,
-        endpoints: vec![endpoint],
-        rack: None,
-    };
-    BrokerRegistration {
-        broker,
-        jmx_port: -1,
-        timestamp_ms: 1,
-    }
-}
+use crate::coordination::Coordination;
+use crate::coordination::znodes::{ReplicaAssignment, TopicAssignment};
+use crate::test_cluster::{Cluster, run, until_gone};
 
 fn assignment(partitions: i32, replicas: &[i32]) -> TopicAssignment {
     let partitions = (0..partitions)
         .map(|number| (number, ReplicaAssignment::new(replicas)))
         .collect();
     TopicAssignment { partitions }
-}
-
-async fn until_gone(tree: &dyn Coordination, path: &str) {
-    loop {
-        let gone = Arc::new(tokio::sync::Notify::new());
-        let notify = Arc::clone(&gone);
-        if tree
-            .get(path, Some(Box::new(move |_| notify.notify_one())))
-            .await
-            .unwrap()
-            .is_none()
-        {
-            return;
-        }
-        gone.notified().await;
-    }
-}
-
-fn run<T>(test: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap()
-        .block_on(test)
 }
 
 #[test]

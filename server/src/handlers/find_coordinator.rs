@@ -38,10 +38,10 @@ pub async fn handle(
     let snapshot = broker.metadata.snapshot();
     if !snapshot.contains_topic(GROUP_METADATA_TOPIC_NAME) {
         // Whether or not it could be created, its leader is not known yet: the client asks again.
-        if let Err(error) = broker.create_internal_topic(GROUP_METADATA_TOPIC_NAME).await {
+        if let Err(error) = broker.topics.auto_create_topic(GROUP_METADATA_TOPIC_NAME).await {
             tracing::error!(
                 target: "kafka.server.KafkaApis",
-                "cannot create {GROUP_METADATA_TOPIC_NAME}: {}", error.name()
+                "cannot create {GROUP_METADATA_TOPIC_NAME}: {error}"
             );
         }
         return refused(ErrorCode::CoordinatorNotAvailable);

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use super::RequestContext;
+use crate::admin::error::AdminErrorKind;
 use crate::broker::Broker;
 use crate::cluster;
 use crate::metadata_cache::{MetadataSnapshot, PartitionMetadata, TopicMetadata};
@@ -76,16 +77,15 @@ pub async fn handle(
 }
 
 async fn missing(broker: &Broker, name: &str, may_create: bool) -> MetadataResponseTopic<'static> {
-    let error = if broker.is_internal_topic(name) {
-        match broker.create_internal_topic(name).await {
+    let is_internal = broker.is_internal_topic(name);
+    let creates = is_internal || (may_create && broker.config().topics.auto_create_topics_enable);
+    let error = if creates {
+        match broker.topics.auto_create_topic(name).await {
             Ok(()) => ErrorCode::LeaderNotAvailable,
-            Err(ErrorCode::CoordinatorNotAvailable) => ErrorCode::InvalidReplicationFactor,
-            Err(error) => error,
-        }
-    } else if may_create && broker.config().topics.auto_create_topics_enable {
-        match broker.auto_create_topic(name).await {
-            Ok(()) => ErrorCode::LeaderNotAvailable,
-            Err(error) => error,
+            Err(error) if error.kind == AdminErrorKind::CoordinatorNotAvailable => {
+                ErrorCode::InvalidReplicationFactor
+            }
+            Err(error) => error.kind.into(),
         }
     } else {
         ErrorCode::UnknownTopicOrPartition
@@ -93,7 +93,7 @@ async fn missing(broker: &Broker, name: &str, may_create: bool) -> MetadataRespo
     MetadataResponseTopic {
         error_code: error.code(),
         name: Cow::Owned(name.to_owned()),
-        is_internal: broker.is_internal_topic(name),
+        is_internal,
         ..MetadataResponseTopic::default()
     }
 }
