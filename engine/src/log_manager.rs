@@ -38,7 +38,7 @@ mod scrub;
 mod shutdown;
 mod survey;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -138,6 +138,8 @@ struct Home {
     lock: Mutex<Option<Box<dyn DirectoryLock>>>,
     checkpoints: DirectoryCheckpoints,
     metadata: Option<BrokerMetadata>,
+    /// As in `milena.state`.
+    written_synced_ends: Mutex<BTreeMap<TopicPartition, Offset>>,
     /// Names of `…-future` directories.
     future: Vec<String>,
     reserve: Mutex<ReserveWatch>,
@@ -459,7 +461,7 @@ impl LogManager {
         }))
     }
 
-    fn create_in(&self, home: &Home, wanted: &WantedLog) -> Result<Arc<Log>, StorageError> {
+    fn create_in(&self, home: &Arc<Home>, wanted: &WantedLog) -> Result<Arc<Log>, StorageError> {
         let fatal = |error| {
             checkpoints::tolerate_full(&home.directory, &error);
             StorageError::Io(error)
@@ -467,6 +469,7 @@ impl LogManager {
         home.checkpoints
             .forget(&*self.io, &wanted.partition)
             .map_err(fatal)?;
+        self.lower_synced_ends(home, &[(&wanted.partition, None)])?;
         let options = OpenOptions {
             producer_id_expiration_ms: self.config.producer_id_expiration_ms,
             ..OpenOptions::default()
@@ -519,9 +522,9 @@ impl LogManager {
         }
     }
 
-    /// Cuts logs back so that each ends at its offset, lowering their recovery points on disk first, so that
-    /// a crash in between finds nothing taken for verified that is not. Partitions not in service are left
-    /// out.
+    /// Cuts logs back so that each ends at its offset, lowering their recovery points and synced ends on disk
+    /// first, so that a crash in between finds nothing taken for verified that is not. Partitions not in
+    /// service are left out.
     ///
     /// # Errors
     /// For the first log that fails; its directory is offline then.
@@ -557,6 +560,10 @@ impl LogManager {
                 checkpoints::tolerate_full(&home.directory, &error);
                 return Err(error.into());
             }
+            let ends: Vec<_> = here()
+                .map(|(_, partition, end)| (*partition, Some(*end)))
+                .collect();
+            self.lower_synced_ends(home, &ends)?;
             for (hosted, _, end) in here() {
                 hosted.log.truncate_to(*end)?;
             }
@@ -583,6 +590,7 @@ impl LogManager {
             checkpoints::tolerate_full(&hosted.home.directory, &error);
             return Err(error.into());
         }
+        self.lower_synced_ends(&hosted.home, &[(partition, None)])?;
         hosted.log.truncate_fully_and_start_at(start)
     }
 

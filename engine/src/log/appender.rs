@@ -431,10 +431,8 @@ impl Log {
         results: &mut Vec<Result<AppendInfo, AppendError>>,
     ) {
         for result in results.iter_mut() {
-            if result
-                .as_ref()
-                .is_ok_and(|info| !info.is_duplicate && info.size_bytes > 0)
-            {
+            // A duplicate too: it may be one of a set of this very call.
+            if result.as_ref().is_ok_and(|info| info.size_bytes > 0) {
                 *result = Err(self.again(&error).into());
             }
         }
@@ -491,6 +489,11 @@ impl Log {
         self.settle_names()?;
         active.complete_files(&self.place)?;
         active.set_sealed();
+        if self.recovery_point() >= end {
+            // Its records are flushed, so that no flush to come looks at it: what the roll itself changed
+            // (the last time index entry, the end of a preallocated file) is synced here.
+            self.sync_segment(&active)?;
+        }
         state.producers.set_map_end_offset(base_offset);
         self.write_snapshot(state)?;
         let config = self.config.load_full();

@@ -125,7 +125,7 @@ impl Round {
     fn one_done(&self, result: Result<(), IoError>) {
         if let Err(error) = result {
             // In the step that sees it: nothing may be acknowledged while the other syncs are still running.
-            self.log.place.directory.fail(&error);
+            self.log.sync_failed(&error);
             self.error.lock().get_or_insert(error);
         }
         if self.remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -201,7 +201,7 @@ impl Log {
         let active_base = match self.plan_round(target, &mut operations, &mut sealed) {
             Ok(active_base) => active_base,
             Err(error) => {
-                self.place.directory.fail(&error);
+                self.sync_failed(&error);
                 self.durability.lock().in_flight = false;
                 return self.fail_waiters();
             }
@@ -210,7 +210,7 @@ impl Log {
             match self.epochs_file() {
                 Ok(file) => operations.extend(file.map(|file| Operation::Sync { file })),
                 Err(error) => {
-                    self.place.directory.fail(&error);
+                    self.sync_failed(&error);
                     self.durability.lock().in_flight = false;
                     return self.fail_waiters();
                 }
@@ -240,6 +240,15 @@ impl Log {
             self.place.io.submit(operation, round.completion());
         }
         round.one_done(Ok(()));
+    }
+
+    /// A failed sync is final for the directory, unless there is nothing left to sync: the log was closed,
+    /// and its directory renamed or removed, because the partition was deleted while the round ran.
+    fn sync_failed(&self, error: &IoError) {
+        let is_deleted = error.kind() == std::io::ErrorKind::NotFound && self.fence.get().is_some();
+        if !is_deleted {
+            self.place.directory.fail(error);
+        }
     }
 
     /// What must be synced so that everything below `target` is on the medium. Returns where the active
@@ -415,6 +424,19 @@ impl Log {
                 segment.set_flushed();
             }
         }
+        Ok(())
+    }
+
+    /// Syncs all files of a segment that was just sealed; a failure is final.
+    pub(super) fn sync_segment(&self, segment: &LogSegment) -> Result<(), IoError> {
+        let files = segment.file(&self.place).and_then(|file| {
+            let mut files = segment.index_files(&self.place)?;
+            files.push(file);
+            Ok(files)
+        });
+        let synced = files.and_then(|files| files.iter().try_for_each(|file| file.sync()));
+        synced.inspect_err(|error| self.place.directory.fail(error))?;
+        segment.set_flushed();
         Ok(())
     }
 

@@ -223,12 +223,15 @@ impl Loader<'_> {
             ProducerStateManager::new(self.partition.clone(), self.options.producer_id_expiration_ms);
         producers.clear_and_start_at(log_start);
 
+        let has_snapshot = !is_new && !snapshots::list(self.place)?.is_empty();
         self.complete_indexes(&segments, log_start)?;
         let mut recovery_point = self.options.recovery_point;
         let mut end;
         if self.options.clean_shutdown {
             end = self.end_of(&segments, log_start)?;
-            if !segments.is_empty() {
+            // Without any snapshot a clean log was written by a version that knew no producers: they are not
+            // looked for.
+            if !segments.is_empty() && has_snapshot {
                 self.load_producers(&mut producers, &segments, log_start, end)?;
             }
             recovery_point = end;
@@ -257,7 +260,7 @@ impl Loader<'_> {
             recovery_point = log_start;
             producers.clear_and_start_at(log_start);
         }
-        recovery_point = recovery_point.max(log_start).min(end);
+        recovery_point = recovery_point.min(end);
 
         let last = segments.len() - 1;
         for (segment, next) in segments[..last].iter().zip(&segments[1..]) {
@@ -267,7 +270,12 @@ impl Loader<'_> {
             }
         }
         epochs.truncate_from_end(end);
+        if epochs.is_empty() && !self.options.clean_shutdown {
+            self.note_epochs(&segments, &mut epochs)?;
+        }
         epochs.truncate_from_start(log_start);
+        // Of an empty log nothing is left, so that the next start finds what this one leaves.
+        epochs.truncate_from_end(end);
         if epochs != epochs_before {
             epochs::store(self.place, &epochs, true)?;
         }
@@ -344,12 +352,35 @@ impl Loader<'_> {
         log_start: Offset,
         end: Offset,
     ) -> Result<(), LogOpenError> {
-        let has_snapshot = load_snapshot(self.place, producers, log_start, end, self.now)?;
-        // Without any snapshot a clean log was written by a version that knew no producers: they are not
-        // looked for.
-        if has_snapshot && self.config.message_format == Magic::V2 {
+        load_snapshot(self.place, producers, log_start, end, self.now)?;
+        if self.config.message_format == Magic::V2 {
             replay(self.place, producers, segments, end)
                 .map_err(|error| self.must_be_whole(error, "the log was closed cleanly"))?;
+        }
+        Ok(())
+    }
+
+    /// Notes the epochs of all batches by their headers: the list was lost, or went with a log start that was
+    /// not kept.
+    fn note_epochs(
+        &self,
+        segments: &[Arc<LogSegment>],
+        epochs: &mut LeaderEpochCache,
+    ) -> Result<(), LogOpenError> {
+        if self.config.message_format != Magic::V2 {
+            return Ok(());
+        }
+        for segment in segments {
+            let file = segment.file(self.place)?;
+            let size = segment.size_bytes();
+            let mut scanner = scan::BatchScanner::new(file.as_ref(), 0, size, LOOKUP_WINDOW_SIZE_BYTES);
+            while let Step::Batch { header, .. } = scanner.step()? {
+                if let (Magic::V2, Some(epoch)) = (header.magic, header.leader_epoch)
+                    && epochs.latest_epoch().is_none_or(|latest| epoch > latest)
+                {
+                    epochs.assign(epoch, header.base_offset);
+                }
+            }
         }
         Ok(())
     }
@@ -392,6 +423,13 @@ impl Loader<'_> {
             .map_or(segments[first].base_offset, |kept| kept.from);
         replay(self.place, producers, &segments[..=first], walked_from)
             .map_err(|error| self.must_be_whole(error, "it lies below the recovery point"))?;
+
+        // The epochs of what is walked are noted anew: an entry there may have been moved by a log start that
+        // was not kept.
+        let noted_until = kept
+            .as_ref()
+            .map_or(segments[first].base_offset, |kept| kept.from);
+        epochs.truncate_from_end(noted_until);
 
         let whole_until = recovery_point.max(self.options.synced_end.unwrap_or(Offset::ZERO));
         let mut rebuilt: Vec<Rebuilt> = Vec::new();
@@ -469,27 +507,25 @@ impl Loader<'_> {
 }
 
 /// Loads the newest readable snapshot in `log_start < offset <= limit`; unreadable ones are removed. Without
-/// one the state is empty and starts at `log_start`. Returns whether there was one, or one to remove.
+/// one the state is empty and starts at `log_start`.
 fn load_snapshot(
     place: &Place,
     producers: &mut ProducerStateManager,
     log_start: Offset,
     limit: Offset,
     now: TimestampMs,
-) -> Result<bool, StorageError> {
+) -> Result<(), StorageError> {
     producers.clear_and_start_at(log_start);
-    let mut found = false;
     for offset in snapshots::list(place)?.into_iter().rev() {
         if offset > limit || offset <= log_start {
             continue;
         }
-        found = true;
         let name = names::file_name(offset, names::SNAPSHOT);
         let bytes = place
             .read_small(&name, snapshots::SNAPSHOT_SIZE_BYTES_MAX)?
             .unwrap_or_default();
         match producers.load_snapshot(offset, &bytes, now) {
-            Ok(()) => return Ok(true),
+            Ok(()) => return Ok(()),
             Err(error) => {
                 tracing::warn!(
                     "{}: {error}; removed, an older one is used",
@@ -499,7 +535,7 @@ fn load_snapshot(
             }
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Applies the batches from where `producers` stands up to `end`, by their headers.
@@ -538,7 +574,8 @@ fn replay(
                 }
                 Step::Batch { header, .. } if header.base_offset >= end => break,
                 Step::Batch { position, header } => {
-                    if header.producer.is_some() && header.base_offset >= from {
+                    // The log may start inside a batch.
+                    if header.producer.is_some() && header.last_offset >= from {
                         rebuild::apply_producer(producers, &mut scanner, position, &header)?;
                     }
                 }

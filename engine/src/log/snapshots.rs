@@ -1,8 +1,9 @@
 //! `.snapshot` files: the producer state of a log at the offset in the name.
 //!
 //! One is written when a segment is rolled (named by the new base offset), at a clean close and after
-//! loading; only the last ones are kept. They are not synced: each carries a CRC, and one that cannot be read
-//! is removed and an older one used, or the batches are read again. Source: `ProducerStateManager.scala`,
+//! loading; only the last ones are kept. They are not synced but at a clean close: each carries a CRC, and
+//! one that cannot be read is removed and an older one used, or the batches are read again. Source:
+//! `ProducerStateManager.scala`,
 //! `Log.deleteSnapshotsAfterRecoveryPointCheckpoint`.
 
 use std::io::IoSlice;
@@ -34,6 +35,16 @@ pub(super) fn write(place: &Place, offset: Offset, bytes: &[u8]) -> Result<(), I
     let file = place.open_to_write(&names::file_name(offset, names::SNAPSHOT), OpenMode::Truncate)?;
     file.write_vectored_at(0, &[IoSlice::new(bytes)])
         .map_err(|error| place.fatal(error))
+}
+
+/// Makes the content of the newest one durable; its name is with the next sync of the directory. A failure is
+/// final.
+pub(super) fn sync_newest(place: &Place) -> Result<(), IoError> {
+    let Some(offset) = list(place)?.last().copied() else {
+        return Ok(());
+    };
+    let file = place.open_to_write(&names::file_name(offset, names::SNAPSHOT), OpenMode::ReadWrite)?;
+    file.sync().map_err(|error| place.fatal(error))
 }
 
 /// Removes those for which `doomed` holds.

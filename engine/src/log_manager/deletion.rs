@@ -1,8 +1,9 @@
 //! Deletion of logs: at once by name, later by file.
 //!
 //! The directory gets the name of a deleted one, durably, so that the partition is gone for a restart and its
-//! name is free; readers that hold its files go on. Its files are removed when `file.delete.delay.ms` is
-//! over. What a crash leaves is removed by the next start. Source: `LogManager.asyncDelete`, `deleteLogs`.
+//! name is free; the log is closed, and readers that hold its files go on. Its files are removed when
+//! `file.delete.delay.ms` is over. What a crash leaves is removed by the next start. Source:
+//! `LogManager.asyncDelete`, `deleteLogs`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +53,9 @@ impl LogManager {
         let removed = self.logs.write().remove(partition);
         let (home, log, delay_ms) = if let Some(hosted) = removed {
             hosted.home.directory.check_online()?;
+            // Before its files are elsewhere: a sync that is under way must not take their absence for a
+            // failed disk.
+            hosted.log.abandon();
             hosted.log.rename(&name)?;
             let delay_ms = hosted.log.config().file_delete_delay_ms;
             (hosted.home.clone(), Some(hosted.log.clone()), delay_ms)

@@ -258,6 +258,12 @@ impl Loader<'_> {
             lock: Mutex::new(Some(surveyed.lock)),
             checkpoints,
             metadata: surveyed.metadata,
+            written_synced_ends: Mutex::new(
+                state
+                    .as_ref()
+                    .map(|state| state.synced_ends.clone())
+                    .unwrap_or_default(),
+            ),
             future: surveyed.future,
             reserve: Mutex::new(ReserveWatch::new(self.config.disk_reserve_bytes)),
         };

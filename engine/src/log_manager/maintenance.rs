@@ -27,7 +27,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::checkpoint::RunState;
-use crate::units::Offset;
+use crate::error::{IoError, StorageError};
+use crate::units::{Offset, TopicPartition};
 
 use super::checkpoints::{Offsets, tolerate_full};
 use super::reserve::ReserveChange;
@@ -144,21 +145,24 @@ impl LogManager {
         self.homes.iter().filter(|home| home.directory.is_online())
     }
 
-    /// The logs in service whose directories are online.
+    /// The logs in service whose directories are online, in order.
     pub(super) fn hosted(&self) -> Vec<Arc<HostedLog>> {
-        let logs = self.logs.read();
-        logs.values()
-            .filter(|hosted| hosted.home.directory.is_online())
-            .cloned()
-            .collect()
+        self.hosted_where(|hosted| hosted.home.directory.is_online())
     }
 
     pub(super) fn hosted_in(&self, home: &Arc<Home>) -> Vec<Arc<HostedLog>> {
+        self.hosted_where(|hosted| Arc::ptr_eq(&hosted.home, home))
+    }
+
+    /// In the order of their partitions: what is done to the disk does not depend on the order of a hash map,
+    /// so that a test repeats a failure.
+    fn hosted_where(&self, is_wanted: impl Fn(&HostedLog) -> bool) -> Vec<Arc<HostedLog>> {
         let logs = self.logs.read();
-        logs.values()
-            .filter(|hosted| Arc::ptr_eq(&hosted.home, home))
-            .cloned()
-            .collect()
+        let wanted = logs.values().filter(|hosted| is_wanted(hosted));
+        let mut hosted: Vec<Arc<HostedLog>> = wanted.cloned().collect();
+        drop(logs);
+        hosted.sort_by(|left, right| left.log.partition().cmp(right.log.partition()));
+        hosted
     }
 
     /// Tells each directory how much its file system has free.
@@ -204,27 +208,74 @@ impl LogManager {
 
     /// Writes `milena.state`; returns whether it stands.
     pub(super) fn write_state(&self, home: &Arc<Home>, stopped_clean: bool) -> bool {
-        let boot_id = self.io.boot_id().unwrap_or_else(|error| {
-            tracing::warn!("the machine's boot id is unknown: {error}");
-            // Equal to no boot's id: the next start takes it for another boot.
-            super::survey::unique_id()
-        });
-        let ends = self.hosted_in(home).into_iter();
-        let synced_ends: BTreeMap<_, _> = ends
-            .map(|hosted| (hosted.log.partition().clone(), hosted.log.synced_end()))
-            .collect();
-        let state = RunState {
-            boot_id,
-            stopped_clean,
-            synced_ends,
-        };
-        match state.write(&*self.io, home.directory.path()) {
+        match self.try_write_state(home, stopped_clean, &[]) {
             Ok(()) => true,
             Err(error) => {
                 tolerate_full(&home.directory, &error);
                 false
             }
         }
+    }
+
+    /// `limits`: these partitions are synced up to there at most; `None` = nothing is.
+    fn try_write_state(
+        &self,
+        home: &Arc<Home>,
+        stopped_clean: bool,
+        limits: &[(&TopicPartition, Option<Offset>)],
+    ) -> Result<(), IoError> {
+        let boot_id = self.io.boot_id().unwrap_or_else(|error| {
+            tracing::warn!("the machine's boot id is unknown: {error}");
+            // Equal to no boot's id: the next start takes it for another boot.
+            super::survey::unique_id()
+        });
+        let ends = self.hosted_in(home).into_iter();
+        let mut synced_ends: BTreeMap<_, _> = ends
+            .map(|hosted| (hosted.log.partition().clone(), hosted.log.synced_end()))
+            .collect();
+        for (partition, limit) in limits {
+            match limit {
+                Some(limit) => {
+                    if let Some(end) = synced_ends.get_mut(*partition) {
+                        *end = (*end).min(*limit);
+                    }
+                }
+                None => {
+                    synced_ends.remove(*partition);
+                }
+            }
+        }
+        let mut written = home.written_synced_ends.lock();
+        let state = RunState {
+            boot_id,
+            stopped_clean,
+            synced_ends,
+        };
+        state.write(&*self.io, home.directory.path())?;
+        *written = state.synced_ends;
+        Ok(())
+    }
+
+    /// Makes `milena.state` say no more of these partitions than that they are synced up to an end, or
+    /// nothing: what was said of records that are about to go must not be believed of those that take their
+    /// offsets.
+    pub(super) fn lower_synced_ends(
+        &self,
+        home: &Arc<Home>,
+        limits: &[(&TopicPartition, Option<Offset>)],
+    ) -> Result<(), StorageError> {
+        let says_more = {
+            let written = home.written_synced_ends.lock();
+            limits.iter().any(|(partition, limit)| {
+                let end = written.get(*partition);
+                end.is_some_and(|end| limit.is_none_or(|limit| *end > limit))
+            })
+        };
+        if says_more && let Err(error) = self.try_write_state(home, false, limits) {
+            tolerate_full(&home.directory, &error);
+            return Err(error.into());
+        }
+        Ok(())
     }
 
     /// Writes the high watermarks of directories where one moved.

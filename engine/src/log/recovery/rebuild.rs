@@ -143,6 +143,10 @@ impl Loader<'_> {
             }
         }
         self.apply(segment, &rebuilt)?;
+        // Recovery will not look at them again, so that they must be durable like the records.
+        for file in segment.index_files(self.place)? {
+            file.sync().map_err(|error| self.place.fatal(error))?;
+        }
         Ok(rebuilt.next_offset)
     }
 
@@ -295,7 +299,7 @@ impl Loader<'_> {
                     break Some(unsound(error.to_string()));
                 }
             }
-            if header.producer.is_some() && header.base_offset >= covered {
+            if header.producer.is_some() && header.last_offset >= covered {
                 aborted.extend(apply_producer(producers, &mut scanner, position, &header)?);
             }
             if let (Some(epochs), Magic::V2, Some(epoch)) =
