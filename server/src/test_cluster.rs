@@ -132,6 +132,7 @@ pub(crate) async fn until_gone(tree: &dyn Coordination, path: &str) {
 
 pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
+        .enable_time()
         .build()
         .unwrap()
         .block_on(test)
