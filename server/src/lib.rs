@@ -4,12 +4,14 @@
 //! module and encodes the answer. `docs/architecture.md` has the import law; `tools/tests/tidy.rs` keeps it.
 
 pub mod admin;
+pub mod adoption;
 pub mod broker;
 pub mod cluster;
 pub mod config;
 pub mod controller;
 pub mod coordination;
 pub mod error;
+pub mod export_znodes;
 pub mod fetch_session;
 pub mod group;
 pub mod handlers;

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod export_znodes;
 mod start;
 
 /// How the process ends.
@@ -80,8 +81,8 @@ pub(crate) struct BrokerArgs {
 pub(crate) struct StartArgs {
     #[command(flatten)]
     pub(crate) broker: BrokerArgs,
-    /// Settings for topics that are found in the log directories without any: a file of topic settings, or a
-    /// dump of the znodes.
+    /// Settings for topics that are found in the log directories without any: lines of
+    /// {"topic":"t","config":{..}}, the output of export-znodes, or of kafka-topics.sh --describe.
     #[arg(long, value_name = "file")]
     pub(crate) import: Option<PathBuf>,
 }
@@ -90,9 +91,21 @@ pub(crate) struct StartArgs {
 pub(crate) struct ExportArgs {
     #[command(flatten)]
     pub(crate) broker: BrokerArgs,
+    /// The log directories, in place of those of the settings.
+    #[arg(long, value_name = "dir,..")]
+    pub(crate) log_dirs: Option<String>,
+    /// zookeeper-shell: commands for zookeeper-shell.sh; json: one znode a line, for scripts.
+    #[arg(long, value_enum, default_value = "zookeeper-shell")]
+    pub(crate) format: ExportFormat,
     /// Where to write; standard output if absent.
     #[arg(long, value_name = "file")]
     pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    ZookeeperShell,
+    Json,
 }
 
 /// `key=value`; the value may be empty and may hold further `=`.
@@ -118,7 +131,7 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Command::Start(arguments) => start::run(&arguments).into(),
-        Command::ExportZnodes(arguments) => start::export_znodes(&arguments).into(),
+        Command::ExportZnodes(arguments) => export_znodes::run(&arguments).into(),
     }
 }
 
@@ -149,6 +162,17 @@ mod tests {
             .collect();
         assert_eq!(overrides, [("a", "1"), ("b", "c=d"), ("e", "")]);
         assert_eq!(arguments.import, Some(PathBuf::from("topics.json")));
+    }
+
+    #[test]
+    fn an_export_takes_directories_a_format_and_a_file() {
+        let line = "milena export-znodes --log-dirs /a,/b --format json --output z.json";
+        let Command::ExportZnodes(arguments) = Cli::try_parse_from(line.split(' ')).unwrap().command else {
+            panic!("export-znodes is parsed as something else")
+        };
+        assert_eq!(arguments.log_dirs.as_deref(), Some("/a,/b"));
+        assert_eq!(arguments.format, ExportFormat::Json);
+        assert_eq!(arguments.output, Some(PathBuf::from("z.json")));
     }
 
     #[test]

@@ -1,13 +1,16 @@
-//! `milena start` and `milena export-znodes`: settings, the broker's own log, then the broker.
+//! `milena start`: settings, the broker's own log, then the broker.
 //!
 //! Everything wrong with the settings is told on standard error before anything is opened. The broker itself,
 //! its life and its signals are `milena_server::broker`'s.
 
+use std::path::Path;
+
+use milena_server::adoption::Import;
 use milena_server::broker::{Ending, RunningBroker};
 use milena_server::config::{BrokerConfig, Warning};
 use milena_server::logging;
 
-use crate::{BrokerArgs, Exit, ExportArgs, StartArgs};
+use crate::{BrokerArgs, Exit, StartArgs};
 
 /// The name of the logger, as Kafka's.
 const LOGGER: &str = "kafka.server.KafkaServer";
@@ -17,6 +20,13 @@ pub(crate) fn run(arguments: &StartArgs) -> Exit {
     let (config, warnings) = match load(&arguments.broker) {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
+    };
+    let import = match arguments.import.as_deref().map(read_import).transpose() {
+        Ok(import) => import,
+        Err(message) => {
+            eprintln!("milena: --import: {message}");
+            return Exit::Usage;
+        }
     };
     let log = match logging::init(&config.log_output) {
         Ok(log) => log,
@@ -33,31 +43,13 @@ pub(crate) fn run(arguments: &StartArgs) -> Exit {
             _ => tracing::warn!(target: LOGGER, "{warning}"),
         }
     }
-    let exit = serve(config);
+    let exit = serve(config, import);
     drop(log);
     exit
 }
 
-/// Writes the znodes of a stopped broker.
-pub(crate) fn export_znodes(arguments: &ExportArgs) -> Exit {
-    match load(&arguments.broker) {
-        Ok((config, _)) => {
-            let target = arguments
-                .output
-                .as_ref()
-                .map_or("standard output".to_owned(), |path| path.display().to_string());
-            eprintln!(
-                "milena: this build cannot write the znodes of {} to {target} yet",
-                config.log_dirs[0].display()
-            );
-            Exit::CannotStart
-        }
-        Err(exit) => exit,
-    }
-}
-
 /// The settings, or every problem with them on standard error.
-fn load(arguments: &BrokerArgs) -> Result<(BrokerConfig, Vec<Warning>), Exit> {
+pub(crate) fn load(arguments: &BrokerArgs) -> Result<(BrokerConfig, Vec<Warning>), Exit> {
     // A variable that is not text cannot be one of ours.
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
@@ -69,8 +61,14 @@ fn load(arguments: &BrokerArgs) -> Result<(BrokerConfig, Vec<Warning>), Exit> {
     })
 }
 
-fn serve(config: BrokerConfig) -> Exit {
-    let mut broker = match RunningBroker::start(config) {
+/// What `--import` gives; whatever is wrong with the file is told before anything is opened.
+fn read_import(path: &Path) -> Result<Import, String> {
+    let content = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Import::parse(path, &content).map_err(|error| error.to_string())
+}
+
+fn serve(config: BrokerConfig, import: Option<Import>) -> Exit {
+    let mut broker = match RunningBroker::start_importing(config, import) {
         Ok(broker) => broker,
         Err(error) => {
             tracing::error!(target: LOGGER, "{error}");

@@ -30,11 +30,12 @@ use super::housekeeping::Housekeeping;
 use crate::admin::configs::ConfigAdmin;
 use crate::admin::dynamic::{ConfigTreeError, DynamicConfigManager};
 use crate::admin::topics::TopicAdmin;
+use crate::adoption::{self, AdoptionError, Import};
 use crate::cluster;
 use crate::config::{BrokerConfig, IoBackend, local_host_name};
 use crate::controller::{Controller, ControllerSettings};
 use crate::coordination::embedded::{EmbeddedTree, OpenTreeError};
-use crate::coordination::producer_ids::ProducerIdManager;
+use crate::coordination::producer_ids::{ProducerIdManager, raise_above};
 use crate::coordination::startup::{self, JoinError};
 use crate::coordination::znodes::BrokerRegistration;
 use crate::coordination::{Coordination, CoordinationError};
@@ -73,6 +74,8 @@ pub enum StartError {
     Join(#[from] JoinError),
     #[error(transparent)]
     Coordination(#[from] CoordinationError),
+    #[error(transparent)]
+    Adoption(#[from] AdoptionError),
     #[error(transparent)]
     Configs(#[from] ConfigTreeError),
     #[error("the controller did not place the partitions within {} s", CONTROLLER_TIMEOUT.as_secs())]
@@ -120,7 +123,18 @@ impl RunningBroker {
     /// # Errors
     /// See [`StartError`]; everything that was taken is released.
     pub fn start(config: BrokerConfig) -> Result<RunningBroker, StartError> {
-        Start::new(config).run()
+        RunningBroker::start_importing(config, None)
+    }
+
+    /// [`RunningBroker::start`] with what a person knows about topics that are found in the log directories.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn start_importing(
+        config: BrokerConfig,
+        import: Option<Import>,
+    ) -> Result<RunningBroker, StartError> {
+        Start::new(config, import).run()
     }
 
     pub fn broker(&self) -> &Arc<Broker> {
@@ -255,14 +269,16 @@ impl LogManagerObserver for Observer {
 /// A start under way.
 struct Start {
     config: BrokerConfig,
+    import: Option<Import>,
     began: Instant,
     clock: Arc<dyn Clock>,
 }
 
 impl Start {
-    fn new(config: BrokerConfig) -> Start {
+    fn new(config: BrokerConfig, import: Option<Import>) -> Start {
         Start {
             config,
+            import,
             began: Instant::now(),
             clock: Arc::new(SystemClock::new()),
         }
@@ -301,6 +317,7 @@ impl Start {
         let (broker, controller, control) = runtime.block_on(self.join(
             &io,
             survey,
+            tree.is_new(),
             &coordination,
             &listeners,
             Arc::clone(&observer),
@@ -367,6 +384,7 @@ impl Start {
         &self,
         io: &Arc<dyn Io>,
         survey: Survey,
+        tree_is_new: bool,
         coordination: &Arc<dyn Coordination>,
         listeners: &[BoundListener],
         observer: Arc<Observer>,
@@ -383,6 +401,24 @@ impl Start {
         let stored_id = known.map(|known| known.broker_id);
         let id = self.config.broker_id.or(stored_id).unwrap_or(FIRST_BROKER_ID);
         tracing::info!(target: LOGGER, "Cluster ID = {cluster_id}");
+        let online: Vec<PathBuf> = survey
+            .online
+            .iter()
+            .map(|found| found.directory.path().to_owned())
+            .collect();
+        let adopted = adoption::adopt(
+            &**coordination,
+            &adoption::Start {
+                broker_id: id,
+                cluster_id: &cluster_id,
+                config: &self.config,
+                survey: &survey,
+                io: &**io,
+                tree_is_new,
+                import: self.import.as_ref(),
+            },
+        )
+        .await?;
 
         let dynamic = DynamicConfigManager::new(
             id,
@@ -407,6 +443,15 @@ impl Start {
             Arc::clone(io),
             Arc::clone(&self.clock),
         )?);
+        if let Some(seen) = adopted
+            .producer_ids_may_be_new
+            .then(|| logs.highest_producer_id())
+            .flatten()
+        {
+            raise_above(&**coordination, id, seen)
+                .await
+                .map_err(AdoptionError::from)?;
+        }
         let replicas = Arc::new(ReplicaManager::new(id, Arc::clone(&logs)));
         *observer.replicas.lock() = Some(Arc::clone(&replicas));
         let offsets = OffsetsTopic::new(Arc::clone(&replicas), Arc::clone(&self.clock));
@@ -427,6 +472,7 @@ impl Start {
             broker_id: id,
             cluster_id: Some(cluster_id.clone()),
         });
+        adoption::remember(&**coordination, &**io, &online).await?;
 
         let channel = LocalChannel::new(
             id,
