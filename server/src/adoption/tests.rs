@@ -5,8 +5,8 @@ use std::path::Path;
 
 use bytes::Bytes;
 use milena_engine::checkpoint::{BrokerMetadata, RunState};
-use milena_engine::io::OpenMode;
 use milena_engine::io::simulated::{Fault, ManualClock, SimulatedDisk};
+use milena_engine::io::{Clock, OpenMode};
 use milena_engine::units::{LeaderEpoch, Offset, TimestampMs, TopicPartition};
 
 use super::*;
