@@ -1,15 +1,18 @@
-//! What stands in the log directories is made known in the tree: the directory that Apache Kafka wrote is taken over, and what
-//! Kafka did there between two runs of Milena is followed.
+//! What stands in the log directories is made known in the tree: the directory that Apache Kafka wrote is
+//! taken over, and what Kafka did there between two runs of Milena is followed.
 //!
-//! The directories say which partitions there are, their last leader epochs and the producer ids in use. They do not say how a
-//! topic is set up, nor who else had replicas. So a topic that is found keeps everything (explicit `retention.ms=-1` and
-//! `retention.bytes=-1`) until it is told otherwise or [`Import`] knows better; internal topics get Kafka's settings.
+//! The directories say which partitions there are, their last leader epochs and the producer ids in use. They
+//! do not say how a topic is set up, nor who else had replicas. So a topic that is found keeps everything
+//! (explicit `retention.ms=-1` and `retention.bytes=-1`) until it is told otherwise or [`Import`] knows
+//! better; internal topics get Kafka's settings.
 //!
 //! How a broker that stands alone calls it, on every start (with `zookeeper.connect` it is never called):
-//! 1. `Survey::of`, `check_identity`; the tree opened; `create_persistent_paths`, `get_or_create_cluster_id` with the cluster id of
+//! 1. `Survey::of`, `check_identity`; the tree opened; `create_persistent_paths`, `get_or_create_cluster_id`
+//!    with the cluster id of
 //!    `meta.properties` proposed;
 //! 2. [`adopt`]: before the logs are loaded, since it settles their topics' settings;
-//! 3. `LogManager::open`, then [`producer_ids::raise_above`] with `LogManager::highest_producer_id`, if [`AdoptionReport`] says
+//! 3. `LogManager::open`, then [`producer_ids::raise_above`] with `LogManager::highest_producer_id`, if
+//!    [`AdoptionReport`] says
 //!    that another broker may have written ([`AdoptionReport::producer_ids_may_be_new`]);
 //! 4. once `meta.properties` is written: [`remember`].
 //!
@@ -23,17 +26,20 @@
 //! | nothing | any other topic | it stays, its partitions will be empty |
 //! | offline | anything | nothing is removed; a first start is refused, since what there is is not known |
 //!
-//! That another broker ran is known by `meta.properties`, which Kafka rewrites on every start and Milena does not ([`evidence`]).
+//! That another broker ran is known by `meta.properties`, which Kafka rewrites on every start and Milena does
+//! not ([`evidence`]).
 //!
-//! A list of partitions has no gaps, because producers count it. A partition that is not here but must exist, since a higher one
-//! is found or the import names it, is registered without a leader and with nobody in sync. It is unavailable, and becomes an
-//! empty one if `unclean.leader.election.enable=true` allows it, or its records if its directory is brought here.
+//! A list of partitions has no gaps, because producers count it. A partition that is not here but must exist,
+//! since a higher one is found or the import names it, is registered without a leader and with nobody in
+//! sync. It is unavailable, and becomes an empty one if `unclean.leader.election.enable=true` allows it, or
+//! its records if its directory is brought here.
 //!
-//! The leader epoch is the last of `leader-epoch-checkpoint`: above what ZooKeeper knows, it would confuse the Kafka broker that
-//! comes back; below it, the log would forget epochs.
+//! The leader epoch is the last of `leader-epoch-checkpoint`: above what ZooKeeper knows, it would confuse
+//! the Kafka broker that comes back; below it, the log would forget epochs.
 //!
-//! One topic is one transaction; a start that is cut off continues where it was. Nothing of a partition is written here, and no
-//! file is removed. It leaves identity to the log manager's survey, and the reverse way to [`crate::export_znodes`].
+//! One topic is one transaction; a start that is cut off continues where it was. Nothing of a partition is
+//! written here, and no file is removed. It leaves identity to the log manager's survey, and the reverse way
+//! to [`crate::export_znodes`].
 //!
 //! **Deviation:** Kafka has no such thing: a directory without its ZooKeeper is a heap of unknown logs to it.
 //!
@@ -131,8 +137,8 @@ pub struct AdoptionReport {
     pub removed: Vec<Arc<str>>,
     /// Known topics whose settings the import replaced.
     pub imported: Vec<Arc<str>>,
-    /// Another broker may have written to a directory since Milena last ran, or this is the first run: logs may hold producer
-    /// ids above all blocks of the tree.
+    /// Another broker may have written to a directory since Milena last ran, or this is the first run: logs
+    /// may hold producer ids above all blocks of the tree.
     pub producer_ids_may_be_new: bool,
     pub messages: Vec<(Severity, String)>,
 }
@@ -165,8 +171,8 @@ struct Adoption<'a> {
     report: AdoptionReport,
 }
 
-/// Brings the tree into agreement with the log directories; durable on return. On a start that finds what the last one left, it
-/// reads one node per topic and writes nothing.
+/// Brings the tree into agreement with the log directories; durable on return. On a start that finds what the
+/// last one left, it reads one node per topic and writes nothing.
 ///
 /// # Errors
 /// The broker does not start; a later start continues.

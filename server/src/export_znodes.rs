@@ -1,19 +1,22 @@
-//! The tree of a stopped node, written as what a fresh ZooKeeper needs for Apache Kafka 2.7.2 to open the log directories: cluster
-//! id, topics, partition states with their leader epochs, settings, the last block of producer ids, the controller's epoch.
+//! The tree of a stopped node, written as what a fresh ZooKeeper needs for Apache Kafka 2.7.2 to open the log
+//! directories: cluster id, topics, partition states with their leader epochs, settings, the last block of
+//! producer ids, the controller's epoch.
 //!
-//! [`StoppedNode::open`] takes the locks of the log directories, so that no broker runs meanwhile; [`export`] reads the tree;
-//! [`Format`] says how it is written:
-//! - `zookeeper-shell`: one `create` command per znode, parents first, for `zookeeper-shell.sh HOST:PORT < FILE`. A node that
-//!   exists already is left as it is, with a complaint of the shell. The shell splits at white space and reads in its own
+//! [`StoppedNode::open`] takes the locks of the log directories, so that no broker runs meanwhile; [`export`]
+//! reads the tree; [`Format`] says how it is written:
+//! - `zookeeper-shell`: one `create` command per znode, parents first, for `zookeeper-shell.sh HOST:PORT <
+//!   FILE`. A node that
+//! exists already is left as it is, with a complaint of the shell. The shell splits at white space and reads
+//! in its own
 //!   character set, so JSON is written without either ([`shell_data`]).
 //! - `json`: one object per line, `{"path":…,"data":…}` with the data as a string or null, for scripts.
 //!
 //! Both are understood by `milena start --import`.
 //!
-//! Left out: what lives only with a session (brokers, the controller), notifications, and Milena's own branch. The version of
-//! `/brokers/seqid`, from which Kafka makes generated broker ids, cannot be written; ids that exist stand in `meta.properties`.
-//! Nothing is written to the directories but what opening the tree writes into its file. It leaves the reverse way to
-//! [`crate::adoption`].
+//! Left out: what lives only with a session (brokers, the controller), notifications, and Milena's own
+//! branch. The version of `/brokers/seqid`, from which Kafka makes generated broker ids, cannot be written;
+//! ids that exist stand in `meta.properties`. Nothing is written to the directories but what opening the tree
+//! writes into its file. It leaves the reverse way to [`crate::adoption`].
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -248,10 +251,12 @@ pub fn render(exported: &[ExportedZnode], format: Format) -> Result<String, Expo
     Ok(text)
 }
 
-/// Data as one word of the shell, which splits at white space, knows quotes only around a whole word, and no escapes.
+/// Data as one word of the shell, which splits at white space, knows quotes only around a whole word, and no
+/// escapes.
 ///
-/// JSON becomes a word by leaving out white space between its tokens, and by writing white space and everything beyond ASCII
-/// inside of its strings as `\uXXXX`, which means the same. Other text goes as it is, or in quotes that it does not have.
+/// JSON becomes a word by leaving out white space between its tokens, and by writing white space and
+/// everything beyond ASCII inside of its strings as `\uXXXX`, which means the same. Other text goes as it is,
+/// or in quotes that it does not have.
 pub fn shell_data(data: &str) -> Option<String> {
     if data.starts_with('{') {
         return Some(json_word(data));

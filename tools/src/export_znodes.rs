@@ -1,7 +1,8 @@
-//! `milena export-znodes`: what a fresh ZooKeeper needs for Apache Kafka to open the log directories of a stopped node.
+//! `milena export-znodes`: what a fresh ZooKeeper needs for Apache Kafka to open the log directories of a
+//! stopped node.
 //!
-//! The znodes go to standard output or a file, what there is to say about them to standard error. Only `log.dirs` of the
-//! settings counts. The work is `milena_server::export_znodes`'s.
+//! The znodes go to standard output or a file, what there is to say about them to standard error. Only
+//! `log.dirs` of the settings counts. The work is `milena_server::export_znodes`'s.
 
 use std::io::Write;
 use std::sync::Arc;

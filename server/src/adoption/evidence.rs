@@ -1,12 +1,13 @@
 //! Whether another broker used the log directories since Milena last ran.
 //!
-//! Apache Kafka rewrites `meta.properties` in every directory on every start, with the time in a comment; Milena writes it only
-//! where it would say something else. So [`remember`] keeps the file's text, by directory, in the tree at [`REMEMBERED`], and a
-//! start that finds another text knows that someone else was there. A directory that moved is not recognised, which is the
-//! careful side: nothing is concluded from it.
+//! Apache Kafka rewrites `meta.properties` in every directory on every start, with the time in a comment;
+//! Milena writes it only where it would say something else. So [`remember`] keeps the file's text, by
+//! directory, in the tree at [`REMEMBERED`], and a start that finds another text knows that someone else was
+//! there. A directory that moved is not recognised, which is the careful side: nothing is concluded from it.
 //!
-//! `milena.state` lists the partitions that Milena had in a directory when it last wrote it. A partition that is listed, whose
-//! directory is gone, where another broker ran, was deleted by that broker. One that is not listed was never created.
+//! `milena.state` lists the partitions that Milena had in a directory when it last wrote it. A partition that
+//! is listed, whose directory is gone, where another broker ran, was deleted by that broker. One that is not
+//! listed was never created.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -123,8 +124,9 @@ impl Evidence {
     }
 }
 
-/// Keeps what `meta.properties` says in these directories, which are online, so that the next start sees whether another broker
-/// was there. Durable on return; writes only what changed. Directories that are not named keep what was remembered.
+/// Keeps what `meta.properties` says in these directories, which are online, so that the next start sees
+/// whether another broker was there. Durable on return; writes only what changed. Directories that are not
+/// named keep what was remembered.
 pub async fn remember(
     tree: &dyn Coordination,
     io: &dyn Io,

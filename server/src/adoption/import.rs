@@ -9,11 +9,13 @@
 //! | a command for `zookeeper-shell.sh`, as `milena export-znodes` writes it | `create /config/topics/orders {"version":1,…}` |
 //! | the output of `kafka-topics.sh --describe` | `Topic: orders	PartitionCount: 3	…	Configs: retention.ms=86400000` |
 //!
-//! Of znodes, these count: `/config/{topics,brokers,clients,users}/…`, `/brokers/topics/…`, `/cluster/id`, `/controller_epoch`,
-//! `/latest_producer_id_block`; the others are passed over. A later line wins over an earlier one on the same thing. A topic with
-//! an empty `config` has no settings of its own, which means the broker's defaults, retention included.
+//! Of znodes, these count: `/config/{topics,brokers,clients,users}/…`, `/brokers/topics/…`, `/cluster/id`,
+//! `/controller_epoch`, `/latest_producer_id_block`; the others are passed over. A later line wins over an
+//! earlier one on the same thing. A topic with an empty `config` has no settings of its own, which means the
+//! broker's defaults, retention included.
 //!
-//! A file with anything wrong in it is refused as a whole, with its line, what was found and what was expected.
+//! A file with anything wrong in it is refused as a whole, with its line, what was found and what was
+//! expected.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

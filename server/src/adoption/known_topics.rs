@@ -211,7 +211,8 @@ impl Adoption<'_> {
         Ok(false)
     }
 
-    /// Registers partitions that came, leads those whose records came, and follows leader epochs that another broker raised.
+    /// Registers partitions that came, leads those whose records came, and follows leader epochs that another
+    /// broker raised.
     async fn extend(
         &mut self,
         topic: &Arc<str>,
@@ -350,7 +351,8 @@ impl Adoption<'_> {
         );
     }
 
-    /// Whether a partition's directory has anything but an empty log. What cannot be looked at counts as empty.
+    /// Whether a partition's directory has anything but an empty log. What cannot be looked at counts as
+    /// empty.
     fn has_records(&self, details: Option<&FoundPartition>) -> bool {
         let Some(details) = details else { return false };
         let io = self.start.io;

@@ -22,8 +22,8 @@ use super::{Adoption, AdoptionError, Severity};
 const CONSUMER_OFFSETS: &str = crate::group::GROUP_METADATA_TOPIC_NAME;
 const TRANSACTION_STATE: &str = "__transaction_state";
 
-/// Partitions of one topic up to which gaps are registered: a directory's name must not decide how much is written. Clusters
-/// stay below 200,000 partitions in all.
+/// Partitions of one topic up to which gaps are registered: a directory's name must not decide how much is
+/// written. Clusters stay below 200,000 partitions in all.
 pub(super) const PARTITIONS_MAX: i32 = 200_000;
 
 /// Where the settings of a topic come from.
@@ -34,8 +34,8 @@ enum Origin {
 }
 
 impl Adoption<'_> {
-    /// What the import knows besides topics, where the tree has nothing: settings of brokers, clients and users, the
-    /// controller's epoch. Producer ids are kept above its block.
+    /// What the import knows besides topics, where the tree has nothing: settings of brokers, clients and
+    /// users, the controller's epoch. Producer ids are kept above its block.
     pub(super) async fn import_nodes(&mut self) -> Result<(), AdoptionError> {
         let Some(import) = self.start.import else {
             return Ok(());
@@ -125,8 +125,8 @@ impl Adoption<'_> {
         let has_gaps = here.len() < count as usize;
         let count = match imported.filter(|topic| !topic.partitions.is_empty()) {
             Some(topic) => count.max(topic.partition_count()),
-            // Groups and transactional ids are spread by the number of partitions: guessed too low, they would be looked for in the
-            // wrong ones. Without gaps, the topic is all here.
+            // Groups and transactional ids are spread by the number of partitions: guessed too low, they
+            // would be looked for in the wrong ones. Without gaps, the topic is all here.
             None if has_gaps && topic == CONSUMER_OFFSETS => {
                 count.max(self.start.config.offsets.topic_num_partitions)
             }

@@ -22,7 +22,8 @@ pub(super) fn led_by(broker_id: i32, leader_epoch: LeaderEpoch, controller_epoch
     }
 }
 
-/// The state of a partition whose records are elsewhere: nobody leads it, and nobody may without an unclean election.
+/// The state of a partition whose records are elsewhere: nobody leads it, and nobody may without an unclean
+/// election.
 pub(super) fn absent(leader_epoch: LeaderEpoch, controller_epoch: i32) -> PartitionState {
     PartitionState {
         controller_epoch,
@@ -40,8 +41,8 @@ pub(super) fn is_absent(state: &LeaderAndIsr) -> bool {
     state.leader.is_none() && state.isr.is_empty()
 }
 
-/// Writes nodes, parents before children, and deletes others, in one transaction: a missing node is created, one that exists gets
-/// the data, if there is any.
+/// Writes nodes, parents before children, and deletes others, in one transaction: a missing node is created,
+/// one that exists gets the data, if there is any.
 pub(super) async fn write(
     tree: &dyn Coordination,
     nodes: Vec<(String, Option<Bytes>)>,

@@ -91,7 +91,8 @@ impl Node {
         self.import = Some(Import::parse(Path::new("topics.txt"), text.as_bytes()).unwrap());
     }
 
-    /// One start: adoption, then what a person would look at is read. `None` if it did not come so far, or the tree is lost.
+    /// One start: adoption, then what a person would look at is read. `None` if it did not come so far, or
+    /// the tree is lost.
     fn try_start(&self) -> Option<(Result<AdoptionReport, AdoptionError>, BTreeMap<String, String>)> {
         let dirs = [PathBuf::from("/a"), PathBuf::from("/b")];
         let io: Arc<dyn Io> = Arc::<SimulatedDisk>::clone(&self.disk);
