@@ -8,12 +8,10 @@
 //!
 //! How a broker that stands alone calls it, on every start (with `zookeeper.connect` it is never called):
 //! 1. `Survey::of`, `check_identity`; the tree opened; `create_persistent_paths`, `get_or_create_cluster_id`
-//!    with the cluster id of
-//!    `meta.properties` proposed;
+//!    with the cluster id of `meta.properties` proposed;
 //! 2. [`adopt`]: before the logs are loaded, since it settles their topics' settings;
 //! 3. `LogManager::open`, then [`producer_ids::raise_above`] with `LogManager::highest_producer_id`, if
-//!    [`AdoptionReport`] says
-//!    that another broker may have written ([`AdoptionReport::producer_ids_may_be_new`]);
+//!    [`AdoptionReport::producer_ids_may_be_new`] says that another broker may have written;
 //! 4. once `meta.properties` is written: [`remember`].
 //!
 //! | directories | tree | what happens |

@@ -7,7 +7,7 @@
 //! | settings of a topic | `{"topic":"orders","config":{"retention.ms":"86400000"}}` |
 //! | a znode, as `milena export-znodes --format json` writes it | `{"path":"/config/topics/orders","data":"{\"version\":1,…}"}` |
 //! | a command for `zookeeper-shell.sh`, as `milena export-znodes` writes it | `create /config/topics/orders {"version":1,…}` |
-//! | the output of `kafka-topics.sh --describe` | `Topic: orders	PartitionCount: 3	…	Configs: retention.ms=86400000` |
+//! | the output of `kafka-topics.sh --describe` (tabs between) | `Topic: orders  …  Configs: retention.ms=86400000` |
 //!
 //! Of znodes, these count: `/config/{topics,brokers,clients,users}/…`, `/brokers/topics/…`, `/cluster/id`,
 //! `/controller_epoch`, `/latest_producer_id_block`; the others are passed over. A later line wins over an
@@ -250,8 +250,8 @@ impl Import {
         self.settings(topic, settings, parsed)
     }
 
-    /// `Topic: orders	PartitionCount: 3	ReplicationFactor: 1	Configs: a=b,c=d`, or
-    /// `Topic: orders	Partition: 0	Leader: 1	Replicas: 1,2	Isr: 1`.
+    /// `Topic: orders  PartitionCount: 3  ReplicationFactor: 1  Configs: a=b,c=d`, or
+    /// `Topic: orders  Partition: 0  Leader: 1  Replicas: 1,2  Isr: 1`.
     fn described(&mut self, line: &str) -> Result<(), Wrong> {
         let fields: BTreeMap<&str, &str> = line
             .split('\t')

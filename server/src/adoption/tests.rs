@@ -7,7 +7,7 @@ use bytes::Bytes;
 use milena_engine::checkpoint::{BrokerMetadata, RunState};
 use milena_engine::io::simulated::{Fault, ManualClock, SimulatedDisk};
 use milena_engine::io::{Clock, OpenMode};
-use milena_engine::units::{LeaderEpoch, Offset, TimestampMs, TopicPartition};
+use milena_engine::units::{Offset, TimestampMs, TopicPartition};
 
 use super::*;
 use crate::coordination::embedded::EmbeddedTree;
