@@ -3,9 +3,10 @@
 import time
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from records import Record, digest
+from scenario import until
 
 
 def producer(bootstrap, **settings):
@@ -21,6 +22,20 @@ def consumer(bootstrap, group, **settings):
 
 def admin(bootstrap):
     return AdminClient({"bootstrap.servers": bootstrap})
+
+
+def create(bootstrap, topic, partitions=1, **config):
+    """Creates a topic, waits until its partitions have leaders, and returns the admin client."""
+    config = {key.replace("_", "."): str(value) for key, value in config.items()}
+    client = admin(bootstrap)
+    client.create_topics([NewTopic(topic, partitions, 1, config=config)])[topic].result(30)
+
+    def led():
+        found = client.list_topics(topic, timeout=20).topics[topic].partitions.values()
+        return len(found) == partitions and all(p.leader == 0 for p in found)
+
+    until(10, f"{topic} has leaders", led)
+    return client
 
 
 def produce(bootstrap, topic, sent, **settings):
