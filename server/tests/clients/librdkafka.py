@@ -11,13 +11,13 @@ from scenario import until
 
 def producer(bootstrap, **settings):
     return Producer({"bootstrap.servers": bootstrap, "acks": "all", "linger.ms": 5,
-                     **{key.replace("_", "."): value for key, value in settings.items()}})
+                     **{key if key.endswith("_cb") else key.replace("_", "."): value for key, value in settings.items()}})
 
 
 def consumer(bootstrap, group, **settings):
     return Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False,
                      "auto.offset.reset": "earliest", "session.timeout.ms": 10000, "fetch.wait.max.ms": 100,
-                     **{key.replace("_", "."): value for key, value in settings.items()}})
+                     **{key if key.endswith("_cb") else key.replace("_", "."): value for key, value in settings.items()}})
 
 
 def admin(bootstrap):

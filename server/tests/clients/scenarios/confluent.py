@@ -80,6 +80,8 @@ def admin(place):
     equal((config["cleanup.policy"].value, config["retention.ms"].value), ("delete,compact", "604800000"), "settings")
     sent = [r for r in records.samples(1, [10]) if r.key is not None]
     librdkafka.produce(place.bootstrap, topic, sent)
+    # The first question to a coordinator creates the offsets topic; librdkafka's admin client does not wait for that.
+    librdkafka.consumer(place.bootstrap, group).committed([TopicPartition(topic, 0)], timeout=30)
     admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, [TopicPartition(topic, 0, 3)])])[group].result(30)
     listed = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])[group].result(30)
     equal([(p.topic, p.partition, p.offset) for p in listed.topic_partitions], [(topic, 0, 3)], "offsets of the group")
