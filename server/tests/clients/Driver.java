@@ -5,6 +5,7 @@
  *
  *   produce TOPIC FILE [key=value]...          acked records, `partition offset` a line
  *   consume TOPIC COUNT FILE [key=value]...    joins the group of `group.id`, commits, leaves; records go to FILE
+ *   read TOPIC FILE [key=value]...             all records from the beginning to the end, without a group
  *   admin TOPIC                                creates, describes, alters, widens, deletes; facts as `name=value`
  *
  * The file format is that of records.py. Where the client's API changed over time, calls go by reflection.
@@ -131,14 +132,7 @@ public final class Driver {
                     throw new IllegalStateException("got " + got + " of " + wanted + " records in 60 s");
                 }
                 for (ConsumerRecord<byte[], byte[]> record : poll(consumer)) {
-                    StringBuilder headers = new StringBuilder();
-                    for (Header header : record.headers()) {
-                        headers.append(headers.length() == 0 ? "" : ";").append(header.key()).append(':')
-                            .append(encoded(header.value()));
-                    }
-                    String value = record.value() == null ? "-" : record.value().length + ":" + sha256(record.value());
-                    out.write(record.partition() + "\t" + record.offset() + "\t" + record.timestamp() + "\t"
-                        + encoded(record.key()) + "\t" + value + "\t" + headers + "\n");
+                    out.write(line(record));
                     next.put(new TopicPartition(record.topic(), record.partition()),
                         new OffsetAndMetadata(record.offset() + 1, "by the driver"));
                     got++;
@@ -149,6 +143,39 @@ public final class Driver {
                 Object back = committed(consumer, entry.getKey());
                 if (!entry.getValue().equals(back)) {
                     throw new IllegalStateException("committed " + entry + " and read back " + back);
+                }
+            }
+        }
+    }
+
+    private static String line(ConsumerRecord<byte[], byte[]> record) throws Exception {
+        StringBuilder headers = new StringBuilder();
+        for (Header header : record.headers()) {
+            headers.append(headers.length() == 0 ? "" : ";").append(header.key()).append(':')
+                .append(encoded(header.value()));
+        }
+        String value = record.value() == null ? "-" : record.value().length + ":" + sha256(record.value());
+        return record.partition() + "\t" + record.offset() + "\t" + record.timestamp() + "\t"
+            + encoded(record.key()) + "\t" + value + "\t" + headers + "\n";
+    }
+
+    private static void read(String[] words) throws Exception {
+        long deadline = System.currentTimeMillis() + 60_000;
+        try (KafkaConsumer<byte[], byte[]> consumer = new KafkaConsumer<>(settings(words, 3),
+                new ByteArrayDeserializer(), new ByteArrayDeserializer());
+             BufferedWriter out = Files.newBufferedWriter(Paths.get(words[2]))) {
+            List<TopicPartition> partitions = new ArrayList<>();
+            consumer.partitionsFor(words[1]).forEach(info ->
+                partitions.add(new TopicPartition(info.topic(), info.partition())));
+            consumer.assign(partitions);
+            consumer.seekToBeginning(partitions);
+            Map<TopicPartition, Long> ends = consumer.endOffsets(partitions);
+            while (partitions.stream().anyMatch(partition -> consumer.position(partition) < ends.get(partition))) {
+                if (System.currentTimeMillis() > deadline) {
+                    throw new IllegalStateException("not at the ends " + ends + " after 60 s");
+                }
+                for (ConsumerRecord<byte[], byte[]> record : poll(consumer)) {
+                    out.write(line(record));
                 }
             }
         }
@@ -259,6 +286,7 @@ public final class Driver {
                 switch (command[0]) {
                     case "produce": produce(command); break;
                     case "consume": consume(command); break;
+                    case "read": read(command); break;
                     case "admin": admin(command); break;
                     default: throw new IllegalArgumentException(command[0]);
                 }
