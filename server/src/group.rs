@@ -32,6 +32,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 pub mod config;
+#[cfg(test)]
+mod golden;
 pub mod loading;
 pub mod machine;
 mod membership;
@@ -719,4 +721,4 @@ fn random_uuid() -> u128 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

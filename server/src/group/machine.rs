@@ -60,7 +60,7 @@ pub struct Now {
 pub struct Token(pub u64);
 
 /// Names an append; unique within one machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AppendId(u64);
 
 /// What happens to the machine.

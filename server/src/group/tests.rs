@@ -12,7 +12,7 @@ use offset_store::ReadChunk;
 
 /// A clock that stands still unless told otherwise.
 #[derive(Debug, Default)]
-struct HandClock(AtomicI64);
+pub(crate) struct HandClock(AtomicI64);
 
 impl Clock for HandClock {
     fn wall(&self) -> TimestampMs {
@@ -26,7 +26,7 @@ impl Clock for HandClock {
 
 /// `__consumer_offsets` in memory. Answers at once, or when told.
 #[derive(Default)]
-struct MemoryLog {
+pub(crate) struct MemoryLog {
     partitions: Mutex<HashMap<i32, (Vec<u8>, i64)>>,
     holds: AtomicBool,
     held: Mutex<Vec<(offset_store::AppendDone, Offset)>>,
@@ -78,6 +78,18 @@ impl CoordinatorLog for MemoryLog {
             log_end_offset: Offset(end),
         })
     }
+}
+
+/// A coordinator that leads all partitions, in a world without initial delay.
+pub(crate) fn leading_coordinator() -> Arc<GroupCoordinator> {
+    let log = Arc::new(MemoryLog::default());
+    let config = GroupConfig {
+        group_initial_rebalance_delay_ms: 0,
+        ..GroupConfig::default()
+    };
+    let coordinator = GroupCoordinator::new(config, log, Arc::new(HandClock::default()));
+    elect(&coordinator, 1);
+    coordinator
 }
 
 fn coordinator(log: &Arc<MemoryLog>) -> (Arc<GroupCoordinator>, Arc<HandClock>) {

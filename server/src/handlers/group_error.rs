@@ -54,3 +54,6 @@ pub(super) fn by_topic<P>(
     }
     topics
 }
+
+#[cfg(test)]
+mod tests;
