@@ -1,4 +1,4 @@
-//! The background scrub: reads sealed and active segments at leisure and checks every batch's CRC.
+//! The background scrub: reads sealed and active segments at leisure and checks every batch's CRC and its place in the order.
 //!
 //! It is driven from outside in steps of bounded size and keeps its place in a [`ScrubCursor`]. A bad batch
 //! takes the partition out of service with a message; it is never served on. What is being appended is not
@@ -39,7 +39,7 @@ impl Log {
         let mut checked_bytes = 0;
         let from = cursor.segment_base_offset.unwrap_or(Offset::ZERO);
         let first = segments.partition_point(|segment| segment.base_offset < from);
-        for segment in segments.iter().skip(first) {
+        for (index, segment) in segments.iter().enumerate().skip(first) {
             let start = if Some(segment.base_offset) == cursor.segment_base_offset {
                 cursor.position
             } else {
@@ -54,10 +54,15 @@ impl Log {
             if start < size {
                 let file = segment.file(&self.place)?;
                 let mut scanner = BatchScanner::new(file.as_ref(), start, size, SCAN_WINDOW_SIZE_BYTES);
+                // The CRC does not cover a batch's base offset: its place among the others tells.
+                let mut due = segment.base_offset;
+                let beyond = segments
+                    .get(index + 1)
+                    .map_or(end.offset, |next| next.base_offset);
                 loop {
                     let damage = match scanner.step()? {
                         Step::End => break,
-                        Step::Bad { position, error } => Some((position, error)),
+                        Step::Bad { position, error } => Some((position, error.to_string())),
                         Step::Batch { position, header } => {
                             let sound = scanner
                                 .batch(position, &header)?
@@ -67,10 +72,20 @@ impl Log {
                                 segment_base_offset: Some(segment.base_offset),
                                 position: position + header.size_bytes as u64,
                             };
-                            sound.err().map(|error| (position, error))
+                            let is_in_place = header.base_offset >= due && header.last_offset < beyond;
+                            due = header.next_offset();
+                            let found = match sound {
+                                Err(error) => Some(error.to_string()),
+                                Ok(()) if is_in_place => None,
+                                Ok(()) => Some(format!(
+                                    "offsets {} to {}, outside of the log's order",
+                                    header.base_offset, header.last_offset
+                                )),
+                            };
+                            found.map(|found| (position, found))
                         }
                     };
-                    if let Some((position, error)) = damage {
+                    if let Some((position, found)) = damage {
                         if self.truncations.load(Ordering::Acquire) != truncations || segment.is_deleted() {
                             *cursor = ScrubCursor::default();
                             return Ok(ScrubProgress {
@@ -78,8 +93,7 @@ impl Log {
                                 is_complete: false,
                             });
                         }
-                        let damage =
-                            segment.corrupt(&self.place, position, "a sound batch", error.to_string());
+                        let damage = segment.corrupt(&self.place, position, "a sound batch", found);
                         return Err(self.take_out_of_service(&damage));
                     }
                     if checked_bytes >= budget_bytes {
