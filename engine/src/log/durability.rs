@@ -51,12 +51,14 @@ pub(super) struct Durability {
     directory_synced: u64,
     /// The partition's directory itself was created and its parent not synced.
     parent_dirty: bool,
+    /// The log was created, or left clean before: nothing of an earlier life waits for a sync.
+    began_settled: bool,
     /// By the monotonic clock.
     last_flush: Duration,
 }
 
 impl Durability {
-    pub(super) fn new(synced_end: Offset, created: bool, now: Duration) -> Durability {
+    pub(super) fn new(synced_end: Offset, created: bool, began_settled: bool, now: Duration) -> Durability {
         Durability {
             in_flight: false,
             wanted: synced_end,
@@ -64,6 +66,7 @@ impl Durability {
             directory_changes: 1,
             directory_synced: 0,
             parent_dirty: created,
+            began_settled,
             last_flush: now,
         }
     }
@@ -366,6 +369,9 @@ impl Log {
     }
 
     pub(super) fn flush_all(&self) -> Result<Offset, StorageError> {
+        if self.never_held_records() {
+            return Ok(Offset::ZERO);
+        }
         let (target, truncations, segments, names) = {
             let _appends_wait = self.state.lock();
             self.active().write_indexes(&self.place)?;
@@ -400,6 +406,14 @@ impl Log {
         };
         self.release_synced_waiters();
         Ok(recovery_point)
+    }
+
+    /// An empty log that never was anything else has nothing to lose: its names become durable with the first
+    /// records, and a thousand of them stop without a thousand syncs.
+    fn never_held_records(&self) -> bool {
+        self.log_end_offset() == Offset::ZERO
+            && self.truncations.load(Ordering::Acquire) == 0
+            && self.durability.lock().began_settled
     }
 
     fn flush_segments(&self, segments: &[Arc<LogSegment>]) -> Result<(), IoError> {

@@ -171,7 +171,12 @@ impl Log {
             recovery_point: loaded.recovery_point,
             known: [None, None],
         };
-        let durability = Durability::new(synced_end, is_new, clock.monotonic());
+        let durability = Durability::new(
+            synced_end,
+            is_new,
+            is_new || options.clean_shutdown,
+            clock.monotonic(),
+        );
         let log = Arc::new_cyclic(|me| Log {
             me: me.clone(),
             partition,
@@ -276,7 +281,9 @@ impl Loader<'_> {
         epochs.truncate_from_start(log_start);
         // Of an empty log nothing is left, so that the next start finds what this one leaves.
         epochs.truncate_from_end(end);
-        if epochs != epochs_before {
+        // What is only dropped at the end need not be written: the next open drops it again, and a new epoch
+        // writes the whole list.
+        if !epochs_before.entries().starts_with(epochs.entries()) {
             epochs::store(self.place, &epochs, true)?;
         }
         if !is_new {
