@@ -210,8 +210,8 @@ fn join_group<'a>(
 }
 
 /// One partition's answer, and what it still waits for.
-struct Concluded {
-    topic: String,
+struct Concluded<'a> {
+    topic: Cow<'a, str>,
     response: PartitionProduceResponse<'static>,
     synced: Option<oneshot::Receiver<Result<(), StorageError>>>,
 }
@@ -223,7 +223,7 @@ fn conclude(
     entries: Vec<Entry<'_>>,
     groups: &[Group<'_>],
 ) -> Reply {
-    let concluded: Vec<Concluded> = entries
+    let concluded: Vec<Concluded<'_>> = entries
         .into_iter()
         .map(|entry| conclude_entry(entry, groups))
         .collect();
@@ -242,8 +242,8 @@ fn conclude(
     }
     let context = context.clone();
     let scope = Rc::clone(scope);
+    let mut concluded: Vec<Concluded<'static>> = concluded.into_iter().map(Concluded::detached).collect();
     Reply::Later(Box::pin(async move {
-        let mut concluded = concluded;
         for entry in &mut concluded {
             if let Some(synced) = entry.synced.take()
                 && !matches!(synced.await, Ok(Ok(())))
@@ -255,7 +255,18 @@ fn conclude(
     }))
 }
 
-fn conclude_entry(entry: Entry<'_>, groups: &[Group<'_>]) -> Concluded {
+impl Concluded<'_> {
+    /// The same in memory of its own, for an answer that outlives its request.
+    fn detached(self) -> Concluded<'static> {
+        Concluded {
+            topic: Cow::Owned(self.topic.into_owned()),
+            response: self.response,
+            synced: self.synced,
+        }
+    }
+}
+
+fn conclude_entry<'a>(entry: Entry<'a>, groups: &[Group<'_>]) -> Concluded<'a> {
     let mut response = PartitionProduceResponse {
         partition_index: entry.partition,
         ..PartitionProduceResponse::default()
@@ -282,7 +293,7 @@ fn conclude_entry(entry: Entry<'_>, groups: &[Group<'_>]) -> Concluded {
         },
     }
     Concluded {
-        topic: entry.topic.into_owned(),
+        topic: entry.topic,
         response,
         synced,
     }
@@ -309,23 +320,21 @@ fn report(partition: &Partition, error: &AppendError) {
 }
 
 /// Partitions of one topic that follow each other share its entry, as they did in the request.
-fn response(concluded: Vec<Concluded>) -> ProduceResponse<'static> {
-    let mut topics: Vec<(String, Vec<PartitionProduceResponse<'static>>)> = Vec::new();
-    for Concluded { topic, response, .. } in concluded {
-        match topics.last_mut() {
-            Some((name, partitions)) if *name == topic => partitions.push(response),
-            _ => topics.push((topic, vec![response])),
+fn response(concluded: Vec<Concluded<'_>>) -> ProduceResponse<'_> {
+    let mut responses = Vec::with_capacity(1);
+    let mut rest = concluded.into_iter().peekable();
+    while let Some(Concluded { topic, response, .. }) = rest.next() {
+        let mut partitions = vec![response];
+        while let Some(next) = rest.next_if(|next| next.topic == topic) {
+            partitions.push(next.response);
         }
-    }
-    let responses = topics
-        .into_iter()
-        .map(|(name, partitions)| TopicProduceResponse {
-            name: Cow::Owned(name),
+        responses.push(TopicProduceResponse {
+            name: topic,
             partitions: partitions.into(),
-        })
-        .collect();
+        });
+    }
     ProduceResponse {
-        responses,
+        responses: responses.into(),
         throttle_time_ms: 0,
     }
 }
