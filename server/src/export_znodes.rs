@@ -4,11 +4,9 @@
 //!
 //! [`StoppedNode::open`] takes the locks of the log directories, so that no broker runs meanwhile; [`export`]
 //! reads the tree; [`Format`] says how it is written:
-//! - `zookeeper-shell`: one `create` command per znode, parents first, for `zookeeper-shell.sh HOST:PORT <
-//!   FILE`. A node that
-//! exists already is left as it is, with a complaint of the shell. The shell splits at white space and reads
-//! in its own
-//!   character set, so JSON is written without either ([`shell_data`]).
+//! - `zookeeper-shell`: one `create` command per znode, parents first, for `zookeeper-shell.sh HOST:PORT < FILE`.
+//!   A node that exists already is left as it is, with a complaint of the shell. The shell splits at white space
+//!   and reads in its own character set, so JSON is written without either ([`shell_data`]).
 //! - `json`: one object per line, `{"path":…,"data":…}` with the data as a string or null, for scripts.
 //!
 //! Both are understood by `milena start --import`.

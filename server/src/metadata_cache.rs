@@ -8,7 +8,7 @@
 //! It never asks the tree. Source class: `kafka.server.MetadataCache`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
@@ -82,9 +82,7 @@ impl MetadataSnapshot {
     }
 
     fn shard_of(&self, topic: &str) -> usize {
-        let mut hasher: DefaultHasher = self.hasher.build_hasher();
-        topic.hash(&mut hasher);
-        (hasher.finish() % SHARDS as u64) as usize
+        (self.hasher.hash_one(topic) % SHARDS as u64) as usize
     }
 
     pub fn topic(&self, topic: &str) -> Option<&Arc<TopicMetadata>> {

@@ -336,7 +336,7 @@ fn headers(content: &[u8]) -> Vec<(usize, BatchHeader)> {
     let mut position = 0;
     let mut found = Vec::new();
     while let Ok(batch) = Batch::parse(&content[position..]) {
-        found.push((position, batch.header().clone()));
+        found.push((position, *batch.header()));
         position += batch.size_bytes();
     }
     found

@@ -27,7 +27,7 @@ pub(crate) fn flipped_bits(seed: u64, count: usize) -> Result<(), Violation> {
     );
     script.run()?;
     let mut random = Random::new(seed);
-    if seed % 2 == 0
+    if seed.is_multiple_of(2)
         && let Some(node) = &script.node
     {
         node.manager.shutdown();

@@ -196,9 +196,9 @@ impl ConfigAdmin {
         validate_only: bool,
     ) -> Result<(), ConfigAdminError> {
         // What is wrong with the operations as such comes before everything that is wrong with the resource.
-        match apply_operations(&BTreeMap::new(), operations, |_| None) {
-            Err(ConfigError::InvalidRequest { message }) => return invalid(message),
-            Ok(_) | Err(_) => {}
+        let applied = apply_operations(&BTreeMap::new(), operations, |_| None);
+        if let Err(ConfigError::InvalidRequest { message }) = applied {
+            return invalid(message);
         }
         match resource.resource_type {
             ConfigResourceType::Topic => {

@@ -91,7 +91,7 @@ pub enum ImportError {
         path: PathBuf,
         line: usize,
         topic: String,
-        source: ConfigError,
+        source: Box<ConfigError>,
     },
     #[error("{}, line {line}: {source}", path.display())]
     Znode {
@@ -104,7 +104,7 @@ pub enum ImportError {
 /// What is wrong with a line, without its place.
 enum Wrong {
     Line { found: String, expected: String },
-    Setting { topic: String, source: ConfigError },
+    Setting { topic: String, source: Box<ConfigError> },
     Znode(ZnodeError),
 }
 
@@ -308,12 +308,11 @@ impl Import {
                 let parsed = TopicConfig::from_stored(settings.clone());
                 self.settings(topic, settings, parsed)?;
             }
-            ["config", "brokers" | "clients" | "users", _, ..] => {
-                if data.is_some() {
-                    let config = EntityConfig::decode(path, data.map(str::as_bytes))?;
-                    self.entities.insert(path.to_owned(), config);
-                }
+            ["config", "brokers" | "clients" | "users", _, ..] if data.is_some() => {
+                let config = EntityConfig::decode(path, data.map(str::as_bytes))?;
+                self.entities.insert(path.to_owned(), config);
             }
+            ["config", "brokers" | "clients" | "users", _, ..] => {}
             ["brokers", "topics", topic] => {
                 let topic = topic_name(topic)?.to_owned();
                 for (number, one) in TopicAssignment::decode(path, bytes)?.partitions {
@@ -353,7 +352,7 @@ impl Import {
     ) -> Result<(), Wrong> {
         parsed.map_err(|source| Wrong::Setting {
             topic: topic.to_owned(),
-            source,
+            source: Box::new(source),
         })?;
         self.topic(topic).settings = Some(EntityConfig(settings));
         Ok(())

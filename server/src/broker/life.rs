@@ -313,7 +313,6 @@ impl Start {
             failures,
             tree_directory: Mutex::new(tree_directory),
         });
-        let metadata = Arc::new(MetadataCache::new());
         let (broker, controller, control) = runtime.block_on(self.join(
             &io,
             survey,
@@ -321,7 +320,6 @@ impl Start {
             &coordination,
             &listeners,
             Arc::clone(&observer),
-            Arc::clone(&metadata),
         ))?;
         let (stop, stopped) = oneshot::channel::<Controller>();
         let groups = Arc::clone(&broker.groups);
@@ -388,8 +386,8 @@ impl Start {
         coordination: &Arc<dyn Coordination>,
         listeners: &[BoundListener],
         observer: Arc<Observer>,
-        metadata: Arc<MetadataCache>,
     ) -> Result<(Arc<Broker>, Controller, impl Future<Output = ()> + Send + 'static), StartError> {
+        let metadata = Arc::new(MetadataCache::new());
         startup::create_persistent_paths(&**coordination).await?;
         let known = survey.metadata().cloned();
         let proposed = known

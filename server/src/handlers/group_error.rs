@@ -39,11 +39,12 @@ pub(super) fn code(result: Result<(), GroupError>) -> i16 {
     result.map_or_else(|error| ErrorCode::from(error).code(), |()| ErrorCode::None.code())
 }
 
+/// A topic and the answers of its partitions, by number.
+pub(super) type TopicAnswers<P> = (Arc<str>, Vec<(i32, P)>);
+
 /// Collects the answers of partitions under their topics; a topic comes where its first partition came.
-pub(super) fn by_topic<P>(
-    answers: impl IntoIterator<Item = (TopicPartition, P)>,
-) -> Vec<(Arc<str>, Vec<(i32, P)>)> {
-    let mut topics: Vec<(Arc<str>, Vec<(i32, P)>)> = Vec::new();
+pub(super) fn by_topic<P>(answers: impl IntoIterator<Item = (TopicPartition, P)>) -> Vec<TopicAnswers<P>> {
+    let mut topics: Vec<TopicAnswers<P>> = Vec::new();
     let mut index_of = std::collections::HashMap::new();
     for (TopicPartition { topic, partition }, answer) in answers {
         let index = *index_of.entry(topic.clone()).or_insert_with(|| {
