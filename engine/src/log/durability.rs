@@ -287,9 +287,6 @@ impl Log {
             self.durability.lock().in_flight = false;
             return self.fail_waiters();
         }
-        for segment in &round.sealed {
-            segment.set_flushed();
-        }
         let mut ready = Vec::new();
         {
             let mut durability = self.durability.lock();
@@ -297,6 +294,8 @@ impl Log {
             durability.names_synced(round.names);
             durability.last_flush = self.clock.monotonic();
             if self.truncations.load(Ordering::Acquire) == round.truncations {
+                // Not after a truncation: a segment that was sealed may be active again, with other records.
+                round.sealed.iter().for_each(|segment| segment.set_flushed());
                 let mut offsets = self.offsets.lock();
                 let target = round.target.min(offsets.end.offset);
                 offsets.synced_end = offsets.synced_end.max(target);
