@@ -585,7 +585,9 @@ impl Log {
             let mut state = self.state.lock();
             self.write_snapshot(&mut state)?;
             // The next start takes it for what it is: no batch is read again after a clean stop.
-            snapshots::sync_newest(&self.place)?;
+            if snapshots::sync_newest(&self.place)? {
+                self.directory_changed();
+            }
             self.active().complete_files(&self.place)?;
             // Nothing may be appended behind what is about to be flushed.
             let _already_fenced = self.fence.set(Fence::Closed);

@@ -39,12 +39,13 @@ pub(super) fn write(place: &Place, offset: Offset, bytes: &[u8]) -> Result<(), I
 
 /// Makes the content of the newest one durable; its name is with the next sync of the directory. A failure is
 /// final.
-pub(super) fn sync_newest(place: &Place) -> Result<(), IoError> {
+pub(super) fn sync_newest(place: &Place) -> Result<bool, IoError> {
     let Some(offset) = list(place)?.last().copied() else {
-        return Ok(());
+        return Ok(false);
     };
     let file = place.open_to_write(&names::file_name(offset, names::SNAPSHOT), OpenMode::ReadWrite)?;
-    file.sync().map_err(|error| place.fatal(error))
+    file.sync().map_err(|error| place.fatal(error))?;
+    Ok(true)
 }
 
 /// Removes those for which `doomed` holds.
