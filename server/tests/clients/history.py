@@ -5,6 +5,7 @@ what a reader found. `check` names every violation; `mutations` breaks a good pa
 to fail.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 
@@ -41,8 +42,8 @@ def check(histories, log):
                              f"{at.get((history.partition, offset))} is there")
         if history.idempotent:
             order = [value for partition, _, value in log if partition == history.partition and value in set_of(history)]
-            if len(order) != len(set(order)):
-                twice = [value for value in set(order) if order.count(value) > 1]
+            twice = [value for value, count in Counter(order).items() if count > 1]
+            if twice:
                 found.append(f"{history.producer}: {len(twice)} records stand twice, {twice[:3]} among them")
             position = {value: index for index, value in enumerate(history.sent)}
             if any(position[a] > position[b] for a, b in zip(order, order[1:])):
