@@ -26,6 +26,8 @@ mod connection;
 mod lane;
 mod limits;
 mod outbound;
+#[cfg(test)]
+mod tests;
 
 pub use acceptor::{BoundListener, bind};
 pub use lane::Lanes;

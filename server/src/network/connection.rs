@@ -23,7 +23,7 @@ use super::outbound::Outbound;
 use super::{Peer, Reply, RequestHandler, Response};
 
 /// Requests of one connection in work or waiting to be answered; more are left in the socket.
-const IN_FLIGHT_COUNT_MAX: usize = 64;
+pub(super) const IN_FLIGHT_COUNT_MAX: usize = 64;
 /// Unsent bytes at which a connection is no longer read from.
 const UNSENT_SIZE_BYTES_MAX: usize = 1 << 20;
 /// What one read may bring when nothing is known of the frame to come.

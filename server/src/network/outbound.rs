@@ -18,8 +18,8 @@ use super::{FileRange, Response};
 
 /// Answers up to this size are copied behind the one before, so that they share a send.
 const GATHER_SIZE_BYTES_MAX: usize = 16 * 1024;
-/// Most that one `sendfile` moves before others on the lane have a turn.
-const SENDFILE_SIZE_BYTES_MAX: usize = 512 * 1024;
+/// Most that a connection sends before others on the lane have a turn, however fast its reader is.
+const TURN_SIZE_BYTES_MAX: usize = 512 * 1024;
 /// Read at once from a file without descriptor.
 const READ_SIZE_BYTES: usize = 64 * 1024;
 
@@ -68,9 +68,15 @@ impl Outbound {
         }
     }
 
-    /// Sends as much as the socket takes. `Ready(Ok)` when all is sent.
+    /// Sends what the socket takes, up to [`TURN_SIZE_BYTES_MAX`]; then it asks to be polled again behind the others.
+    /// `Ready(Ok)` when all is sent.
     pub(crate) fn poll_send(&mut self, stream: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut turn_bytes = 0;
         while let Some(chunk) = self.chunks.front() {
+            if turn_bytes >= TURN_SIZE_BYTES_MAX {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             let more = self.chunks.len() > 1;
             let sent = match chunk {
                 Chunk::Bytes(bytes) => stream.try_io(Interest::WRITABLE, || {
@@ -81,7 +87,10 @@ impl Outbound {
                 Chunk::Range(range) => stream.try_io(Interest::WRITABLE, || send_range(stream, range)),
             };
             match sent {
-                Ok(count) => self.advance(count),
+                Ok(count) => {
+                    turn_bytes += count;
+                    self.advance(count);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     ready!(stream.poll_write_ready(cx))?;
                 }
@@ -139,7 +148,7 @@ fn send_range(stream: &TcpStream, range: &FileRange) -> io::Result<usize> {
         )?);
     };
     let mut position = range.position;
-    let size = range.size_bytes.min(SENDFILE_SIZE_BYTES_MAX);
+    let size = range.size_bytes.min(TURN_SIZE_BYTES_MAX);
     let count = rustix::fs::sendfile(stream.as_fd(), descriptor, Some(&mut position), size)?;
     if count == 0 { Err(ended()) } else { Ok(count) }
 }

@@ -1,0 +1,322 @@
+//! Real sockets against lanes with a handler that does as its frames say.
+//!
+//! The first byte of a frame is what to do: `e` echoes the frame at once, `h` holds the answer until an `r` of any connection
+//! releases all that are held, `n` answers nothing, `c` closes, `b` answers with [`BIG_SIZE_BYTES`] bytes.
+
+use std::cell::RefCell;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::sync::oneshot;
+
+use super::*;
+
+const BIG_SIZE_BYTES: usize = 1 << 20;
+/// Longer than anything here takes; only a failure waits for it.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Scripted {
+    held: RefCell<Vec<oneshot::Sender<()>>>,
+    taken: Arc<AtomicUsize>,
+}
+
+fn framed(body: &[u8]) -> Vec<u8> {
+    let mut frame = u32::try_from(body.len()).unwrap().to_be_bytes().to_vec();
+    frame.extend_from_slice(body);
+    frame
+}
+
+fn answer(body: &[u8]) -> Reply {
+    let mut bytes = BytesMut::new();
+    bytes.put_slice(&framed(body));
+    Reply::Ready(Response {
+        bytes,
+        ranges: Vec::new(),
+    })
+}
+
+impl RequestHandler for Rc<Scripted> {
+    fn handle(&self, _: &Arc<Peer>, frames: &mut Vec<Bytes>, replies: &mut Vec<Reply>) {
+        for frame in frames.drain(..) {
+            self.taken.fetch_add(1, Ordering::SeqCst);
+            replies.push(match frame.first() {
+                Some(b'h') => {
+                    let (release, released) = oneshot::channel();
+                    self.held.borrow_mut().push(release);
+                    Reply::Later(Box::pin(async move {
+                        // Refused when the test ends before it releases.
+                        let _ = released.await;
+                        answer(&frame)
+                    }))
+                }
+                Some(b'r') => {
+                    for held in self.held.take() {
+                        // Refused where the connection has ended.
+                        let _ = held.send(());
+                    }
+                    answer(&frame)
+                }
+                Some(b'n') => Reply::Nothing,
+                Some(b'c') => Reply::Close("asked to".to_owned()),
+                Some(b'b') => answer(&vec![b'b'; BIG_SIZE_BYTES]),
+                _ => answer(&frame),
+            });
+        }
+    }
+}
+
+/// One lane on a port of its own; stopped when dropped.
+struct Server {
+    lanes: Option<Lanes>,
+    address: SocketAddr,
+    taken: Arc<AtomicUsize>,
+}
+
+impl Server {
+    fn start(limits: Arc<ConnectionLimits>, change: impl FnOnce(&mut NetworkConfig)) -> Server {
+        let mut config = NetworkConfig {
+            lane_count: 1,
+            request_size_bytes_max: 4 << 20,
+            idle_max: None,
+            send_buffer_bytes: None,
+            receive_buffer_bytes: None,
+        };
+        change(&mut config);
+        let listener = bind("PLAINTEXT", "127.0.0.1", 0, &config).unwrap();
+        let address = listener.address;
+        let taken = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&taken);
+        let handler = move |_| {
+            Rc::new(Scripted {
+                held: RefCell::default(),
+                taken: Arc::clone(&counted),
+            })
+        };
+        let lanes = Lanes::start(config, vec![listener], limits, handler).unwrap();
+        Server {
+            lanes: Some(lanes),
+            address,
+            taken,
+        }
+    }
+
+    fn unlimited() -> Server {
+        Server::start(limits(usize::MAX, usize::MAX), |_| {})
+    }
+
+    fn connect(&self) -> Client {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Client(stream)
+    }
+
+    /// Waits, by asking on a connection of its own, until `count` frames beside its own were taken.
+    fn wait_for_frames(&self, count: usize) {
+        let mut asker = self.connect();
+        let mut own = 0;
+        while self.taken.load(Ordering::SeqCst) < count + own {
+            own += 1;
+            asker.send(b"e");
+            asker.expect(b"e");
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.lanes.take().into_iter().for_each(Lanes::stop);
+    }
+}
+
+fn limits(total: usize, per_address: usize) -> Arc<ConnectionLimits> {
+    ConnectionLimits::new(total, per_address, Default::default(), i32::MAX as u32)
+}
+
+struct Client(TcpStream);
+
+impl Client {
+    fn send(&mut self, body: &[u8]) {
+        self.0.write_all(&framed(body)).unwrap();
+    }
+
+    fn receive(&mut self) -> Vec<u8> {
+        let mut size = [0; 4];
+        self.0.read_exact(&mut size).unwrap();
+        let mut body = vec![0; u32::from_be_bytes(size) as usize];
+        self.0.read_exact(&mut body).unwrap();
+        body
+    }
+
+    fn expect(&mut self, body: &[u8]) {
+        assert_eq!(
+            String::from_utf8_lossy(&self.receive()),
+            String::from_utf8_lossy(body)
+        );
+    }
+
+    /// The broker ends the connection without another byte.
+    fn expect_end(mut self) {
+        let mut rest = Vec::new();
+        match self.0.read_to_end(&mut rest) {
+            Ok(_) => assert_eq!(rest, b""),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+        }
+    }
+}
+
+#[test]
+fn answers_come_in_the_order_of_requests_whichever_is_ready_first() {
+    let server = Server::unlimited();
+    let mut client = server.connect();
+    let requests: [&[u8]; 5] = [b"h first", b"e second", b"n no answer", b"h third", b"e fourth"];
+    client.0.write_all(&requests.map(framed).concat()).unwrap();
+    server.wait_for_frames(requests.len());
+    let mut other = server.connect();
+    other.send(b"r");
+    other.expect(b"r");
+    for expected in ["h first", "e second", "h third", "e fourth"] {
+        client.expect(expected.as_bytes());
+    }
+}
+
+#[test]
+fn a_frame_may_arrive_byte_by_byte_and_many_frames_at_once() {
+    let server = Server::unlimited();
+    let mut client = server.connect();
+    for byte in framed(b"e slowly") {
+        client.0.write_all(&[byte]).unwrap();
+    }
+    client.expect(b"e slowly");
+    let bodies: Vec<Vec<u8>> = (0..200).map(|n| format!("e {n}").into_bytes()).collect();
+    let burst: Vec<u8> = bodies.iter().flat_map(|body| framed(body)).collect();
+    client.0.write_all(&burst).unwrap();
+    bodies.iter().for_each(|body| client.expect(body));
+    // Larger than any buffer that is kept, then small again.
+    let large = vec![b'e'; 3 << 20];
+    client.send(&large);
+    assert!(client.receive() == large);
+    client.send(b"e small");
+    client.expect(b"e small");
+}
+
+#[test]
+fn lengths_out_of_range_end_their_connection_after_the_answers_before_and_no_other() {
+    let server = Server::unlimited();
+    let mut bystander = server.connect();
+    for length in [-1, i32::MIN, (4 << 20) + 1, i32::MAX] {
+        let mut client = server.connect();
+        let mut bytes = framed(b"e before");
+        bytes.extend_from_slice(&length.to_be_bytes());
+        client.0.write_all(&bytes).unwrap();
+        client.expect(b"e before");
+        client.expect_end();
+        bystander.send(b"e");
+        bystander.expect(b"e");
+    }
+}
+
+#[test]
+fn a_handler_that_closes_ends_the_connection_after_the_answers_before() {
+    let server = Server::unlimited();
+    let mut client = server.connect();
+    client
+        .0
+        .write_all(&[b"e before".as_slice(), b"c", b"e behind"].map(framed).concat())
+        .unwrap();
+    client.expect(b"e before");
+    client.expect_end();
+}
+
+#[test]
+fn requests_beyond_those_in_work_stay_in_the_socket() {
+    let server = Server::unlimited();
+    let mut client = server.connect();
+    let held = connection::IN_FLIGHT_COUNT_MAX;
+    for _ in 0..held {
+        client.send(b"h");
+    }
+    server.wait_for_frames(held);
+    let taken = server.taken.load(Ordering::SeqCst);
+    client.send(b"e late");
+    // Another connection is served often enough for the late frame to have been taken, were it read.
+    let mut other = server.connect();
+    for _ in 0..50 {
+        other.send(b"e");
+        other.expect(b"e");
+    }
+    assert_eq!(server.taken.load(Ordering::SeqCst), taken + 50);
+    other.send(b"r");
+    other.expect(b"r");
+    (0..held).for_each(|_| client.expect(b"h"));
+    client.expect(b"e late");
+}
+
+#[test]
+fn a_client_that_does_not_read_is_not_read_from_and_harms_nobody() {
+    let server = Server::unlimited();
+    let mut stuck = server.connect();
+    let asked = 40;
+    let requests: Vec<u8> = (0..asked).flat_map(|_| framed(b"b")).collect();
+    stuck.0.write_all(&requests).unwrap();
+    let mut other = server.connect();
+    for _ in 0..50 {
+        other.send(b"e");
+        other.expect(b"e");
+    }
+    (0..asked).for_each(|_| assert_eq!(stuck.receive().len(), BIG_SIZE_BYTES));
+}
+
+#[test]
+fn an_idle_connection_is_ended_and_a_busy_one_is_not() {
+    let server = Server::start(limits(usize::MAX, usize::MAX), |config| {
+        config.idle_max = Some(Duration::from_secs(1));
+    });
+    let idle = server.connect();
+    let mut busy = server.connect();
+    let ended = std::thread::spawn(move || idle.expect_end());
+    while !ended.is_finished() {
+        busy.send(b"e");
+        busy.expect(b"e");
+    }
+    ended.join().unwrap();
+    busy.send(b"e");
+    busy.expect(b"e");
+}
+
+#[test]
+fn the_connection_over_the_limit_of_an_address_is_ended_and_a_place_that_is_left_is_given_again() {
+    let server = Server::start(limits(usize::MAX, 1), |_| {});
+    let mut first = server.connect();
+    first.send(b"e");
+    first.expect(b"e");
+    server.connect().expect_end();
+    drop(first);
+    // The place is free once the lane has seen the end; until then clients are turned away.
+    loop {
+        let mut next = server.connect();
+        // The broker may have ended it already.
+        let _ = next.0.write_all(&framed(b"e"));
+        let mut size = [0; 4];
+        if next.0.read_exact(&mut size).is_ok() {
+            break;
+        }
+    }
+}
+
+#[test]
+fn at_the_limit_of_all_connections_the_next_waits_until_one_leaves() {
+    let server = Server::start(limits(1, usize::MAX), |_| {});
+    let mut first = server.connect();
+    first.send(b"e");
+    first.expect(b"e");
+    let mut waiting = server.connect();
+    waiting.send(b"e waited");
+    drop(first);
+    waiting.expect(b"e waited");
+}
