@@ -115,7 +115,8 @@ impl TestBench {
     }
 }
 
-/// Runs `script` while the manager runs; it gets what the listener is told.
+/// Runs `script` while the manager runs; it gets what the listener is told. The manager has read the tree and waits before the
+/// script begins: what it reads at its start are no changes, and are told to nobody.
 pub(crate) async fn while_running<F>(
     bench: &TestBench,
     script: impl FnOnce(mpsc::UnboundedReceiver<String>) -> F,
@@ -125,6 +126,7 @@ pub(crate) async fn while_running<F>(
     let (sender, told) = mpsc::unbounded_channel();
     let listener = Told(sender);
     tokio::select! {
+        biased;
         lost = bench.dynamic.run(&listener) => panic!("the tree is lost: {lost}"),
         () = script(told) => {}
     }
