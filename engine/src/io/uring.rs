@@ -2,8 +2,9 @@
 //!
 //! Promise: submitted operations run in the kernel, together; everything else is a plain call of
 //! [`SyscallIo`], appends included (`pwritev` to ext4 is faster than the ring, and its order is the
-//! caller's). The ring and its thread come with the first submitted operation. Without work the thread
-//! sleeps in `io_uring_enter`; nothing polls.
+//! caller's). So is a sync while no other is under way: the kernel runs syncs of a ring on threads of its own,
+//! so that one alone only pays for two more switches of threads. The ring and its thread come with the first
+//! operation for it. Without work the thread sleeps in `io_uring_enter`; nothing polls.
 //!
 //! How it works: submitters push into an inbox and write to an eventfd if the inbox was empty; the thread
 //! has a poll of that eventfd in the ring, so that one system call submits all that is new and waits for
@@ -35,6 +36,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use io_uring::{IoUring, Probe, opcode, squeue, types};
@@ -74,6 +76,8 @@ const AT_FDCWD: i32 = -100;
 pub struct UringIo {
     plain: Arc<SyscallIo>,
     inbox: Arc<Inbox>,
+    /// Whether a sync runs beside the ring.
+    syncs_alone: Arc<AtomicBool>,
 }
 
 /// Where submitters and the ring's thread meet.
@@ -124,6 +128,7 @@ impl UringIo {
                 state: Mutex::new(InboxState::default()),
                 bell,
             }),
+            syncs_alone: Arc::default(),
         })
     }
 }
@@ -174,6 +179,15 @@ impl Io for UringIo {
     }
 
     fn submit(&self, operation: Operation, done: Completion) {
+        if matches!(operation, Operation::Sync { .. }) && !self.syncs_alone.swap(true, Ordering::AcqRel) {
+            let syncs_alone = Arc::clone(&self.syncs_alone);
+            let done = move |outcome| {
+                // Before it is told, since it may ask for the next sync.
+                syncs_alone.store(false, Ordering::Release);
+                done(outcome);
+            };
+            return self.plain.submit(operation, Box::new(done));
+        }
         let mut state = self.inbox.state.lock();
         if state.thread == Thread::NotStarted {
             let inbox = Arc::clone(&self.inbox);
@@ -208,7 +222,7 @@ impl Io for UringIo {
         match self.inbox.state.lock().thread {
             Thread::Gone => "syscall (the ring was given up)".to_owned(),
             Thread::NotStarted | Thread::Running => {
-                "uring (syncs and cold reads; appends by pwritev)".to_owned()
+                "uring (parallel syncs and cold reads; appends by pwritev)".to_owned()
             }
         }
     }

@@ -2,11 +2,14 @@
 //!
 //! Promise: every submitted operation runs once and its completion is called once, on a thread of the pool.
 //! A thread is started when an operation arrives and none is idle, up to the limit; all but the first end
-//! when they found nothing to do for [`IDLE_MAX`]. While nothing is submitted nothing wakes up.
+//! when they found nothing to do for [`IDLE_MAX`]. While nothing is submitted nothing wakes up. What a
+//! completion submits its own thread takes next: a chain of syncs wakes nobody else.
 //!
 //! Operations may overtake each other: nobody may rely on their order.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
+use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +19,11 @@ use crate::io::{Completion, Operation};
 
 /// How long a thread beyond the first waits for more work.
 const IDLE_MAX: Duration = Duration::from_secs(10);
+
+thread_local! {
+    /// The pool whose completion this thread runs: it will be idle in a moment, since completions do not block.
+    static COMPLETING: Cell<*const Shared> = const { Cell::new(ptr::null()) };
+}
 
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -61,9 +69,14 @@ impl Pool {
 
     /// Queues the operation. If not even one thread can be started it runs here, before this returns.
     pub(super) fn submit(&self, operation: Operation, done: Completion) {
+        let is_ours = COMPLETING.get() == Arc::as_ptr(&self.shared);
         let mut state = self.shared.state.lock();
         state.queue.push_back((operation, done));
-        if state.idle >= state.queue.len() || state.threads == self.threads_max {
+        if is_ours && state.queue.len() == 1 {
+            return;
+        }
+        let idle = state.idle + usize::from(is_ours);
+        if idle >= state.queue.len() || state.threads == self.threads_max {
             self.shared.arrived.notify_one();
             return;
         }
@@ -110,7 +123,10 @@ fn serve(shared: &Shared) {
         running: true,
     };
     while let Some((operation, done)) = next(shared) {
-        done(super::run(&operation));
+        let outcome = super::run(&operation);
+        COMPLETING.set(shared);
+        done(outcome);
+        COMPLETING.set(ptr::null());
         // The last handle of a file closes here, after its completion.
         drop(operation);
     }
