@@ -12,6 +12,8 @@ import peers
 
 # Requests between brokers, which Apache Kafka obeys from anybody; and those that would make it create millions of partitions.
 DANGEROUS = {4, 5, 6, 7, 19, 37, 45, 56, 57}
+# How many partitions a request asks for: it may get them.
+PARTITION_COUNTS = {"NumPartitions", "Count"}
 NAMES = ["hostile-a", "hostile-b", "", "no such", "x" * 300]
 
 
@@ -66,6 +68,7 @@ class Frames:
                 "int8": lambda: struct.pack(">b", small),
                 "int16": lambda: struct.pack(">h", small),
                 "int32": lambda: struct.pack(">i", rng.choice([small, 1000, 100000])),
+                "count": lambda: struct.pack(">i", small),
                 "int64": lambda: struct.pack(">q", rng.choice([small, 5, 1 << 40])),
                 "float64": lambda: struct.pack(">d", rng.random()),
                 "uuid": lambda: rng.randbytes(16)}[kind]()
@@ -95,7 +98,7 @@ class Frames:
         elif kind[0].isupper():
             self.fields(out, field.get("fields") or structs.get(kind, []), version, structs, flexible)
         else:
-            out += self.scalar(kind)
+            out += self.scalar("count" if field.get("name") in PARTITION_COUNTS else kind)
 
     def fields(self, out, fields, version, structs, flexible):
         for field in fields:

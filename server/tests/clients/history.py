@@ -5,8 +5,7 @@ what a reader found. `check` names every violation; `mutations` breaks a good pa
 to fail.
 """
 
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass
@@ -23,38 +22,36 @@ class History:
 def check(histories, log):
     """Violations as text. `log` is a list of (partition, offset, value), sorted."""
     found = []
-    at = {}
-    places = {}
-    last = {}
+    entries = {}
     for partition, offset, value in log:
-        if offset <= last.get(partition, -1):
-            found.append(f"partition {partition}: offset {offset} follows {last[partition]}")
-        last[partition] = offset
-        at[partition, offset] = value
-        places.setdefault((partition, value), []).append(offset)
-    known = {(h.partition, value) for h in histories for value in h.sent}
-    for key in places.keys() - known:
-        found.append(f"{key} was never sent")
+        known = entries.setdefault(partition, {})
+        if offset in known:
+            found.append(f"partition {partition}: offset {offset} is there twice")
+        known[offset] = value
+    for partition, there in entries.items():
+        sent = set().union(*(h.sent for h in histories if h.partition == partition))
+        found += [f"partition {partition}: {value!r} at {offset} was never sent" for offset, value in there.items()
+                  if value not in sent]
     for history in histories:
+        there = entries.get(history.partition, {})
         for value, offset in history.acked.items():
-            if at.get((history.partition, offset)) != value:
-                found.append(f"{history.producer}: {value} was acked at {offset} and "
-                             f"{at.get((history.partition, offset))} is there")
+            if there.get(offset) != value:
+                found.append(f"{history.producer}: {value} was acked at {offset} and {there.get(offset)!r} is there")
         if history.idempotent:
-            order = [value for partition, _, value in log if partition == history.partition and value in set_of(history)]
-            twice = [value for value, count in Counter(order).items() if count > 1]
-            if twice:
-                found.append(f"{history.producer}: {len(twice)} records stand twice, {twice[:3]} among them")
             position = {value: index for index, value in enumerate(history.sent)}
-            if any(position[a] > position[b] for a, b in zip(order, order[1:])):
+            order = [position[value] for value in there.values() if value in position]
+            twice = len(order) - len(set(order))
+            if twice:
+                found.append(f"{history.producer}: {twice} records stand twice")
+            if any(a > b for a, b in zip(order, order[1:])):
                 found.append(f"{history.producer}: records are out of order")
     return found
 
 
-def set_of(history):
-    if not hasattr(history, "known") or len(history.known) != len(history.sent):
-        history.known = set(history.sent)
-    return history.known
+def beginning(histories, log, end):
+    """The same below an offset: what is true of all of it is true of this."""
+    cut = [replace(h, acked={value: offset for value, offset in h.acked.items() if offset < end}) for h in histories]
+    return cut, [entry for entry in log if entry[1] < end]
 
 
 def mutations(histories, log):

@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import venv
@@ -18,16 +19,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 HOME = Path(os.environ.get("MILENA_PEERS") or ROOT / ".peers").resolve()
 
-# A command, and the Debian package that has it.
-DEBIAN = [
-    ("java", "openjdk-17-jre-headless"),
-    ("javac", "openjdk-17-jdk-headless"),
-    ("mvn", "maven"),
-    ("node", "nodejs"),
-    ("npm", "npm"),
-    ("kcat", "kcat"),
-]
-PYTHON_LIBRARIES = ["kafka-python==2.2.15", "confluent-kafka==2.11.1", "lz4==4.4.4", "python-snappy==0.7.3",
+PYTHON_LIBRARIES = ["kafka-python==2.3.3", "confluent-kafka==2.11.1", "lz4==4.4.4", "python-snappy==0.7.3",
                     "zstandard==0.23.0", "crc32c==2.7.1"]
 NODE_LIBRARIES = ["kafkajs@2.2.4", "kafkajs-snappy@1.1.0", "kafkajs-lz4@2.0.0-beta.0"]
 KAFKA = "2.7.2"
@@ -42,30 +34,44 @@ def say(text):
     print(text, flush=True)
 
 
-def run(command, what, **options):
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          text=True, **options)
-    if done.returncode != 0:
-        raise PeerError(f"{what} failed: {' '.join(map(str, command))}\n{done.stdout[-4000:]}")
-    return done.stdout
+def run(command, what, seconds=300, attempts=1, **options):
+    """Runs a command to its end, again where it failed and may be tried again; what it does not do in time has failed."""
+    command = [str(word) for word in command]
+    for attempt in range(1, attempts + 1):
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                   text=True, start_new_session=True, **options)
+        try:
+            output, _ = process.communicate(timeout=seconds)
+            failure = f"failed with {process.returncode}"
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            output, _ = process.communicate()
+            failure = f"was not done in {seconds} s"
+        if failure == "failed with 0":
+            return output
+        if attempt < attempts:
+            say(f"{what} {failure}, once more: {output[-300:]}")
+    raise PeerError(f"{what} {failure}: {' '.join(command)}\n{output[-4000:]}")
 
 
 def debian_packages():
-    missing = sorted({package for command, package in DEBIAN if shutil.which(command) is None})
+    lines = (HERE / "debian-packages").read_text().splitlines()
+    wanted = [line.split() for line in lines if not line.startswith("#")]
+    missing = sorted({package for command, package in wanted if shutil.which(command) is None})
     if not missing:
         return
     by_hand = f"    sudo apt-get install {' '.join(missing)}"
     if shutil.which("apt-get") is None:
         raise PeerError(f"the client tests need these packages (Debian's names): {' '.join(missing)}")
-    get = ["apt-get"]
+    get = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-o", "Acquire::Retries=3", "-o",
+           "Acquire::http::Timeout=30", "-o", "DPkg::Lock::Timeout=120"]
     if os.geteuid() != 0:
         if shutil.which("sudo") is None or subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode:
             raise PeerError(f"the client tests need Debian packages; install them with\n{by_hand}")
-        get = ["sudo", "-n", "apt-get"]
+        get = ["sudo", "-n", *get]
     say(f"installing Debian packages: {' '.join(missing)}")
-    quiet = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
-    run([*get, "update"], "apt-get update", env=quiet)
-    run([*get, "install", "-y", "--no-install-recommends", *missing], "apt-get install", env=quiet)
+    run([*get, "update"], "apt-get update")
+    run([*get, "install", "-y", "--no-install-recommends", *missing], "apt-get install", seconds=600)
 
 
 def once(name, recipe, build):
@@ -77,7 +83,11 @@ def once(name, recipe, build):
         return target
     HOME.mkdir(parents=True, exist_ok=True)
     with open(HOME / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"another process sets up in {HOME}; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         if mark.exists() and mark.read_text() == wanted:
             return target
         shutil.rmtree(target, ignore_errors=True)
@@ -93,7 +103,8 @@ def python():
 
     def build(target):
         venv.create(target, with_pip=True)
-        run([target / "bin/pip", "--cache-dir", HOME / "cache/pip", "install", "-q", *PYTHON_LIBRARIES], "pip")
+        run([target / "bin/pip", "--cache-dir", HOME / "cache/pip", "install", "-q", "--timeout", "30", "--retries", "3",
+             *PYTHON_LIBRARIES], "pip", attempts=2)
 
     return once("python", [sys.version.split()[0], *PYTHON_LIBRARIES], build) / "bin/python"
 
@@ -104,7 +115,7 @@ def node():
     def build(target):
         (target / "package.json").write_text('{"private": true}')
         run(["npm", "install", "--silent", "--no-audit", "--no-fund", "--cache", HOME / "cache/npm",
-             *NODE_LIBRARIES], "npm", cwd=target)
+             "--fetch-timeout", "30000", "--fetch-retries", "3", *NODE_LIBRARIES], "npm", attempts=2, cwd=target)
 
     return once("node", NODE_LIBRARIES, build)
 
@@ -120,8 +131,10 @@ def jars(name, artifacts):
             '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>'
             "<groupId>milena</groupId><artifactId>peers</artifactId><version>1</version><packaging>pom</packaging>"
             f"<dependencies>{dependencies}</dependencies></project>")
-        run(["mvn", "-B", "-q", f"-Dmaven.repo.local={HOME}/cache/maven", "dependency:copy-dependencies",
-             "-DincludeScope=runtime", f"-DoutputDirectory={target}"], "mvn", cwd=target)
+        # Maven's own limit on a read is half an hour. Two names: that of Maven 3.8, and that of 3.9 and later.
+        limits = ["-Dmaven.wagon.rto=30000", "-Daether.connector.requestTimeout=30000"]
+        run(["mvn", "-B", "-q", *limits, f"-Dmaven.repo.local={HOME}/cache/maven", "dependency:copy-dependencies",
+             "-DincludeScope=runtime", f"-DoutputDirectory={target}"], "mvn", attempts=2, cwd=target)
 
     return once(name, artifacts, build)
 

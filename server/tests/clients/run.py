@@ -154,10 +154,13 @@ class Run:
             ["java", "-Xmx512M", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
              f"-Dlog4j.configuration=file:{self.log4j()}", "-cp", peers.tool_runner(), "ToolRunner"],
             self.directory / "tool-runner.log")
+        began = time.monotonic()
         try:
             seconds = self.broker.start()
             peers.say(f"{self.subject} serves on {self.broker.bootstrap} after {seconds:.2f} s")
             while "\n" not in (text := tools.log.read_text()):
+                if not tools.running() or time.monotonic() - began > 60:
+                    raise subjects.SubjectError(f"the JVM of the tools does not start\n{subjects.tail(tools.log)}")
                 time.sleep(0.02)
             self.tool_port = int(text.split("\n")[0])
             with concurrent.futures.ThreadPoolExecutor(self.options.jobs) as pool:
