@@ -439,11 +439,21 @@ impl Log {
     /// Sets the high watermark, bounded by log start and log end, and returns it as bounded. It may go back
     /// (followers).
     pub fn set_high_watermark(&self, high_watermark: Offset) -> Offset {
+        self.move_high_watermark(high_watermark, |_, _| true)
+    }
+
+    /// Moves the high watermark forward (leaders). Appends of several threads tell of it in any order: what comes late changes
+    /// nothing.
+    pub fn advance_high_watermark(&self, high_watermark: Offset) -> Offset {
+        self.move_high_watermark(high_watermark, |from, to| to > from)
+    }
+
+    fn move_high_watermark(&self, to: Offset, may_move: impl Fn(Offset, Offset) -> bool) -> Offset {
         let needs_state = {
             let mut offsets = self.offsets.lock();
-            let bounded = high_watermark.clamp(offsets.log_start, offsets.end.offset);
-            if bounded == offsets.high_watermark {
-                return bounded;
+            let bounded = to.clamp(offsets.log_start, offsets.end.offset);
+            if bounded == offsets.high_watermark || !may_move(offsets.high_watermark, bounded) {
+                return offsets.high_watermark;
             }
             offsets.high_watermark = bounded;
             offsets.first_unstable.is_some()

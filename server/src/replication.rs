@@ -178,6 +178,7 @@ impl Partition {
 
     fn decide(&self, input: Input) -> Result<(), PartitionRefusal> {
         let mut outputs = Vec::new();
+        let mut advanced = None;
         let mut state = self.state.lock();
         state.step(input, &mut outputs);
         for output in outputs {
@@ -188,7 +189,7 @@ impl Partition {
                         .assign_leader_epoch(epoch, end)
                         .map_err(|_| PartitionRefusal::Offline)?;
                 }
-                Output::AdvanceHighWatermark(_) => {}
+                Output::AdvanceHighWatermark(high_watermark) => advanced = Some(high_watermark),
                 Output::Stale { .. } => return Err(PartitionRefusal::StaleLeaderEpoch),
             }
         }
@@ -198,6 +199,10 @@ impl Partition {
         );
         self.leads.store(state.role() == Role::Leader, Ordering::Release);
         drop(state);
+        // The log tells its listener, which takes the state's lock.
+        if let Some(high_watermark) = advanced {
+            self.log.advance_high_watermark(high_watermark);
+        }
         self.local_end_moved(self.log.offsets().replicable_end);
         self.purgatory.wake_all();
         Ok(())
@@ -208,7 +213,7 @@ impl Partition {
         self.state.lock().step(Input::LocalEndMoved(end), &mut outputs);
         for output in outputs {
             if let Output::AdvanceHighWatermark(high_watermark) = output {
-                self.log.set_high_watermark(high_watermark);
+                self.log.advance_high_watermark(high_watermark);
             }
         }
     }
@@ -384,5 +389,72 @@ impl ReplicaManager {
         table.retain(|_, slots| slots.iter().any(Option::is_some));
         self.table.store(Arc::new(table));
         removed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use milena_engine::io::simulated::{ManualClock, SimulatedDisk};
+    use milena_engine::log_manager::{LogManagerConfig, LogManagerObserver, Survey};
+    use milena_engine::record_batch::RecordBatchBuilder;
+    use milena_engine::units::TimestampMs;
+
+    use super::*;
+    use crate::controller::command::LeaderAndIsr;
+
+    struct Deaf;
+
+    impl LogManagerObserver for Deaf {}
+
+    fn logs() -> Arc<LogManager> {
+        let disk = SimulatedDisk::new(1);
+        let survey = Survey::of(&[PathBuf::from("/d")], &disk).expect("a new directory");
+        let clock = Arc::new(ManualClock::new(TimestampMs(1_700_000_000_000)));
+        let settings = Arc::new(LogConfig::default());
+        let config_of = |_: &TopicPartition| Arc::clone(&settings);
+        let config = LogManagerConfig::default();
+        let logs = LogManager::open(survey, config, &config_of, Arc::new(Deaf), Arc::new(disk), clock);
+        Arc::new(logs.expect("nothing to load"))
+    }
+
+    #[test]
+    fn a_sole_replica_that_becomes_leader_serves_all_that_its_log_holds() {
+        let (logs, name) = (logs(), TopicPartition::new("t", 0));
+        let log = logs
+            .get_or_create(WantedLog {
+                partition: name.clone(),
+                config: Arc::new(LogConfig::default()),
+                is_new: true,
+                preferred_directory: None,
+            })
+            .expect("room on the disk");
+        let mut batch = RecordBatchBuilder::new();
+        batch.append(
+            TimestampMs(1),
+            None,
+            Some(b"written after the last checkpoint of high watermarks"),
+        );
+        log.append_as_follower(&batch.build()).expect("a whole batch");
+        assert_eq!(log.high_watermark(), Offset(0));
+        let replicas = ReplicaManager::new(0, logs);
+        let command = LeaderAndIsrPartition {
+            topic_partition: name,
+            controller_epoch: 1,
+            state: LeaderAndIsr {
+                leader: Some(0),
+                leader_epoch: LeaderEpoch(0),
+                isr: [0].into(),
+                zk_version: 0,
+            },
+            replicas: [0].into(),
+            adding_replicas: [].into(),
+            removing_replicas: [].into(),
+            is_new: false,
+        };
+        let results = replicas.leader_and_isr(vec![command], &|_| Arc::new(LogConfig::default()));
+        assert!(results.iter().all(|(_, result)| result.is_ok()));
+        assert_eq!(log.high_watermark(), Offset(1));
     }
 }

@@ -276,6 +276,17 @@ fn a_read_is_bounded_by_size_and_by_what_may_be_seen() {
         "bounded by the log end"
     );
     assert_eq!(read(1000, UpperBound::HighWatermark, true).size_bytes(), 3 * size);
+    assert_eq!(
+        log.advance_high_watermark(Offset(4)),
+        Offset(6),
+        "a leader's comes late"
+    );
+    assert_eq!(
+        log.set_high_watermark(Offset(4)),
+        Offset(4),
+        "a follower's may go back"
+    );
+    assert_eq!(log.advance_high_watermark(Offset(6)), Offset(6));
 }
 
 #[test]
