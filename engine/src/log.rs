@@ -71,6 +71,7 @@ use segment::LogSegment;
 
 pub use directory::LogDirectory;
 pub use durability::SyncDone;
+pub(crate) use names::give_up_name;
 pub use recovery::LogOpenError;
 pub use retention::LogStartOffsetIncrementReason;
 pub use scrub::{ScrubCursor, ScrubProgress};
@@ -100,6 +101,8 @@ pub struct OpenOptions {
     pub boot: BootEvidence,
     /// From our own state file: the log was synced up to here (exclusive).
     pub synced_end: Option<Offset>,
+    /// A person has seen that the log is damaged here, and lets it end here ([`give_up_name`]).
+    pub given_up_from: Option<Offset>,
     /// `transactional.id.expiration.ms`
     pub producer_id_expiration_ms: i64,
 }
@@ -114,6 +117,7 @@ impl Default for OpenOptions {
             clean_shutdown: true,
             boot: BootEvidence::SameBoot,
             synced_end: None,
+            given_up_from: None,
             producer_id_expiration_ms: 7 * 24 * 3_600_000,
         }
     }
@@ -543,7 +547,7 @@ impl Log {
     /// Takes the partition out of service for good because its bytes are not what they must be; says so once.
     #[cold]
     fn take_out_of_service(&self, damage: &CorruptFile) -> StorageError {
-        let reason = recovery::how_to_look(&damage.to_string(), &damage.path);
+        let reason = recovery::how_to_look(&damage.to_string(), &damage.path, None);
         if self.fence.set(Fence::OutOfService(reason)).is_ok() {
             tracing::error!(
                 "{} is out of service: {}",

@@ -1,8 +1,11 @@
 //! Names of the files in a partition's directory, as `Log.scala` makes and reads them.
 //!
-//! The one name of ours is that of bytes which recovery cut aside (`<base>.log.cut-<position>-<time>`): 2.7.2
-//! looks at names by their endings (`.log`, `.index`, `.timeindex`, `.txnindex`, `.snapshot`, `.deleted`,
-//! `.cleaned`, `.swap`) and ignores all others.
+//! Two names are ours: that of bytes which recovery cut aside (`<base>.log.cut-<position>-<time>`), and
+//! `milena.give-up-from-<offset>`, by which a person gives up what lies behind damage. 2.7.2 looks at names by
+//! their endings (`.log`, `.index`, `.timeindex`, `.txnindex`, `.snapshot`, `.deleted`, `.cleaned`, `.swap`)
+//! and ignores all others.
+
+use std::fmt;
 
 use crate::units::{Offset, TimestampMs};
 
@@ -27,6 +30,11 @@ pub(crate) fn file_name(offset: Offset, suffix: &str) -> String {
 /// Where recovery keeps what it cut from the segment at `base`, from `position` on.
 pub(crate) fn cut_name(base: Offset, position: u64, now: TimestampMs) -> String {
     format!("{:020}{LOG}.cut-{position}-{}", base.get(), now.get())
+}
+
+/// What a person calls an empty file to give up what a damaged log holds from `offset` on.
+pub(crate) fn give_up_name(offset: impl fmt::Display) -> String {
+    format!("milena.give-up-from-{offset}")
 }
 
 /// A name that belongs to a log: its offset, what kind of file, and whether it is on its way in or out.
@@ -92,6 +100,7 @@ mod tests {
     fn what_recovery_cut_aside_and_foreign_files_are_not_part_of_the_log() {
         assert_eq!(kind_of(&cut_name(Offset(3), 77, TimestampMs(5))), None);
         assert_eq!(kind_of("notes.log"), None);
+        assert_eq!(kind_of(&give_up_name(Offset(42))), None);
         assert_eq!(kind_of("leader-epoch-checkpoint"), None);
         assert_eq!(kind_of("99999999999999999999.log"), None);
     }

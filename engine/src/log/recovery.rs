@@ -19,7 +19,9 @@
 //! | other boot, offsets missing between two segments above both       | cut, later segments go       |
 //! | only zeros to the end of the file                                 | end of the log, no damage    |
 //!
-//! What is cut is kept aside first, in a plain file that Kafka ignores.
+//! What is cut is kept aside first, in a plain file that Kafka ignores. A log that is out of service is cut too
+//! once a person says so, by a file that names the very offset at which it is damaged
+//! ([`OpenOptions::given_up_from`]).
 //!
 //! Source: `Log.loadSegments`, `Log.recoverLog`, `Log.rebuildProducerState`, `LogSegment.recover`.
 //!
@@ -79,11 +81,21 @@ impl From<IoError> for LogOpenError {
     }
 }
 
-/// What was found, what it means, and how a person looks at it.
-pub(super) fn how_to_look(found: &str, path: &Path) -> String {
+/// What was found, what it means, how a person looks at it, and how it comes back into service: the offset that
+/// was due at the damage in the file at `path` is known once recovery has looked.
+pub(super) fn how_to_look(found: &str, path: &Path, due: Option<Offset>) -> String {
+    let way_back = match due {
+        Some(offset) => format!(
+            "To serve what lies before and give up everything from offset {offset} on (it is kept aside), create \
+             the empty file {} and start again",
+            path.with_file_name(names::give_up_name(offset)).display()
+        ),
+        None => "The next start checks the whole partition and says from which offset on it can be given up"
+            .into(),
+    };
     format!(
-        "{found}. Nothing was changed. Look at it with: kafka-dump-log.sh --deep-iteration --files {}; to \
-         give the records up, move the partition's directory away and let another replica fill it again",
+        "{found}. Nothing was changed. Look at it with: kafka-dump-log.sh --deep-iteration --files {}. {way_back}; \
+         where other replicas are, move the partition's directory away and let them fill it again",
         path.display()
     )
 }
@@ -261,6 +273,11 @@ impl Loader<'_> {
                 LogSegment::remove_leftovers(self.place, log_start)?;
             }
             segments.push(LogSegment::create(self.place, log_start, self.config, self.now)?);
+            if !is_new && log_start > Offset::ZERO {
+                // From now on the name of this segment alone tells where the log starts, and what lies below passes
+                // for synced: no segment of it may come back.
+                self.place.sync_dir()?;
+            }
             end = log_start;
             recovery_point = log_start;
             producers.clear_and_start_at(log_start);
@@ -303,9 +320,9 @@ impl Loader<'_> {
         })
     }
 
-    /// The error of a log whose bytes are not what they must be.
-    fn out_of_service(&self, damage: &CorruptFile, because: &str) -> LogOpenError {
-        let reason = how_to_look(&format!("{damage}; {because}"), &damage.path);
+    /// The error of a log whose bytes are not what they must be; `due` is the offset that should be there.
+    fn out_of_service(&self, damage: &CorruptFile, because: &str, due: Option<Offset>) -> LogOpenError {
+        let reason = how_to_look(&format!("{damage}; {because}"), &damage.path, due);
         LogOpenError::OutOfService {
             partition: self.partition.clone(),
             reason,
@@ -315,7 +332,7 @@ impl Loader<'_> {
     /// Damage where everything must be whole, as an error of opening.
     fn must_be_whole(&self, error: StorageError, because: &str) -> LogOpenError {
         match error {
-            StorageError::Corrupt(damage) => self.out_of_service(&damage, because),
+            StorageError::Corrupt(damage) => self.out_of_service(&damage, because, None),
             other => other.into(),
         }
     }
@@ -339,7 +356,7 @@ impl Loader<'_> {
             Err(StorageError::Corrupt(damage)) => {
                 let file = active.file(self.place)?;
                 if !scan::is_zero(file.as_ref(), damage.position, active.size_bytes())? {
-                    return Err(self.out_of_service(&damage, because));
+                    return Err(self.out_of_service(&damage, because, None));
                 }
                 // Preallocated space that the close did not trim.
                 active.set_preallocated(damage.position);
@@ -489,6 +506,11 @@ impl Loader<'_> {
         }
         for (segment, rebuilt) in segments[first..].iter().zip(&rebuilt) {
             self.apply(segment, rebuilt)?;
+        }
+        if let Some(cut) = &damage {
+            // What was cut must not come back behind what is written in its place.
+            let file = segments[cut.segment_index].file(self.place)?;
+            file.sync().map_err(|error| self.place.fatal(error))?;
         }
         Ok(next_offset)
     }

@@ -1,5 +1,6 @@
 //! What a log promises, on the simulated disk.
 
+mod crash;
 mod recovery;
 
 use std::path::{Path, PathBuf};

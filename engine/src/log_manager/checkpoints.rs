@@ -84,29 +84,47 @@ impl WrittenOffsets {
     /// # Errors
     /// The file has its old entries still, or the new ones.
     pub(super) fn write(&self, io: &dyn Io, offsets: Offsets) -> Result<(), IoError> {
+        self.change(io, |written| *written = offsets)
+    }
+
+    /// Makes the file lack the partition.
+    pub(super) fn forget(&self, io: &dyn Io, partition: &TopicPartition) -> Result<(), IoError> {
+        self.change(io, |written| {
+            written.remove(partition);
+        })
+    }
+
+    /// Makes the file have this entry.
+    pub(super) fn put(&self, io: &dyn Io, partition: &TopicPartition, offset: Offset) -> Result<(), IoError> {
+        self.change(io, |written| {
+            written.insert(partition.clone(), offset);
+        })
+    }
+
+    /// Makes the file say no more of the partition than this.
+    pub(super) fn lower(
+        &self,
+        io: &dyn Io,
+        partition: &TopicPartition,
+        limit: Offset,
+    ) -> Result<(), IoError> {
+        self.change(io, |written| {
+            if let Some(offset) = written.get_mut(partition) {
+                *offset = (*offset).min(limit);
+            }
+        })
+    }
+
+    /// One change at a time: logs that are loaded in parallel note their damage in the same file.
+    fn change(&self, io: &dyn Io, change: impl FnOnce(&mut Offsets)) -> Result<(), IoError> {
         let mut written = self.written.lock();
+        let mut offsets = written.clone();
+        change(&mut offsets);
         if *written != offsets {
             self.file.write(io, &offsets)?;
             *written = offsets;
         }
         Ok(())
-    }
-
-    /// Makes the file lack the partition.
-    pub(super) fn forget(&self, io: &dyn Io, partition: &TopicPartition) -> Result<(), IoError> {
-        let mut offsets = self.all();
-        if offsets.remove(partition).is_some() {
-            self.write(io, offsets)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Makes the file have this entry.
-    pub(super) fn put(&self, io: &dyn Io, partition: &TopicPartition, offset: Offset) -> Result<(), IoError> {
-        let mut offsets = self.all();
-        offsets.insert(partition.clone(), offset);
-        self.write(io, offsets)
     }
 }
 

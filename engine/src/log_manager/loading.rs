@@ -15,8 +15,8 @@
 //! as it was.
 //!
 //! A partition listed in `milena.out-of-service` is checked as a whole, with nothing taken for granted,
-//! whatever the marker says; if its bytes are whole again it is back in service. Source:
-//! `LogManager.loadLogs`.
+//! whatever the marker says; if its bytes are whole again, or a person has given up what lies behind the
+//! damage, it is back in service. Source: `LogManager.loadLogs`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,9 +27,9 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::checkpoint::{self, RunState};
 use crate::config::LogConfig;
-use crate::error::StorageError;
+use crate::error::{IoError, StorageError};
 use crate::io::{Clock, Io};
-use crate::log::{BootEvidence, Log, LogOpenError, OpenOptions};
+use crate::log::{BootEvidence, Log, LogOpenError, OpenOptions, give_up_name};
 use crate::units::{Offset, TopicPartition};
 
 use super::checkpoints::{self, DirectoryCheckpoints};
@@ -215,7 +215,7 @@ impl LogManager {
 
 impl Loader<'_> {
     /// Reads what the last run left and removes the marker.
-    fn prepare(&self, surveyed: SurveyedDirectory) -> Result<DirectoryLoad, crate::error::IoError> {
+    fn prepare(&self, surveyed: SurveyedDirectory) -> Result<DirectoryLoad, IoError> {
         let path = surveyed.directory.path().to_owned();
         let checkpoints = DirectoryCheckpoints::load(&**self.io, &path)?;
         let state = RunState::read(&**self.io, &path).unwrap_or_else(|warning| {
@@ -306,10 +306,19 @@ impl Loader<'_> {
     fn load(&self, load: &DirectoryLoad, partition: &TopicPartition) -> Result<Arc<Log>, String> {
         let checkpoints = &load.home.checkpoints;
         let doubtful = checkpoints.out_of_service.get(partition);
+        let given_up_from = match doubtful {
+            Some(_) => self.given_up(load, partition).map_err(|error| {
+                checkpoints::tolerate_full(&load.home.directory, &error);
+                error.to_string()
+            })?,
+            None => None,
+        };
+        let recovery_point = checkpoints.recovery_points.get(partition);
+        let synced_end = load.state.synced_ends.get(partition).copied();
         let options = OpenOptions {
             recovery_point: match doubtful {
                 Some(_) => Offset::ZERO,
-                None => checkpoints.recovery_points.get(partition).unwrap_or(Offset::ZERO),
+                None => recovery_point.unwrap_or(Offset::ZERO),
             },
             log_start_offset: checkpoints.log_start_offsets.get(partition),
             high_watermark: checkpoints.high_watermarks.get(partition),
@@ -319,7 +328,12 @@ impl Loader<'_> {
             } else {
                 load.boot
             },
-            synced_end: load.state.synced_ends.get(partition).copied(),
+            // Looked at from the beginning, but not judged with less evidence.
+            synced_end: match doubtful {
+                Some(_) => synced_end.max(recovery_point),
+                None => synced_end,
+            },
+            given_up_from,
             producer_id_expiration_ms: self.config.producer_id_expiration_ms,
         };
         let (io, clock) = (self.io.clone(), self.clock.clone());
@@ -337,7 +351,9 @@ impl Loader<'_> {
         ) {
             Ok(log) => {
                 if doubtful.is_some() {
-                    self.note(load, checkpoints.out_of_service.forget(&**self.io, &partition));
+                    // Files below its noted recovery point were built anew too.
+                    log.flush().map_err(|error| error.to_string())?;
+                    self.note(load, self.forget_doubt(load, &log, given_up_from));
                     tracing::info!("{partition} was out of service; its bytes are whole, it is served again");
                 }
                 Ok(log)
@@ -361,7 +377,55 @@ impl Loader<'_> {
         }
     }
 
-    fn note(&self, load: &DirectoryLoad, written: Result<(), crate::error::IoError>) {
+    /// From where on a person has given up what this log holds.
+    fn given_up(&self, load: &DirectoryLoad, partition: &TopicPartition) -> Result<Option<Offset>, IoError> {
+        let directory = load.home.directory.path().join(partition.to_string());
+        let prefix = give_up_name("");
+        let entries = self.io.list(&directory)?;
+        let given_up = entries
+            .iter()
+            .filter_map(|entry| entry.name.strip_prefix(&prefix)?.parse().ok());
+        Ok(given_up.min().map(Offset))
+    }
+
+    /// The log is sound. If a person has given up what lay behind its end, nothing may say any more that it was
+    /// synced, and the permission goes: it must not speak for damage that is still to come.
+    fn forget_doubt(
+        &self,
+        load: &DirectoryLoad,
+        log: &Log,
+        given_up_from: Option<Offset>,
+    ) -> Result<(), IoError> {
+        let (io, home) = (&**self.io, &load.home);
+        let (partition, end) = (log.partition(), log.log_end_offset());
+        if let Some(from) = given_up_from {
+            home.checkpoints.recovery_points.lower(io, partition, end)?;
+            self.lower_synced_end(load, partition, end)?;
+            io.remove_file(&log.path().join(give_up_name(from)))?;
+            io.sync_dir(&log.path())?;
+        }
+        home.checkpoints.out_of_service.forget(io, partition)
+    }
+
+    /// As long as logs are being loaded, `milena.state` keeps the boot id that it has.
+    fn lower_synced_end(
+        &self,
+        load: &DirectoryLoad,
+        partition: &TopicPartition,
+        limit: Offset,
+    ) -> Result<(), IoError> {
+        let mut written = load.home.written_synced_ends.lock();
+        if written.get(partition).is_some_and(|end| *end > limit) {
+            let mut state = load.state.clone();
+            state.synced_ends.clone_from(&written);
+            state.synced_ends.insert(partition.clone(), limit);
+            state.write(&**self.io, load.home.directory.path())?;
+            *written = state.synced_ends;
+        }
+        Ok(())
+    }
+
+    fn note(&self, load: &DirectoryLoad, written: Result<(), IoError>) {
         if let Err(error) = written {
             checkpoints::tolerate_full(&load.home.directory, &error);
         }

@@ -233,6 +233,15 @@ impl LogManager {
         let mut synced_ends: BTreeMap<_, _> = ends
             .map(|hosted| (hosted.log.partition().clone(), hosted.log.synced_end()))
             .collect();
+        let mut written = home.written_synced_ends.lock();
+        // What is known of those out of service stays: the next start must not take less for damage.
+        for (partition, unavailable) in &*self.unavailable.read() {
+            if Arc::ptr_eq(&unavailable.home, home)
+                && let Some(end) = written.get(partition)
+            {
+                synced_ends.insert(partition.clone(), *end);
+            }
+        }
         for (partition, limit) in limits {
             match limit {
                 Some(limit) => {
@@ -245,7 +254,6 @@ impl LogManager {
                 }
             }
         }
-        let mut written = home.written_synced_ends.lock();
         let state = RunState {
             boot_id,
             stopped_clean,

@@ -9,6 +9,7 @@ use crate::io::OpenMode;
 use crate::io::simulated::{Fault, ManualClock, SimulatedDisk};
 use crate::units::TimestampMs;
 
+mod damage;
 mod records;
 
 const GIB: u64 = 1 << 30;

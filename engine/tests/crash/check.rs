@@ -131,7 +131,7 @@ fn one_log(log: &Arc<Log>, history: &History, crash: Crash) -> Result<Found, Vio
     for candidate in history.timelines.iter().rev() {
         match follows(candidate, &stored, start, end, history.is_emptying) {
             Ok(()) => {
-                timeline = Some(candidate.prefix(end));
+                timeline = Some(found_of(candidate, end));
                 break;
             }
             Err(broken) if mismatch.is_empty() => mismatch = broken,
@@ -195,6 +195,19 @@ fn one_log(log: &Arc<Log>, history: &History, crash: Crash) -> Result<Found, Vio
         end,
         high_watermark,
     })
+}
+
+/// What is left of a course that ends at `end`. An end inside a batch is that of a log which lost all that it held, and whose
+/// start, which is durable, had been moved there.
+fn found_of(candidate: &Timeline, end: i64) -> Timeline {
+    let left = candidate.prefix(end);
+    if left.end() == end {
+        return left;
+    }
+    Timeline {
+        start: end,
+        batches: Vec::new(),
+    }
 }
 
 /// Every batch from `start` to `end`, read in small pieces.
@@ -449,6 +462,9 @@ pub(crate) fn recovery(
     indexes(image, directories, &findings.out_of_service)?;
     let before = snapshot(image, directories);
     drop(node);
+    if !findings.out_of_service.is_empty() {
+        way_back(image, clock, directories, model, &mut random)?;
+    }
 
     let again = image.process_kill();
     let node = Node::open(&again, plain(&again), clock, directories)?;
@@ -473,6 +489,53 @@ pub(crate) fn recovery(
         }
     }
     Ok(findings)
+}
+
+/// Who does what the message says gets a partition back into service with all that was acknowledged, whatever power cuts come
+/// in between.
+fn way_back(
+    image: &SimulatedDisk,
+    clock: &Arc<ManualClock>,
+    directories: &[&str],
+    model: &Model,
+    random: &mut Random,
+) -> Result<(), Violation> {
+    let mut disk = image.process_kill();
+    for _ in 0..3 {
+        let node = Node::open(&disk, plain(&disk), clock, directories)?;
+        let mut files = Vec::new();
+        for partition in model.logs.keys() {
+            if let Err(StorageError::OutOfService { reason, .. }) = node.manager.find(partition) {
+                let told = reason.split_once("the empty file ");
+                let (file, _) = told
+                    .and_then(|(_, rest)| rest.split_once(' '))
+                    .ok_or_else(|| format!("{partition}: no way back is told: {reason}"))?;
+                files.push(PathBuf::from(file));
+            }
+        }
+        if files.is_empty() {
+            let findings = logs(&node, model, Crash::PowerCut)?;
+            drop(node);
+            let cut = disk.power_cut(random.next());
+            let node = Node::open(&cut, plain(&cut), clock, directories)?;
+            if logs(&node, model, Crash::PowerCut)?.out_of_service.is_empty() {
+                return going_on(&node, &findings);
+            }
+            return Err("what was given up is back after a power cut".to_owned());
+        }
+        drop(node);
+        disk = disk.process_kill();
+        for file in &files {
+            disk.open(file, OpenMode::CreateNew)
+                .map_err(|error| error.to_string())?;
+        }
+        if random.chance(2) {
+            disk.cut_power_after(random.below(40));
+            drop(Node::open(&disk, plain(&disk), clock, directories));
+            disk = disk.power_cut(random.next());
+        }
+    }
+    Ok(())
 }
 
 type Files = BTreeMap<PathBuf, Vec<u8>>;

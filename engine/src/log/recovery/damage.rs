@@ -55,9 +55,10 @@ impl Loader<'_> {
     ) -> Result<Option<Cut>, LogOpenError> {
         let segment = &segments[index];
         let damage = self.damage(segment, bad);
-        if next_offset < whole_until {
+        let is_given_up = self.options.given_up_from == Some(next_offset);
+        if next_offset < whole_until && !is_given_up {
             let because = format!("everything below offset {whole_until} was synced");
-            return Err(self.out_of_service(&damage, &because));
+            return Err(self.out_of_service(&damage, &because, Some(next_offset)));
         }
         let file = segment.file(self.place)?;
         let end = segment.size_bytes();
@@ -69,6 +70,9 @@ impl Loader<'_> {
             segment_index: index,
             position: bad.position,
         };
+        if is_given_up {
+            return Ok(Some(cut));
+        }
         let is_torn_write =
             is_last && (bad.is_partial || self.is_torn_in_preallocation(file.as_ref(), bad, end)?);
         if !may_have_lost_writes(self.options.boot) {
@@ -78,13 +82,14 @@ impl Loader<'_> {
             return Err(self.out_of_service(
                 &damage,
                 "the machine was not restarted, so that nothing can be missing",
+                Some(next_offset),
             ));
         }
         if self.config.flush_messages == Some(1)
             && (!is_last || has_sound_batch_behind(file.as_ref(), bad.position + 1, end, next_offset)?)
         {
             let because = "records are synced before they are acknowledged, and sound batches follow";
-            return Err(self.out_of_service(&damage, because));
+            return Err(self.out_of_service(&damage, because, Some(next_offset)));
         }
         Ok(Some(cut))
     }

@@ -139,7 +139,7 @@ impl Loader<'_> {
         if let Some(bad) = &rebuilt.bad {
             let file = segment.file(self.place)?;
             if !scan::is_zero(file.as_ref(), bad.position, segment.size_bytes())? {
-                return Err(self.out_of_service(&self.damage(segment, bad), because));
+                return Err(self.out_of_service(&self.damage(segment, bad), because, None));
             }
         }
         self.apply(segment, &rebuilt)?;

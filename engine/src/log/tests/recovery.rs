@@ -103,7 +103,7 @@ fn a_kill_loses_nothing_and_producer_state_is_kept() {
 }
 
 /// Writes six batches, flushing after the first `flushed`, and damages the one at `index`.
-fn damaged(config: LogConfig, flushed: usize, index: usize) -> Bench {
+pub(super) fn damaged(config: LogConfig, flushed: usize, index: usize) -> Bench {
     let bench = Bench::new(config);
     let log = bench.log();
     let mut positions = Vec::new();

@@ -16,7 +16,7 @@ fn batch(offset: i64, producer: Option<i64>, value: &[u8]) -> Vec<u8> {
     builder.build()
 }
 
-fn append(log: &Log, values: std::ops::Range<i64>) {
+pub(super) fn append(log: &Log, values: std::ops::Range<i64>) {
     for offset in values {
         log.append_as_follower(&batch(offset, None, &[b'x'; 1000]))
             .unwrap();
@@ -24,7 +24,7 @@ fn append(log: &Log, values: std::ops::Range<i64>) {
     log.set_high_watermark(log.log_end_offset());
 }
 
-fn create_with(node: &Node, name: &str, config: LogConfig) -> Arc<Log> {
+pub(super) fn create_with(node: &Node, name: &str, config: LogConfig) -> Arc<Log> {
     node.manager
         .get_or_create(WantedLog {
             config: Arc::new(config),
