@@ -292,7 +292,8 @@ impl Loader<'_> {
             }
         }
         epochs.truncate_from_end(end);
-        if epochs.is_empty() && !self.options.clean_shutdown {
+        if !self.options.clean_shutdown && self.misses_first_epoch(&segments, &epochs, log_start)? {
+            epochs.clear();
             self.note_epochs(&segments, &mut epochs)?;
         }
         epochs.truncate_from_start(log_start);
@@ -384,8 +385,33 @@ impl Loader<'_> {
         Ok(())
     }
 
-    /// Notes the epochs of all batches by their headers: the list was lost, or went with a log start that was
-    /// not kept.
+    /// Whether the list was lost, or its beginning went with a log start that was not kept.
+    fn misses_first_epoch(
+        &self,
+        segments: &[Arc<LogSegment>],
+        epochs: &LeaderEpochCache,
+        log_start: Offset,
+    ) -> Result<bool, LogOpenError> {
+        let Some(noted) = epochs.earliest() else {
+            return Ok(true);
+        };
+        if noted.start_offset <= log_start {
+            return Ok(false);
+        }
+        let first = &segments[0];
+        let file = first.file(self.place)?;
+        let mut scanner =
+            scan::BatchScanner::new(file.as_ref(), 0, first.size_bytes(), LOOKUP_WINDOW_SIZE_BYTES);
+        Ok(match scanner.step()? {
+            // Older formats have no epochs to note.
+            Step::Batch { header, .. } => {
+                header.leader_epoch.is_some() && header.base_offset < noted.start_offset
+            }
+            Step::End | Step::Bad { .. } => false,
+        })
+    }
+
+    /// Notes the epochs of all batches by their headers.
     fn note_epochs(
         &self,
         segments: &[Arc<LogSegment>],

@@ -179,8 +179,8 @@ fn one_log(log: &Arc<Log>, history: &History, crash: Crash) -> Result<Found, Vio
     {
         let latest = log.latest_epoch();
         return Err(format!(
-            "its newest epoch is {latest:?}, its last batch has {}",
-            last.epoch
+            "its newest epoch is {latest:?}, its last batch at {} has {}: {offsets:?}",
+            last.base, last.epoch
         ));
     }
     find(log, &timeline, start, end)?;

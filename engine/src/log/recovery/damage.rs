@@ -62,8 +62,10 @@ impl Loader<'_> {
         }
         let file = segment.file(self.place)?;
         let end = segment.size_bytes();
-        let is_last = segments[index + 1..].iter().all(|later| later.is_empty());
-        if is_last && scan::is_zero(file.as_ref(), bad.position, end)? {
+        let later = &segments[index + 1..];
+        let is_last = later.iter().all(|later| later.is_empty());
+        let is_missing = later.iter().any(|later| later.base_offset > next_offset);
+        if is_last && !is_missing && scan::is_zero(file.as_ref(), bad.position, end)? {
             return Ok(None);
         }
         let cut = Cut {
@@ -139,7 +141,8 @@ impl Loader<'_> {
             }
             aside.sync().map_err(|error| place.fatal(error))?;
         }
-        for later in &segments[cut.segment_index + 1..] {
+        // The newest first, each durable before the next: what a crash leaves of them has no gap.
+        for later in segments[cut.segment_index + 1..].iter().rev() {
             let name = names::file_name(later.base_offset, names::LOG);
             if later.is_empty() {
                 place.remove(&name)?;
@@ -149,6 +152,7 @@ impl Loader<'_> {
             for suffix in [names::OFFSET_INDEX, names::TIME_INDEX, names::TRANSACTION_INDEX] {
                 place.remove(&names::file_name(later.base_offset, suffix))?;
             }
+            place.sync_dir()?;
         }
         Ok(place.sync_dir()?)
     }

@@ -18,6 +18,15 @@ fn synced() -> LogConfig {
     }
 }
 
+fn segments_left(bench: &Bench) -> Vec<Offset> {
+    let names = bench.names();
+    let parsed = names.iter().filter_map(|name| names::parse(name));
+    parsed
+        .filter(|parsed| parsed.kind == names::LOG)
+        .map(|parsed| parsed.offset)
+        .collect()
+}
+
 #[test]
 fn deleting_records_syncs_nothing_so_that_the_recovery_point_stays() {
     let bench = Bench::new(LogConfig::default());
@@ -110,43 +119,33 @@ fn a_batch_in_which_the_log_starts_counts_for_its_producer() {
 
 #[test]
 fn an_epoch_begins_where_its_first_batch_does_when_a_log_start_was_not_kept() {
-    let bench = Bench::new(LogConfig::default());
-    let log = bench.log();
-    append_one(&log, batch(5, NOW.get(), 10));
-    log.set_high_watermark(Offset(5));
-    log.advance_log_start_offset(Offset(3), LogStartOffsetIncrementReason::ClientRecordDeletion)
-        .unwrap();
-    let killed = Bench::on(bench.disk.process_kill(), bench.config.clone());
-    let log = killed.unclean(BootEvidence::SameBoot).unwrap();
-    assert_eq!(log.log_start_offset(), Offset(0));
-    let first = EpochEntry {
-        epoch: LeaderEpoch(3),
-        start_offset: Offset(0),
-    };
-    assert_eq!(log.earliest_epoch(), Some(first));
+    for flushed in [false, true] {
+        let bench = Bench::new(small_segments());
+        let log = bench.log();
+        for _ in 0..8 {
+            append_one(&log, batch(1, NOW.get(), 100));
+        }
+        log.set_high_watermark(Offset(8));
+        if flushed {
+            // Recovery begins behind an index entry.
+            log.flush().unwrap();
+        }
+        log.advance_log_start_offset(Offset(7), LogStartOffsetIncrementReason::ClientRecordDeletion)
+            .unwrap();
+        let killed = Bench::on(bench.disk.process_kill(), bench.config.clone());
+        let log = opened(&killed, log.recovery_point().get(), BootEvidence::SameBoot).unwrap();
+        assert_eq!(log.log_start_offset(), Offset(0));
+        let first = EpochEntry {
+            epoch: LeaderEpoch(3),
+            start_offset: Offset(0),
+        };
+        assert_eq!(log.earliest_epoch(), Some(first), "flushed: {flushed}");
+    }
 }
 
 #[test]
 fn segments_are_deleted_from_the_oldest_on_whenever_the_power_goes() {
-    let bench = Bench::new(small_segments());
-    let log = bench.log();
-    for round in 0..60 {
-        append_one(&log, batch(1, NOW.get() + round, 100));
-    }
-    log.flush().unwrap();
-    log.set_high_watermark(log.log_end_offset());
-    let bases = log.segment_base_offsets();
-    let active = bases[bases.len() - 1];
-    assert!(bases.len() > 3);
-    log.advance_log_start_offset(active, LogStartOffsetIncrementReason::ClientRecordDeletion)
-        .unwrap();
-    let count = {
-        let before = bench.disk.op_count();
-        bench.disk.start_trace();
-        log.delete_old_segments().unwrap();
-        bench.disk.op_count() - before
-    };
-    for cut_at in 0..count {
+    for cut_at in 0.. {
         let bench = Bench::new(small_segments());
         let log = bench.log();
         for round in 0..60 {
@@ -154,20 +153,20 @@ fn segments_are_deleted_from_the_oldest_on_whenever_the_power_goes() {
         }
         log.flush().unwrap();
         log.set_high_watermark(log.log_end_offset());
+        let bases = log.segment_base_offsets();
+        let active = bases[bases.len() - 1];
         log.advance_log_start_offset(active, LogStartOffsetIncrementReason::ClientRecordDeletion)
             .unwrap();
         bench.disk.cut_power_after(cut_at);
-        assert!(log.delete_old_segments().is_err());
+        let deleted = log.delete_old_segments();
         for seed in 0..8 {
             let image = Bench::on(bench.disk.power_cut(seed), bench.config.clone());
-            let left: Vec<Offset> = image
-                .names()
-                .iter()
-                .filter_map(|name| names::parse(name))
-                .filter(|parsed| parsed.kind == names::LOG)
-                .map(|parsed| parsed.offset)
-                .collect();
+            let left = segments_left(&image);
             assert!(bases.ends_with(&left), "cut at {cut_at}, image {seed}: {left:?}");
+        }
+        if deleted.is_ok() {
+            assert!(cut_at > 10);
+            return;
         }
     }
 }
@@ -314,4 +313,43 @@ fn a_hole_is_cut_where_a_person_gives_up_what_lies_behind_it_and_nowhere_else() 
     let aside = bench.names().into_iter().find(|name| name.contains(".log.cut-"));
     let kept = bench.content(FIRST_SEGMENT);
     assert_eq!([kept, bench.content(&aside.unwrap())].concat(), before);
+}
+
+#[test]
+fn segments_behind_a_cut_go_from_the_newest_on_whenever_the_power_goes() {
+    let bench = Bench::new(LogConfig {
+        flush_messages: Some(1),
+        ..small_segments()
+    });
+    let log = bench.log();
+    for _ in 0..30 {
+        append_one(&log, batch(1, NOW.get(), 300));
+    }
+    log.flush().unwrap();
+    let bases = log.segment_base_offsets();
+    let given_up = OpenOptions {
+        clean_shutdown: false,
+        given_up_from: Some(Offset(2)),
+        ..OpenOptions::default()
+    };
+    for cut_at in 0.. {
+        let damaged = Bench::on(bench.disk.process_kill(), bench.config.clone());
+        assert!(damaged.disk.flip_bit(&damaged.path(FIRST_SEGMENT), 900, 3));
+        damaged.disk.cut_power_after(cut_at);
+        let opened = damaged.open(&given_up);
+        for seed in 0..4 {
+            let image = Bench::on(damaged.disk.power_cut(seed), bench.config.clone());
+            let left = segments_left(&image);
+            assert!(
+                bases.starts_with(&left),
+                "cut at {cut_at}, image {seed}: {left:?}"
+            );
+            let log = image.open(&given_up).unwrap();
+            assert_eq!(log.log_end_offset(), Offset(2));
+        }
+        if opened.is_ok() {
+            assert!(cut_at > 10);
+            return;
+        }
+    }
 }
