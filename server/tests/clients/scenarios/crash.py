@@ -1,23 +1,28 @@
-"""`kill -9` again and again under load, checked against a ledger of every ack."""
+"""`kill -9` and power cuts again and again under load, checked against a ledger of every ack."""
 
+import fcntl
+import os
 import random
+import shutil
+import struct
+import subprocess
 import time
+import uuid
 
 import crash_writers
 import history
 import librdkafka
-from scenario import equal, scenario
+import subject as subjects
+from scenario import Skip, equal, scenario
 
 WRITERS = [("acks=1", 0, {"acks": 1}), ("acks=1, lz4", 1, {"acks": 1, "compression_type": "lz4"}),
            ("idempotent", 2, {"enable_idempotence": True}),
            ("idempotent, zstd", 3, {"enable_idempotence": True, "compression_type": "zstd"})]
 
 
-@scenario(120)
-def kills(place):
-    """N kills under load: acks=1 nothing acked is lost; idempotent acks=all nothing is lost, doubled or reordered."""
+def under_load(place, broker, interrupt):
+    """Writes while `interrupt` ends and starts the broker again and again; then every ack is compared with the log."""
     cycles, rng = place.options["cycles"], random.Random(place.options["seed"])
-    broker = place.start({"log.segment.bytes": "4000000", "log.index.interval.bytes": "512"})
     topic = place.name()
     librdkafka.create(broker.bootstrap, topic, len(WRITERS))
     writers = [crash_writers.Writer(broker.bootstrap, topic, name, partition, settings) for name, partition, settings in WRITERS]
@@ -25,18 +30,16 @@ def kills(place):
     for _ in range(cycles):
         crash_writers.all_acked(writers, 50)
         time.sleep(rng.uniform(0, 0.5))
-        broker.kill()
-        downtime.append(broker.start())
+        downtime.append(interrupt())
     left = [writer.finish() for writer in writers]
     equal([w.errors[:3] for w in writers], [[] for _ in writers], "errors of the writers")
     equal(left, [0] * len(writers), "records without an outcome")
     # Once more, with nobody to append afterwards: what is there must be readable by itself.
-    broker.kill()
-    downtime.append(broker.start())
+    downtime.append(interrupt())
     histories = [writer.history for writer in writers]
     log = librdkafka.read_all(broker.bootstrap, topic, seconds=300, make=crash_writers.entry)
     again = {h.producer: sum(1 for p, _, _ in log if p == h.partition) - len(h.sent) for h in histories}
-    print(f"{len(downtime)} kills, {sum(len(h.acked) for h in histories)} acked, {len(log)} in the log, beyond those sent: {again}, "
+    print(f"{len(downtime)} times ended, {sum(len(h.acked) for h in histories)} acked, {len(log)} in the log, beyond those sent: {again}, "
           f"serving again after {max(downtime):.2f} s at most")
     violations = history.check(histories, log)
     if violations:
@@ -44,3 +47,83 @@ def kills(place):
     for name, mutated, mutated_log in history.mutations(*history.beginning(histories, log, 2000)):
         equal(bool(history.check(mutated, mutated_log)), True, f"the checker finds: {name}")
     broker.stop()
+
+
+@scenario(120)
+def kills(place):
+    """N kills under load: acks=1 nothing acked is lost; idempotent acks=all nothing is lost, doubled or reordered."""
+    broker = place.start({"log.segment.bytes": "4000000", "log.index.interval.bytes": "512"})
+
+    def interrupt():
+        broker.kill()
+        return broker.start()
+
+    under_load(place, broker, interrupt)
+
+
+class Disk:
+    """A file system in a file, from which everything can be taken that was not synced."""
+
+    shutdown = 0x8004587D  # FS_IOC_SHUTDOWN
+    without_log_flush = 2
+
+    def __init__(self, directory):
+        self.image, self.mount = directory / "disk.img", directory / "disk"
+        self.mount.mkdir()
+        with open(self.image, "wb") as image:
+            image.truncate(1 << 30)
+        subprocess.run(["mkfs.ext4", "-q", "-F", self.image], check=True)
+        if subprocess.run(["mount", "-o", "loop", self.image, self.mount], capture_output=True).returncode:
+            raise Skip("no loop device can be mounted here")
+
+    def cut(self):
+        directory = os.open(self.mount, os.O_RDONLY)
+        try:
+            fcntl.ioctl(directory, self.shutdown, struct.pack("I", self.without_log_flush))
+        finally:
+            os.close(directory)
+
+    def detach(self):
+        subprocess.run(["umount", self.mount], check=True)
+
+    def attach(self):
+        subprocess.run(["mount", "-o", "loop", self.image, self.mount], check=True)
+
+
+class Machine(subjects.Milena):
+    """Milena on a machine that is switched off and on: each start after a cut sees another boot id."""
+
+    disk = None
+
+    def command(self, properties):
+        return ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"',
+                self.directory / "boot_id", *super().command(properties)]
+
+    def boot(self):
+        (self.directory / "boot_id").write_text(f"{uuid.uuid4()}\n")
+        return self.start()
+
+    def lose_power(self):
+        self.disk.cut()
+        self.kill()
+        self.disk.detach()
+        self.disk.attach()
+        return self.boot()
+
+
+@scenario(120)
+def power_cuts(place):
+    """N power cuts of an ext4 under load, with flush.messages=1: nothing acked is lost, doubled or reordered."""
+    if place.subject != "milena":
+        raise Skip("Kafka syncs no directory (KAFKA-3968)")
+    if os.geteuid() != 0 or not shutil.which("mkfs.ext4") or not shutil.which("unshare"):
+        raise Skip("needs root, mkfs.ext4 and unshare")
+    machine = Machine(place.directory / "own", {"log.flush.interval.messages": "1", "log.segment.bytes": "400000",
+                                                "log.index.interval.bytes": "512"}, place.directory / "disk/data")
+    machine.disk = Disk(place.directory)
+    try:
+        machine.boot()
+        under_load(place, machine, machine.lose_power)
+    finally:
+        machine.kill()
+        machine.disk.detach()
