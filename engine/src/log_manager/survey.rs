@@ -284,7 +284,8 @@ impl Survey {
         })
     }
 
-    fn offline_reasons(&self) -> Vec<(PathBuf, String)> {
+    /// Why each unusable directory is one.
+    pub fn offline_reasons(&self) -> Vec<(PathBuf, String)> {
         let reason =
             |directory: &Arc<LogDirectory>| directory.offline_reason().unwrap_or_default().to_owned();
         self.offline

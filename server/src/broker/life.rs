@@ -3,6 +3,7 @@
 //! Order of the start: ports (so that a taken one is told before anything is touched), log directories and their locks, the
 //! embedded tree, cluster id and broker id, settings of topics, logs (with recovery), registration, the controller and with it
 //! the partitions, groups, and at last the lanes, which let clients in. What fails names itself, and what was taken is released.
+//! A new tree is established just before the lanes: a first start that fails leaves none behind.
 //!
 //! Threads: one per lane; `control`, with the controller, the timers of groups and the signals; `housekeeping`; those of the disk and
 //! of the tree.
@@ -107,7 +108,7 @@ pub enum Ending {
 #[derive(Debug)]
 pub struct RunningBroker {
     broker: Arc<Broker>,
-    tree: EmbeddedTree,
+    tree: Arc<EmbeddedTree>,
     controller: Controller,
     lanes: Lanes,
     housekeeping: Housekeeping,
@@ -299,7 +300,22 @@ impl Start {
             .iter()
             .map(|found| found.directory.path().to_owned())
             .collect();
-        let tree = EmbeddedTree::open(&io, Arc::clone(&self.clock), &usable)?;
+        let clock = Arc::clone(&self.clock);
+        let tree = EmbeddedTree::open_or_begin(&io, clock, &usable, &survey.offline_reasons())?;
+        let tree = Arc::new(tree);
+        self.run_on(&io, &tree, survey, network, listeners)
+            .inspect_err(|_| tree.shutdown())
+    }
+
+    /// The rest of the start, with ports, directories and the tree in hand.
+    fn run_on(
+        self,
+        io: &Arc<dyn Io>,
+        tree: &Arc<EmbeddedTree>,
+        survey: Survey,
+        network: NetworkConfig,
+        listeners: Vec<BoundListener>,
+    ) -> Result<RunningBroker, StartError> {
         let coordination: Arc<dyn Coordination> = tree.session();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
@@ -314,13 +330,14 @@ impl Start {
             tree_directory: Mutex::new(tree_directory),
         });
         let (broker, controller, control) = runtime.block_on(self.join(
-            &io,
+            io,
             survey,
             tree.is_new(),
             &coordination,
             &listeners,
             Arc::clone(&observer),
         ))?;
+        tree.establish()?;
         let (stop, stopped) = oneshot::channel::<Controller>();
         let groups = Arc::clone(&broker.groups);
         let control_loop = move || {
@@ -351,7 +368,7 @@ impl Start {
         tracing::info!(target: LOGGER, "[KafkaServer id={}] started", broker.id);
         Ok(RunningBroker {
             broker,
-            tree,
+            tree: Arc::clone(tree),
             controller,
             lanes,
             housekeeping,

@@ -8,6 +8,10 @@
 //! fires watches and answers, so that an answer of success means durable, and callers that change the tree at the same time
 //! share the sync. Reads happen on the caller's thread, from the last commit.
 //!
+//! A new tree has no name until it is established. Up to then its changes are not synced and nothing of it survives; then one
+//! sync of the file, the rename and one sync of the directory make the whole of it last. A first start that is refused or cut
+//! off leaves no tree behind, and the next start is a first one again.
+//!
 //! Invariants: ephemeral nodes never outlive the process (those of a former one are removed on opening); a transaction id is
 //! never given twice; a failed write or sync is final: the tree answers [`CoordinationError::Lost`] from then on and says so
 //! by [`SessionEvent::Lost`]. It leaves the meaning of the nodes to [`super::znodes`].
@@ -47,6 +51,18 @@ pub enum OpenTreeError {
     TwoTrees { first: PathBuf, second: PathBuf },
     #[error("no coordination tree was found, and log directory {} cannot be read: {source}", directory.display())]
     Unreadable { directory: PathBuf, source: IoError },
+    #[error(
+        "no coordination tree was found in the log directories that can be used, and log directory {} is offline ({reason}): \
+         this node's tree may lie there. Repair it, or take it out of log.dirs if it is lost or was never used.",
+        directory.display()
+    )]
+    MayBeOffline { directory: PathBuf, reason: String },
+    #[error(
+        "the coordination tree {} lies in a log directory that is offline ({reason}). Repair it, or move the tree into another \
+         log directory.",
+        path.display()
+    )]
+    Offline { path: PathBuf, reason: String },
     #[error("no log directory to keep the coordination tree in")]
     NoDirectory,
     #[error(transparent)]
@@ -85,37 +101,78 @@ pub fn locate(io: &dyn Io, log_dirs: &[PathBuf]) -> Result<Option<PathBuf>, Open
 /// The open tree of this process. Dropping it, or [`EmbeddedTree::shutdown`], closes the file cleanly.
 #[derive(Debug)]
 pub struct EmbeddedTree {
+    io: Arc<dyn Io>,
     shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
-    writer: Option<std::thread::JoinHandle<()>>,
+    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
     created: bool,
+    /// The file's name while the tree is not established.
+    temporary: Mutex<Option<PathBuf>>,
 }
 
 impl EmbeddedTree {
-    /// Opens the tree that lies in one of `log_dirs`, or creates it in the first. Blocks for the disk. The file's creation is
-    /// durable on return, and the ephemeral nodes of former processes are gone.
+    /// Opens the tree that lies in one of `log_dirs`, or creates it in the first, established.
     ///
-    /// The caller holds the locks of the log directories: the tree has no lock of its own.
+    /// # Errors
+    /// As [`Self::open_or_begin`].
     pub fn open(
         io: &Arc<dyn Io>,
         clock: Arc<dyn Clock>,
         log_dirs: &[PathBuf],
     ) -> Result<EmbeddedTree, OpenTreeError> {
+        let tree = EmbeddedTree::open_or_begin(io, clock, log_dirs, &[])?;
+        tree.establish()?;
+        Ok(tree)
+    }
+
+    /// Opens the tree that lies in one of `log_dirs`, or begins a new one in the first, which lasts only if it is
+    /// [established](Self::establish). Blocks for the disk. The ephemeral nodes of former processes are gone on return.
+    ///
+    /// The caller holds the locks of the log directories: the tree has no lock of its own. `offline` are those that cannot be
+    /// used, with the reason.
+    ///
+    /// # Errors
+    /// Two trees; a tree that cannot be opened; a tree that lies, or if none is found may lie, in an offline directory: a
+    /// second one beside it would make the next start impossible.
+    pub fn open_or_begin(
+        io: &Arc<dyn Io>,
+        clock: Arc<dyn Clock>,
+        log_dirs: &[PathBuf],
+        offline: &[(PathBuf, String)],
+    ) -> Result<EmbeddedTree, OpenTreeError> {
         let found = locate(io.as_ref(), log_dirs)?;
+        for (directory, reason) in offline {
+            let path = directory.join(TREE_FILE);
+            let is_there = matches!(io.stat(&path), Ok(Some(_)));
+            let (directory, reason) = (directory.clone(), reason.clone());
+            match &found {
+                Some(first) if is_there => {
+                    let first = first.clone();
+                    return Err(OpenTreeError::TwoTrees { first, second: path });
+                }
+                None if is_there => return Err(OpenTreeError::Offline { path, reason }),
+                None => return Err(OpenTreeError::MayBeOffline { directory, reason }),
+                Some(_) => {}
+            }
+        }
         let created = found.is_none();
-        let path = match found {
-            Some(path) => path,
+        let (path, temporary) = match found {
+            Some(path) => (path, None),
             None => {
                 let directory = log_dirs.first().ok_or(OpenTreeError::NoDirectory)?;
-                create(io.as_ref(), directory)?
+                let temporary = directory.join(format!("{TREE_FILE}.tmp"));
+                (directory.join(TREE_FILE), Some(temporary))
             }
         };
-        let file = io.open(&path, OpenMode::ReadWrite)?;
         let damaged = |reason: String| OpenTreeError::Damaged {
             path: path.clone(),
             reason,
         };
-        let store = Store::open(file, &path).map_err(|error| damaged(error.to_string()))?;
+        let store = match &temporary {
+            None => Store::open(io.open(&path, OpenMode::ReadWrite)?, &path),
+            Some(temporary) => Store::begin(io.open(temporary, OpenMode::Truncate)?, &path),
+        };
+        let store = store.map_err(|error| damaged(error.to_string()))?;
         let shared = Arc::new(Shared {
             store,
             clock,
@@ -153,11 +210,33 @@ impl EmbeddedTree {
                 .map_err(|source| damaged(format!("no thread to write it: {source}")))?
         };
         Ok(EmbeddedTree {
+            io: Arc::clone(io),
             shared,
             commands,
-            writer: Some(writer),
+            writer: Mutex::new(Some(writer)),
             created,
+            temporary: Mutex::new(temporary),
         })
+    }
+
+    /// Gives a new tree its name: durable on return, with all changes so far, and from then on each change by itself. Nothing
+    /// that relies on the tree may leave the process before.
+    ///
+    /// # Errors
+    /// The tree may be there or not, whole either way; the broker does not start.
+    pub fn establish(&self) -> Result<(), OpenTreeError> {
+        let mut temporary = self.temporary.lock();
+        let Some(unnamed) = temporary.as_deref() else {
+            return Ok(());
+        };
+        let path = self.path();
+        self.shared.store.establish()?;
+        self.io.rename(unnamed, path)?;
+        *temporary = None;
+        if let Some(directory) = path.parent() {
+            self.io.sync_dir(directory)?;
+        }
+        Ok(())
     }
 
     /// Whether opening created it: the node is new, or its directory comes from Apache Kafka.
@@ -190,46 +269,33 @@ impl EmbeddedTree {
         self.shared.end_session(&self.commands, session.id, true)
     }
 
-    /// Makes the tree's loss known from outside: its log directory went offline.
+    /// Makes the tree's loss known from outside: its log directory went offline. Only the first loss counts.
     pub fn lose(&self, reason: &str) {
         self.shared.lose(reason);
     }
 
-    /// Stops the writer after what it was given, and closes the file. Sessions answer [`CoordinationError::SessionExpired`]
-    /// afterwards.
-    pub fn shutdown(mut self) {
-        self.stop();
-    }
-
-    fn stop(&mut self) {
-        if let Some(writer) = self.writer.take() {
-            // Fails only if the writer is gone already.
-            let _ = self.commands.send(Command::Stop);
-            let _ = writer.join();
-            self.shared.live.lock().sessions.clear();
-            self.shared.store.close();
+    /// Stops the writer after what it was given, and closes the file; one that was never established is removed. Sessions
+    /// answer [`CoordinationError::SessionExpired`] afterwards.
+    pub fn shutdown(&self) {
+        let Some(writer) = self.writer.lock().take() else {
+            return;
+        };
+        // Fails only if the writer is gone already.
+        let _ = self.commands.send(Command::Stop);
+        let _ = writer.join();
+        self.shared.live.lock().sessions.clear();
+        self.shared.store.close();
+        if let Some(unnamed) = self.temporary.lock().take() {
+            // What stays behind is overwritten by the next new tree.
+            let _ = self.io.remove_file(&unnamed);
         }
     }
 }
 
 impl Drop for EmbeddedTree {
     fn drop(&mut self) {
-        self.stop();
+        self.shutdown();
     }
-}
-
-/// A tree that is cut off while being created never gets its name.
-fn create(io: &dyn Io, directory: &Path) -> Result<PathBuf, OpenTreeError> {
-    let path = directory.join(TREE_FILE);
-    let temporary = directory.join(format!("{TREE_FILE}.tmp"));
-    let file = io.open(&temporary, OpenMode::Truncate)?;
-    Store::create(file, &temporary).map_err(|error| OpenTreeError::Damaged {
-        path: temporary.clone(),
-        reason: error.to_string(),
-    })?;
-    io.rename(&temporary, &path)?;
-    io.sync_dir(directory)?;
-    Ok(path)
 }
 
 #[derive(Debug)]

@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use milena_engine::error::IoError;
 use milena_engine::io::FileHandle;
@@ -55,14 +57,15 @@ pub(super) struct Outcome {
 #[derive(Debug)]
 pub(super) struct Store {
     path: PathBuf,
+    backend: FileBackend,
     /// `None` once closed.
     database: RwLock<Option<Database>>,
 }
 
 impl Store {
-    /// Makes a new tree that has only a root; durable on return but for the file's name.
-    pub(super) fn create(file: FileHandle, path: &Path) -> Result<(), CoordinationError> {
-        let store = Store::open(file, path)?;
+    /// A new tree that has only a root, in an empty file. Nothing is synced before [`Store::establish`].
+    pub(super) fn begin(file: FileHandle, path: &Path) -> Result<Store, CoordinationError> {
+        let store = Store::on(FileBackend::new(file, false), path)?;
         store.transact(|write| {
             let mut bytes = Vec::new();
             Record::new(None, 0, TimestampMs(0), None).encode(&mut bytes);
@@ -75,7 +78,15 @@ impl Store {
                 .insert(ZXID, 0)
                 .map_err(lost)?;
             Ok(())
-        })
+        })?;
+        Ok(store)
+    }
+
+    /// Makes all that was committed durable, with one sync, and from then on each commit by itself.
+    pub(super) fn establish(&self) -> Result<(), IoError> {
+        // In this order: a commit that still passes without a sync has been written when the sync begins.
+        self.backend.syncs.store(true, Ordering::SeqCst);
+        self.backend.file.sync()
     }
 
     pub(super) fn open(file: FileHandle, path: &Path) -> Result<Store, CoordinationError> {
@@ -86,12 +97,17 @@ impl Store {
             let whole = size_bytes.next_multiple_of(PAGE_SIZE_BYTES);
             file.set_len(whole).map_err(|error| lost(error).at(path))?;
         }
+        Store::on(FileBackend::new(file, true), path)
+    }
+
+    fn on(backend: FileBackend, path: &Path) -> Result<Store, CoordinationError> {
         let database = Database::builder()
             .set_cache_size(CACHE_SIZE_BYTES)
-            .create_with_backend(FileBackend { file })
+            .create_with_backend(backend.clone())
             .map_err(|error| lost(error).at(path))?;
         Ok(Store {
             path: path.to_owned(),
+            backend,
             database: RwLock::new(Some(database)),
         })
     }
@@ -151,7 +167,8 @@ impl Store {
         })
     }
 
-    /// Applies the changes in order, each wholly or not at all, and commits with one sync: durable on return.
+    /// Applies the changes in order, each wholly or not at all, and commits with one sync: durable on return, once
+    /// the tree is established.
     ///
     /// # Errors
     /// The file cannot be written any more; nothing of the changes can be relied upon.
@@ -212,7 +229,7 @@ impl Store {
         })
     }
 
-    /// Runs `body` in a transaction that is durable when this returns.
+    /// Runs `body` in a transaction that is durable when this returns, once the tree is established.
     fn transact<T>(
         &self,
         body: impl FnOnce(&redb::WriteTransaction) -> Result<T, Lost>,
@@ -451,9 +468,18 @@ impl<'a, 'txn> Staging<'a, 'txn> {
 }
 
 /// redb's storage on a file of the engine.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct FileBackend {
     file: FileHandle,
+    /// Whether a sync is one: the file of a tree that has no name yet is synced once, at the end.
+    syncs: Arc<AtomicBool>,
+}
+
+impl FileBackend {
+    fn new(file: FileHandle, syncs: bool) -> FileBackend {
+        let syncs = Arc::new(AtomicBool::new(syncs));
+        FileBackend { file, syncs }
+    }
 }
 
 fn as_io(error: IoError) -> io::Error {
@@ -479,7 +505,11 @@ impl StorageBackend for FileBackend {
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
-        self.file.sync().map_err(as_io)
+        if self.syncs.load(Ordering::SeqCst) {
+            self.file.sync().map_err(as_io)
+        } else {
+            Ok(())
+        }
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {

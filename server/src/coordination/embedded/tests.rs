@@ -33,6 +33,21 @@ fn open(disk: &SimulatedDisk) -> Result<EmbeddedTree, OpenTreeError> {
     EmbeddedTree::open(&io, Arc::new(ManualClock::new(TimestampMs(1000))), &dirs())
 }
 
+fn begin(disk: &SimulatedDisk, offline: &[(PathBuf, String)]) -> Result<EmbeddedTree, OpenTreeError> {
+    let io: Arc<dyn Io> = Arc::new(disk.clone());
+    let clock = Arc::new(ManualClock::new(TimestampMs(1000)));
+    let usable: Vec<PathBuf> = dirs()
+        .into_iter()
+        .filter(|path| offline.iter().all(|(offline, _)| offline != path))
+        .collect();
+    EmbeddedTree::open_or_begin(&io, clock, &usable, offline)
+}
+
+fn names(disk: &SimulatedDisk, directory: &str) -> Vec<String> {
+    let entries = disk.list(Path::new(directory)).unwrap();
+    entries.into_iter().map(|entry| entry.name).collect()
+}
+
 fn data(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
 }
@@ -409,6 +424,81 @@ fn the_tree_is_found_in_any_log_directory_and_two_are_refused() {
 }
 
 #[test]
+fn a_tree_that_lies_or_may_lie_in_an_offline_directory_is_refused_and_no_second_one_is_made() {
+    let offline = |path: &str| [(PathBuf::from(path), "Read-only file system".to_owned())];
+    for (tree_in, offline_is, said) in [
+        (Some("/a"), "/a", "/a/milena.tree"),
+        (Some("/b"), "/b", "/b/milena.tree"),
+        (None, "/a", "/a is offline"),
+        (None, "/b", "/b is offline"),
+    ] {
+        let disk = disk(1);
+        if let Some(directory) = tree_in {
+            drop(open(&disk).unwrap());
+            let to = Path::new(directory).join(TREE_FILE);
+            disk.rename(Path::new("/a/milena.tree"), &to).unwrap();
+        }
+        let before = (names(&disk, "/a"), names(&disk, "/b"));
+        let refused = begin(&disk, &offline(offline_is)).unwrap_err().to_string();
+        assert!(
+            refused.contains(said) && refused.contains("Read-only file system"),
+            "{refused}"
+        );
+        assert_eq!((names(&disk, "/a"), names(&disk, "/b")), before);
+    }
+    let disk = disk(1);
+    drop(open(&disk).unwrap());
+    assert!(!begin(&disk, &offline("/b")).unwrap().is_new());
+    disk.open(Path::new("/b/milena.tree"), OpenMode::CreateNew)
+        .unwrap();
+    let refused = begin(&disk, &offline("/b")).unwrap_err();
+    assert!(matches!(refused, OpenTreeError::TwoTrees { .. }), "{refused}");
+}
+
+#[test]
+fn an_unreadable_directory_without_a_known_tree_is_refused_by_its_name() {
+    let disk = disk(1);
+    disk.fail_below(Path::new("/a"), Fault::Eio);
+    let offline = [(PathBuf::from("/a"), "Input/output error".to_owned())];
+    let refused = begin(&disk, &offline).unwrap_err();
+    assert!(
+        matches!(&refused, OpenTreeError::MayBeOffline { directory, .. } if directory == Path::new("/a")),
+        "{refused}"
+    );
+    assert_eq!(names(&disk, "/b"), [""; 0]);
+}
+
+#[test]
+fn a_new_tree_with_all_that_a_start_writes_costs_one_sync_of_the_file_and_one_of_the_directory() {
+    let disk = disk(1);
+    disk.start_trace();
+    let tree = begin(&disk, &[]).unwrap();
+    let session = tree.session();
+    for change in script() {
+        wait(session.multi(change)).unwrap();
+    }
+    let syncs = || disk.trace().iter().filter(|line| line.contains("sync")).count();
+    assert_eq!(syncs(), 0);
+    tree.establish().unwrap();
+    assert_eq!(syncs(), 2, "{:#?}", disk.trace());
+    tree.establish().unwrap();
+    assert_eq!(syncs(), 2);
+    wait(session.multi(vec![Operation::create("/later", None)])).unwrap();
+    assert_eq!(syncs(), 3);
+}
+
+#[test]
+fn a_tree_that_was_never_established_leaves_nothing_behind() {
+    let disk = disk(1);
+    let tree = begin(&disk, &[]).unwrap();
+    wait(tree.session().multi(vec![Operation::create("/a", None)])).unwrap();
+    assert!(tree.is_new());
+    tree.shutdown();
+    drop(tree);
+    assert_eq!(names(&disk, "/a"), [""; 0]);
+}
+
+#[test]
 fn a_file_that_is_no_tree_is_refused_with_its_path() {
     let disk = disk(1);
     let file = disk
@@ -573,6 +663,65 @@ fn after_a_power_cut_at_any_operation_every_answered_change_is_there_whole_and_n
             );
         }
     }
+}
+
+/// Plays the script on a tree that is established after `before` changes. Returns whether it was, and the changes answered.
+fn play_from_the_beginning(disk: &SimulatedDisk, before: usize) -> (bool, usize) {
+    let (mut established, mut answered) = (false, 0);
+    let Ok(tree) = begin(disk, &[]) else {
+        return (established, answered);
+    };
+    let session = tree.session();
+    for change in script() {
+        if answered == before {
+            established = tree.establish().is_ok();
+        }
+        if (answered >= before && !established) || wait(session.multi(change)).is_err() {
+            break;
+        }
+        answered += 1;
+    }
+    (established, answered)
+}
+
+#[test]
+fn after_a_power_cut_while_a_tree_is_new_it_is_there_as_it_was_established_or_not_at_all() {
+    const BEFORE: usize = 9;
+    let images = images();
+    let whole = disk(0);
+    assert_eq!(play_from_the_beginning(&whole, BEFORE), (true, images.len() - 1));
+    let operations = whole.op_count() - disk(0).op_count();
+    let (mut cut_before, mut cut_after) = (0, 0);
+    for cut in 0..operations {
+        let disk = disk(cut);
+        disk.cut_power_after(cut);
+        let (established, answered) = play_from_the_beginning(&disk, BEFORE);
+        if established {
+            cut_after += 1;
+        } else {
+            cut_before += 1;
+        }
+        for seed in 0..4 {
+            let after = disk.power_cut(cut * 31 + seed);
+            let tree = open(&after).unwrap_or_else(|error| panic!("cut {cut} seed {seed}: {error}"));
+            let found = image(&tree.session());
+            let at = images.iter().position(|image| *image == found);
+            let at = at.unwrap_or_else(|| panic!("cut {cut} seed {seed}: half a change: {found:#?}"));
+            let fits = if established {
+                at == answered || at == answered + 1
+            } else {
+                at == 0 || (at == BEFORE && answered == BEFORE)
+            };
+            assert!(
+                fits,
+                "cut {cut} seed {seed}: established {established}, {answered} changes were answered, {at} are there"
+            );
+        }
+    }
+    assert!(
+        cut_before > 20 && cut_after > 20,
+        "{cut_before} and {cut_after} cuts"
+    );
 }
 
 #[test]
