@@ -37,7 +37,7 @@ pub struct ControllerSettings {
     pub broker_id: i32,
     /// `delete.topic.enable`
     pub delete_topic_enable: bool,
-    /// `unclean.leader.election.enable` of the broker; a topic may say otherwise.
+    /// `unclean.leader.election.enable` of the broker, at the start; a topic may say otherwise.
     pub unclean_leader_election_enable: bool,
 }
 
@@ -56,11 +56,13 @@ enum Event {
 enum Message {
     Event(Event),
     Input(Input),
+    /// `unclean.leader.election.enable` of the broker is this now.
+    UncleanByDefault(bool),
     Shutdown(oneshot::Sender<()>),
 }
 
 /// The handle to a running controller.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Controller {
     messages: mpsc::UnboundedSender<Message>,
     present: Arc<Present>,
@@ -111,6 +113,20 @@ impl Controller {
         (id >= 0).then_some(id)
     }
 
+    /// Says what `unclean.leader.election.enable` of the broker is now. Where it turns true, leaderless partitions are looked
+    /// at anew.
+    pub fn set_unclean_leader_election(&self, enabled: bool) {
+        // Nobody listens once it ended.
+        let _ = self.messages.send(Message::UncleanByDefault(enabled));
+    }
+
+    /// Looks at the leaderless partitions of a topic anew: its settings let an out-of-sync replica lead.
+    pub fn enable_topic_unclean_leader_election(&self, topic: &str) {
+        let topic = Some(Arc::from(topic));
+        let enabled = Input::UncleanLeaderElectionEnabled { topic };
+        let _ = self.messages.send(Message::Input(enabled));
+    }
+
     /// Ends the future after the event at hand.
     pub async fn shutdown(&self) {
         let (done, finished) = oneshot::channel();
@@ -150,6 +166,14 @@ impl Shell {
                     return;
                 }
                 Message::Input(input) => self.feed(input).await,
+                Message::UncleanByDefault(enabled) => {
+                    let before = self.settings.unclean_leader_election_enable;
+                    self.settings.unclean_leader_election_enable = enabled;
+                    if enabled && !before {
+                        self.feed(Input::UncleanLeaderElectionEnabled { topic: None })
+                            .await;
+                    }
+                }
                 Message::Event(event) => {
                     if let Err(error) = self.react(&event).await {
                         self.log_error(&format!("{event:?}: {error}"));

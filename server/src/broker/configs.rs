@@ -1,7 +1,8 @@
 //! What follows from a change of settings: every log gets the settings that now hold for its topic.
 //!
 //! The settings that topics have of their own are remembered here, as last heard, so that a change of the broker's defaults can
-//! be resolved against them (`TopicConfigHandler`, `DynamicLogConfig`).
+//! be resolved against them, and the controller hears where an out-of-sync replica may lead (`TopicConfigHandler`,
+//! `DynamicLogConfig`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use parking_lot::Mutex;
 
 use crate::admin::dynamic::ConfigListener;
 use crate::config::{BrokerConfig, TopicConfig};
+use crate::controller::Controller;
 use crate::coordination::Coordination;
 use crate::coordination::znodes::config::entity_path;
 use crate::coordination::znodes::{EntityConfig, EntityType};
@@ -75,11 +77,12 @@ impl TopicConfigs {
     }
 }
 
-/// Carries changes to the logs.
+/// Carries changes to the logs and the controller.
 #[derive(Debug)]
 pub(super) struct Reconfigure {
     pub(super) configs: Arc<TopicConfigs>,
     pub(super) logs: Arc<LogManager>,
+    pub(super) controller: Controller,
 }
 
 impl Reconfigure {
@@ -96,11 +99,17 @@ impl ConfigListener for Reconfigure {
         for (_, log) in self.logs.logs_of_topic(topic) {
             self.apply(topic, &log);
         }
+        let own = config.overrides().get("unclean.leader.election.enable");
+        if own.is_some_and(|own| own.trim().eq_ignore_ascii_case("true")) {
+            self.controller.enable_topic_unclean_leader_election(topic);
+        }
     }
 
-    fn broker_changed(&self, _: &BrokerConfig, _: &Arc<BrokerConfig>) {
+    fn broker_changed(&self, _: &BrokerConfig, current: &Arc<BrokerConfig>) {
         for (partition, log) in self.logs.logs() {
             self.apply(&partition.topic, &log);
         }
+        let unclean = current.topic_defaults.unclean_leader_election_enable;
+        self.controller.set_unclean_leader_election(unclean);
     }
 }

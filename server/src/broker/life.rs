@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,7 @@ use crate::coordination::embedded::{EmbeddedTree, OpenTreeError};
 use crate::coordination::producer_ids::{ProducerIdManager, raise_above};
 use crate::coordination::startup::{self, JoinError};
 use crate::coordination::znodes::BrokerRegistration;
-use crate::coordination::{Coordination, CoordinationError};
+use crate::coordination::{Coordination, CoordinationError, SessionEvent};
 use crate::fetch_session::FetchSessionCache;
 use crate::group::GroupCoordinator;
 use crate::group::config::GroupConfig;
@@ -221,7 +221,7 @@ impl Control {
 struct Observer {
     replicas: Mutex<Option<Arc<ReplicaManager>>>,
     failures: mpsc::UnboundedSender<String>,
-    tree_directory: Mutex<Option<PathBuf>>,
+    tree: Arc<EmbeddedTree>,
 }
 
 impl LogManagerObserver for Observer {
@@ -250,12 +250,9 @@ impl LogManagerObserver for Observer {
                 drop(self.failures.send(message));
             }
         }
-        if self.tree_directory.lock().as_deref() == Some(directory) {
-            let message = format!(
-                "the embedded tree is lost with its log dir {}: {reason}",
-                directory.display()
-            );
-            drop(self.failures.send(message));
+        if self.tree.path().parent() == Some(directory) {
+            // Who listens to the tree stops the broker.
+            self.tree.lose(&format!("its log directory is offline: {reason}"));
         }
     }
 
@@ -291,6 +288,10 @@ impl Start {
             IoBackend::Uring => Backend::Uring,
             IoBackend::Syscall => Backend::Syscall,
         })?;
+        self.run_with(io)
+    }
+
+    fn run_with(self, io: Arc<dyn Io>) -> Result<RunningBroker, StartError> {
         tracing::info!(target: LOGGER, "milena.io.backend: {}", io.describe());
         let network = network_config(&self.config);
         let listeners = self.bind(&network)?;
@@ -323,20 +324,22 @@ impl Start {
             .build()
             .map_err(StartError::Thread)?;
         let (failures, failed) = mpsc::unbounded_channel();
-        let tree_directory = tree.path().parent().map(Path::to_owned);
+        stop_when_lost(&*coordination, tree, &survey, failures.clone());
         let observer = Arc::new(Observer {
             replicas: Mutex::new(None),
             failures,
-            tree_directory: Mutex::new(tree_directory),
+            tree: Arc::clone(tree),
         });
-        let (broker, controller, control) = runtime.block_on(self.join(
+        let joined = runtime.block_on(self.join(
             io,
             survey,
             tree.is_new(),
             &coordination,
             &listeners,
             Arc::clone(&observer),
-        ))?;
+        ));
+        // The replicas hold the logs, which hold their observer.
+        let (broker, controller, control) = joined.inspect_err(|_| drop(observer.replicas.lock().take()))?;
         tree.establish()?;
         let (stop, stopped) = oneshot::channel::<Controller>();
         let groups = Arc::clone(&broker.groups);
@@ -499,7 +502,7 @@ impl Start {
         let settings = ControllerSettings {
             broker_id: id,
             delete_topic_enable: self.config.topics.delete_topic_enable,
-            unclean_leader_election_enable: self.config.topic_defaults.unclean_leader_election_enable,
+            unclean_leader_election_enable: config.load().topic_defaults.unclean_leader_election_enable,
         };
         let (controller, control) = Controller::start(
             settings,
@@ -551,6 +554,7 @@ impl Start {
         let reconfigure = Reconfigure {
             configs,
             logs: Arc::clone(&broker.logs),
+            controller: controller.clone(),
         };
         let control = async move {
             let dynamic = async move {
@@ -580,6 +584,29 @@ impl Start {
             timestamp_ms,
         }
     }
+}
+
+/// A tree that cannot be written ends the broker, and takes the log directory that it lies in offline with it.
+fn stop_when_lost(
+    coordination: &dyn Coordination,
+    tree: &EmbeddedTree,
+    survey: &Survey,
+    failures: mpsc::UnboundedSender<String>,
+) {
+    let mut directories = survey.online.iter().map(|found| &found.directory);
+    let home = directories.find(|directory| tree.path().parent() == Some(directory.path()));
+    // Weak: the directory's own observer holds the tree, which holds this.
+    let home = home.map(Arc::downgrade);
+    coordination.listen(Arc::new(move |event| {
+        let SessionEvent::Lost(message) = event else {
+            return;
+        };
+        if let Some(directory) = home.as_ref().and_then(Weak::upgrade) {
+            directory.take_offline(message.clone());
+        }
+        // Nobody hears it only if the broker is stopping already.
+        let _ = failures.send(format!("Shutdown broker because its tree is lost: {message}"));
+    }));
 }
 
 /// Whether every partition that the metadata give to this broker is hosted.
@@ -691,7 +718,84 @@ fn group_config(config: &BrokerConfig) -> GroupConfig {
 
 #[cfg(test)]
 mod tests {
+    use milena_engine::io::simulated::{Fault, SimulatedDisk};
+
     use super::*;
+
+    fn start_on(disk: &SimulatedDisk) -> Result<RunningBroker, StartError> {
+        let overrides = [("listeners", "PLAINTEXT://127.0.0.1:0"), ("log.dirs", "/a,/b")];
+        let overrides = overrides.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let (config, _) = BrokerConfig::load(None, &overrides, []).expect("these settings are right");
+        Start::new(config, None).run_with(Arc::new(disk.clone()))
+    }
+
+    fn exists(disk: &SimulatedDisk, path: &str) -> bool {
+        disk.stat(Path::new(path)).unwrap().is_some()
+    }
+
+    #[test]
+    fn a_tree_that_fails_by_its_own_write_or_sync_stops_the_broker_and_leaves_no_marker_of_a_clean_stop() {
+        for fault in [Fault::Eio, Fault::ShortWrite, Fault::FailedSync] {
+            let disk = SimulatedDisk::new(1);
+            start_on(&disk).unwrap().stop();
+            let mut broker = start_on(&disk).unwrap();
+            disk.fail_below(Path::new("/a/milena.tree"), fault);
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build()
+                .unwrap();
+            let refused = runtime.block_on(broker.broker().topics.auto_create_topic("t"));
+            assert!(refused.is_err(), "{fault:?}");
+            let Ending::Failed(reason) = broker.wait() else {
+                panic!("{fault:?}: the broker went on");
+            };
+            assert!(reason.contains("/a/milena.tree"), "{fault:?}: {reason}");
+            broker.stop();
+            assert!(!exists(&disk, "/a/.kafka_cleanshutdown"), "{fault:?}");
+            assert!(exists(&disk, "/b/.kafka_cleanshutdown"), "{fault:?}");
+        }
+    }
+
+    #[test]
+    fn a_log_directory_that_fails_takes_the_tree_in_it_and_with_it_the_broker_down() {
+        let disk = SimulatedDisk::new(1);
+        let mut broker = start_on(&disk).unwrap();
+        let directory = broker
+            .broker()
+            .logs
+            .directories()
+            .find(|one| one.path() == Path::new("/a"));
+        directory.unwrap().take_offline("a fault".to_owned());
+        let Ending::Failed(reason) = broker.wait() else {
+            panic!("the broker went on");
+        };
+        assert!(
+            reason.contains("/a/milena.tree") && reason.contains("a fault"),
+            "{reason}"
+        );
+        broker.stop();
+    }
+
+    #[test]
+    fn a_first_start_that_is_refused_leaves_no_tree() {
+        let disk = SimulatedDisk::new(1);
+        let begun = start_on(&disk).unwrap();
+        begun.stop();
+        assert!(exists(&disk, "/a/milena.tree"));
+
+        let disk = SimulatedDisk::new(1);
+        disk.fail_below(Path::new("/b"), Fault::Eio);
+        let refused = start_on(&disk).unwrap_err();
+        assert!(refused.to_string().contains("/b is offline"), "{refused}");
+        disk.clear_faults();
+        disk.fail_below(Path::new("/a/meta.properties.tmp"), Fault::Eio);
+        let refused = start_on(&disk).unwrap_err();
+        assert!(matches!(refused, StartError::Coordination(_)), "{refused}");
+        assert!(!exists(&disk, "/a/milena.tree") && !exists(&disk, "/a/milena.tree.tmp"));
+        disk.clear_faults();
+        start_on(&disk).unwrap().stop();
+        assert!(exists(&disk, "/a/milena.tree"));
+    }
 
     #[test]
     fn a_cluster_id_has_22_characters_and_is_another_each_time() {

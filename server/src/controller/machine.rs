@@ -70,6 +70,10 @@ pub enum Input {
         brokers: BTreeSet<i32>,
         nodes: Vec<String>,
     },
+    /// An out-of-sync replica may lead from now on: of this topic, or by the broker's default.
+    UncleanLeaderElectionEnabled {
+        topic: Option<Arc<str>>,
+    },
     /// A broker answered a LeaderAndIsr about these partitions.
     LeaderAndIsrReplied {
         broker: i32,
@@ -307,6 +311,13 @@ impl ControllerMachine {
                     }
                 }
                 self.next([Work::Flush, Work::DeleteNodes(nodes)]);
+            }
+            Input::UncleanLeaderElectionEnabled { topic } => {
+                let of = topic
+                    .as_ref()
+                    .map_or_else(|| "by default".to_owned(), |topic| format!("for topic {topic}"));
+                self.note(format!("Unclean leader election has been enabled {of}"));
+                self.trigger_online(topic.as_deref());
             }
             Input::LeaderAndIsrReplied {
                 broker,
@@ -667,7 +678,7 @@ impl ControllerMachine {
         match work {
             Work::Flush => self.flush(),
             Work::Initialize(partitions) => self.initialize(partitions),
-            Work::TriggerOnline => self.trigger_online(),
+            Work::TriggerOnline => self.trigger_online(None),
             Work::Elect(partitions) => {
                 if !partitions.is_empty() {
                     self.ask(
@@ -698,13 +709,14 @@ impl ControllerMachine {
         }
     }
 
-    /// New and offline partitions try to get a leader.
-    fn trigger_online(&mut self) {
+    /// New and offline partitions, of one topic or of all, try to get a leader.
+    fn trigger_online(&mut self, topic: Option<&str>) {
         let open = self
             .context
             .partitions_in(&[PartitionPhase::New, PartitionPhase::Offline]);
         let open = open
             .into_iter()
+            .filter(|at| topic.is_none_or(|topic| *at.topic == *topic))
             .filter(|at| !self.context.is_queued_for_deletion(&at.topic));
         let (new, offline): (Vec<_>, Vec<_>) =
             open.partition(|at| self.context.partition_phase(at) == PartitionPhase::New);

@@ -174,3 +174,54 @@ fn a_damaged_topic_is_left_out_and_the_others_are_served() {
         assert!(!cluster.brokers.caches[&0].contains_topic("bad"));
     });
 }
+
+/// A topic whose only in-sync replica is on a broker that is gone.
+async fn create_leaderless(tree: &dyn Coordination, topic: &str) {
+    let state = r#"{"controller_epoch":1,"leader":-1,"version":1,"leader_epoch":2,"isr":[1]}"#;
+    let path = znodes::partition(topic, 0);
+    let operations = vec![
+        Operation::create(znodes::topic(topic), Some(assignment(1, &[1, 0]).encode())),
+        Operation::create(znodes::partitions(topic), None),
+        Operation::create(path, None),
+        Operation::create(znodes::partition_state(topic, 0), Some(state.into())),
+    ];
+    tree.multi(operations).await.unwrap();
+}
+
+#[test]
+fn unclean_elections_enabled_at_run_time_give_leaderless_partitions_a_leader() {
+    run(async {
+        let cluster = Cluster::new(1);
+        let session = cluster.tree.session();
+        let tree: &dyn Coordination = session.as_ref();
+        tree.ensure(znodes::TOPICS).await.unwrap();
+        for topic in ["by-topic", "by-default"] {
+            create_leaderless(tree, topic).await;
+        }
+        let (_session, controller) = cluster.join(0).await;
+        let led = |topic: &'static str| {
+            move |cache: &crate::metadata_cache::MetadataCache| {
+                let now = cache.load();
+                now.partition(topic, 0).is_some_and(|one| one.leader == Some(0))
+            }
+        };
+        cluster
+            .until(0, |cache| {
+                cache.contains("by-topic", 0) && cache.contains("by-default", 0)
+            })
+            .await;
+        assert!(!led("by-topic")(&cluster.brokers.caches[&0]));
+
+        let config = br#"{"version":1,"config":{"unclean.leader.election.enable":"true"}}"#;
+        tree.set_or_create("/config/topics/by-topic", bytes::Bytes::from_static(config))
+            .await
+            .unwrap();
+        controller.enable_topic_unclean_leader_election("by-topic");
+        cluster.until(0, led("by-topic")).await;
+        assert!(!led("by-default")(&cluster.brokers.caches[&0]));
+
+        controller.set_unclean_leader_election(false);
+        controller.set_unclean_leader_election(true);
+        cluster.until(0, led("by-default")).await;
+    });
+}

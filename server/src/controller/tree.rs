@@ -185,7 +185,7 @@ impl Shell {
                         config
                             .0
                             .get("unclean.leader.election.enable")
-                            .map(|value| value == "true")
+                            .map(|value| value.trim().eq_ignore_ascii_case("true"))
                     });
                     own.unwrap_or(self.settings.unclean_leader_election_enable)
                 }

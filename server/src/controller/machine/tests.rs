@@ -538,6 +538,85 @@ fn an_offline_log_directory_leaves_its_partitions_without_a_leader() {
     assert!(said.contains(&"0 hears of [0] t-1 none".to_owned()), "{said:?}");
 }
 
+/// Partitions 0 and 1 of both topics are led by broker 1 alone, which is dead; broker 0 has replicas that fell behind.
+fn leaderless() -> Dialogue {
+    let behind = |topic: &str| {
+        let topic: Arc<str> = topic.into();
+        (topic, assignment(&[&[1, 0], &[1, 0]]))
+    };
+    let led = |topic: &str, number| (at(topic, number), state(-1, 3, &[1], 4));
+    let (mut dialogue, _) = Dialogue::elected(ClusterReading {
+        brokers: vec![broker(0, 20)],
+        topics: vec![behind("t"), behind("u")],
+        states: vec![led("t", 0), led("t", 1), led("u", 0), led("u", 1)],
+        deletions: Vec::new(),
+    });
+    // The dead broker's replicas, then the election: nobody in sync is alive.
+    while dialogue.machine.waiting.is_some() {
+        let states = vec![led("t", 0), led("t", 1), led("u", 0), led("u", 1)];
+        dialogue.tell(Input::StatesRead(StatesReading {
+            states,
+            ..StatesReading::default()
+        }));
+    }
+    dialogue
+}
+
+#[test]
+fn where_unclean_elections_are_enabled_leaderless_partitions_of_that_topic_get_leaders_at_once() {
+    let mut dialogue = leaderless();
+    let topic = Some(Arc::from("t"));
+    assert_eq!(
+        dialogue.tell(Input::UncleanLeaderElectionEnabled { topic }),
+        ["read [t-0, t-1]"]
+    );
+    let reading = StatesReading {
+        states: vec![
+            (at("t", 0), state(-1, 3, &[1], 4)),
+            (at("t", 1), state(-1, 3, &[1], 4)),
+        ],
+        unclean_topics: BTreeSet::from(["t".into()]),
+        failed: None,
+    };
+    let written = dialogue.tell(Input::StatesRead(reading));
+    assert_eq!(written.len(), 1);
+    assert!(
+        written[0].contains(r#""leader":0,"version":1,"leader_epoch":4,"isr":[0]"#),
+        "{written:?}"
+    );
+    assert_eq!(
+        dialogue.written(),
+        ["0 leads t-0 0@4 [0], t-1 0@4 [0]", "0 hears of [0] t-0 0, t-1 0"]
+    );
+}
+
+#[test]
+fn where_unclean_elections_are_enabled_by_default_all_leaderless_partitions_are_looked_at() {
+    let mut dialogue = leaderless();
+    assert_eq!(
+        dialogue.tell(Input::UncleanLeaderElectionEnabled { topic: None }),
+        ["read [t-0, t-1, u-0, u-1]"]
+    );
+}
+
+#[test]
+fn enabling_unclean_elections_moves_no_leader_and_nothing_at_all_on_standby() {
+    let mut dialogue = Dialogue::alone();
+    dialogue.topics(&["t"], vec![("t", assignment(&[&[0]]))]);
+    dialogue.written();
+    for topic in [None, Some(Arc::from("t")), Some(Arc::from("unknown"))] {
+        assert_eq!(
+            dialogue.tell(Input::UncleanLeaderElectionEnabled { topic }),
+            [""; 0]
+        );
+    }
+    dialogue.tell(Input::Resigned);
+    assert_eq!(
+        dialogue.tell(Input::UncleanLeaderElectionEnabled { topic: None }),
+        [""; 0]
+    );
+}
+
 #[test]
 fn a_fenced_write_ends_the_reign() {
     let mut dialogue = Dialogue::alone();
