@@ -74,9 +74,14 @@ impl WrittenOffsets {
         self.written.lock().clone()
     }
 
-    /// Whether the file has exactly these entries.
-    pub(super) fn holds(&self, offsets: &Offsets) -> bool {
-        *self.written.lock() == *offsets
+    /// Whether the file says this, where a missing entry says 0.
+    pub(super) fn says(&self, offsets: &Offsets) -> bool {
+        let told = |offsets: &Offsets| -> Offsets {
+            let beyond_zero = offsets.iter().filter(|(_, offset)| **offset != Offset::ZERO);
+            beyond_zero.map(|(at, offset)| (at.clone(), *offset)).collect()
+        };
+        let written = self.written.lock();
+        *written == *offsets || told(&written) == told(offsets)
     }
 
     /// Makes the file hold these entries; durable when it returns.

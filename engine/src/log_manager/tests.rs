@@ -370,6 +370,36 @@ fn an_idle_broker_writes_nothing() {
 }
 
 #[test]
+fn logs_of_which_nothing_was_synced_cost_no_checkpoint_of_recovery_points() {
+    let disk = SimulatedDisk::new(1);
+    let node = open(&disk, &["/d"]);
+    node.create("t-0");
+    node.pass(seconds(6));
+    let before = disk.op_count();
+    node.pass(seconds(24 * 3600));
+    assert_eq!(disk.op_count(), before, "{:?}", disk.trace());
+    assert_eq!(offsets(&disk, "/d", checkpoint::RECOVERY_POINT_FILE), []);
+
+    node.manager
+        .truncate_fully_and_start_at(&partition("t-0"), Offset(9))
+        .unwrap();
+    node.log("t-0").flush().unwrap();
+    node.create("u-0");
+    node.pass(seconds(61));
+    assert_eq!(
+        offsets(&disk, "/d", checkpoint::RECOVERY_POINT_FILE),
+        [("t-0".to_owned(), 9), ("u-0".to_owned(), 0)]
+    );
+    node.manager.delete(&partition("t-0")).unwrap();
+    node.pass(seconds(61));
+    assert_eq!(
+        offsets(&disk, "/d", checkpoint::RECOVERY_POINT_FILE),
+        [("u-0".to_owned(), 0)],
+        "what is gone is not said any more"
+    );
+}
+
+#[test]
 fn moved_high_watermarks_and_recovery_points_are_written_when_they_are_due() {
     let disk = SimulatedDisk::new(1);
     let node = open(&disk, &["/d"]);
@@ -507,7 +537,7 @@ fn a_directory_that_fails_while_its_logs_load_is_offline_and_the_others_serve() 
     };
     node.manager.shutdown();
     drop(node);
-    disk.fail_reads(&Path::new("/d").join(checkpoint::RECOVERY_POINT_FILE), 0..1);
+    disk.fail_reads(&Path::new("/d").join(checkpoint::REPLICATION_OFFSET_FILE), 0..1);
     let node = open(&disk, &["/d", "/e"]);
     assert_eq!(node.manager.log_count(), 1);
     assert!(matches!(
@@ -516,7 +546,7 @@ fn a_directory_that_fails_while_its_logs_load_is_offline_and_the_others_serve() 
     ));
     drop(node);
 
-    disk.fail_reads(&Path::new("/e").join(checkpoint::RECOVERY_POINT_FILE), 0..1);
+    disk.fail_reads(&Path::new("/e").join(checkpoint::REPLICATION_OFFSET_FILE), 0..1);
     let all = try_open(&disk, &["/d", "/e"], LogManagerConfig::default()).err();
     assert!(matches!(all, Some(LogDirsError::AllOffline { reasons }) if reasons.len() == 2));
 }
