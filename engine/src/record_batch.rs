@@ -111,6 +111,9 @@ pub enum BatchError {
     /// A codec that the format cannot carry: zstd in v0 or v1.
     #[error("compression {} is not possible in message format v{}", codec.name(), *magic as u8)]
     UnsupportedCompression { codec: Codec, magic: Magic },
+    /// Records that would be rewritten into a batch that is too large.
+    #[error("the rewritten batch has {size_bytes} bytes, expected at most {limit_bytes}")]
+    TooLarge { size_bytes: usize, limit_bytes: usize },
     /// The first record of a control batch is not a transaction marker.
     #[error("control record: expected {expected}, found {found}")]
     ControlRecord { expected: &'static str, found: i64 },
@@ -130,7 +133,9 @@ impl BatchError {
             | BatchError::Crc { position, .. }
             | BatchError::Structure { position, .. }
             | BatchError::Compression { position, .. } => *position += by,
-            BatchError::UnsupportedCompression { .. } | BatchError::ControlRecord { .. } => {}
+            BatchError::UnsupportedCompression { .. }
+            | BatchError::TooLarge { .. }
+            | BatchError::ControlRecord { .. } => {}
         }
         self
     }

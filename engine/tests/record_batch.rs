@@ -122,7 +122,8 @@ fn rebuild(batch: &Batch<'_>) -> Vec<u8> {
         .control(batch.is_control());
     let mut records = batch.records().expect("records can be read");
     while let Some(record) = records.next_record().expect("the record is whole") {
-        builder.append_record(record.offset, &record);
+        let appended = builder.append_record(record.offset, &record);
+        appended.expect("offsets increase");
     }
     builder.build()
 }

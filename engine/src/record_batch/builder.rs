@@ -6,7 +6,9 @@
 //! the same bytes otherwise.
 //!
 //! Options come before the first record. Wrong use (offsets that do not increase, headers below v2, a
-//! transaction without a producer) is a bug of the caller and panics; callers with foreign input check first.
+//! transaction without a producer) is a bug of the caller and panics. Foreign records come by
+//! [`RecordBatchBuilder::append_record`], which refuses what does not fit; a foreign producer is checked by who
+//! sets it.
 //!
 //! Source: `MemoryRecordsBuilder`, `DefaultRecord`, `LegacyRecord` of 2.7.2.
 
@@ -14,10 +16,17 @@ use super::compression::Compressor;
 use super::record::{Record, RecordHeader};
 use super::varint::{size_of_varint, size_of_varlong, write_varint, write_varlong};
 use super::{
-    CRC_START, ControlRecord, LOG_OVERHEAD, RECORD_BATCH_OVERHEAD, RECORD_OVERHEAD_V0, RECORD_OVERHEAD_V1,
+    BatchError, CRC_START, ControlRecord, LOG_OVERHEAD, RECORD_BATCH_OVERHEAD, RECORD_OVERHEAD_V0,
+    RECORD_OVERHEAD_V1,
 };
 use crate::config::{Codec, Magic, TimestampType};
 use crate::units::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, TimestampMs};
+
+/// Bytes that a batch made of foreign records may have; what a codec holds back and its overhead are beside
+/// it, so that the size of a batch is an i32.
+///
+/// **Deviation:** Kafka rewrites batches of up to 2 GiB, and fails with an unchecked exception beyond.
+pub const REWRITTEN_SIZE_MAX: usize = 1 << 30;
 
 /// Collects records into one batch (or, for v0 and v1 without compression, into one message each).
 #[derive(Debug)]
@@ -182,12 +191,36 @@ impl RecordBatchBuilder {
     }
 
     /// Appends a record of another batch at `offset`, with its headers if this is v2.
-    pub fn append_record(&mut self, offset: Offset, record: &Record<'_>) {
+    ///
+    /// # Errors
+    /// `Structure` if the offset is not above the one before or out of the base offset's reach; `TooLarge` at
+    /// [`REWRITTEN_SIZE_MAX`]. Nothing was appended then. Positions are 0.
+    pub fn append_record(&mut self, offset: Offset, record: &Record<'_>) -> Result<(), BatchError> {
+        let delta = offset.get().checked_sub(self.base_offset.get());
+        let fits = delta.is_some_and(|delta| (0..=i64::from(i32::MAX)).contains(&delta))
+            && (0..i64::MAX).contains(&offset.get());
+        if !fits || self.last_offset.is_some_and(|last| offset <= last) {
+            return Err(BatchError::Structure {
+                position: 0,
+                expected: "offsets that increase within a batch, by less than 2^31 in all",
+                found: offset.get(),
+            });
+        }
         let headers = if self.magic == Magic::V2 {
             record.headers
         } else {
             Default::default()
         };
+        let in_one = self.magic == Magic::V2 || self.codec != Codec::None;
+        let before = if in_one { self.size_bytes() } else { 0 };
+        let payload = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
+        let size_bytes = before + payload + headers.encoded().len();
+        if size_bytes > REWRITTEN_SIZE_MAX {
+            return Err(BatchError::TooLarge {
+                size_bytes,
+                limit_bytes: REWRITTEN_SIZE_MAX,
+            });
+        }
         self.push(
             offset,
             record.timestamp,
@@ -196,6 +229,7 @@ impl RecordBatchBuilder {
             headers.len(),
             headers.encoded(),
         );
+        Ok(())
     }
 
     fn push(

@@ -17,8 +17,8 @@ use crate::units::Offset;
 /// could be converted.
 ///
 /// # Errors
-/// `UnsupportedCompression` for zstd and a target below v2 (UNSUPPORTED_COMPRESSION_TYPE); otherwise the
-/// batch is broken.
+/// `UnsupportedCompression` for zstd and a target below v2 (UNSUPPORTED_COMPRESSION_TYPE); `TooLarge` for a
+/// batch that would become so; otherwise the batch is broken.
 pub fn convert_down(records: &[u8], target: Magic, first_offset: Offset) -> Result<Vec<u8>, BatchError> {
     let mut out = Vec::with_capacity(records.len());
     let mut position = 0;
@@ -61,16 +61,9 @@ pub fn convert_down(records: &[u8], target: Magic, first_offset: Offset) -> Resu
                     TimestampType::LogAppendTime => builder.log_append_time(batch.max_timestamp()),
                 }
             });
-            let expected = "offsets that increase within a batch";
-            if record.offset < builder.next_offset() || record.offset.get() == i64::MAX {
-                let found = record.offset.get();
-                return Err(BatchError::Structure {
-                    position: at,
-                    expected,
-                    found,
-                });
-            }
-            builder.append_record(record.offset, &record);
+            builder
+                .append_record(record.offset, &record)
+                .map_err(|error| error.shifted(at))?;
         }
         if let Some(builder) = builder {
             out.extend_from_slice(&builder.build());

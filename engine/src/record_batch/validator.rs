@@ -19,8 +19,9 @@
 //! compressed ones; Kafka appends it as it is, and the log then holds offsets that lie about their place.
 //!
 //! **Deviation:** a record that breaks Kafka's parser with an unchecked exception (answered
-//! UNKNOWN_SERVER_ERROR), and a compressed stream that is broken, is INVALID_RECORD here: the same bytes will
-//! never be right. Headers towards a format without headers are UNSUPPORTED_FOR_MESSAGE_FORMAT for the same
+//! UNKNOWN_SERVER_ERROR), a compressed stream that is broken, and a batch that must be rewritten and names a
+//! producer without an epoch or a transaction without a producer, is INVALID_RECORD here: the same bytes will
+//! never be right. As in Kafka, a batch that stays as it is may name such a producer. Headers towards a format without headers are UNSUPPORTED_FOR_MESSAGE_FORMAT for the same
 //! reason.
 //!
 //! **Deviation:** at most [`REFUSALS_MAX`] refused records are named, so that a small request cannot demand a
@@ -679,6 +680,9 @@ impl Validation<'_> {
     ) -> Result<ValidatedBatches<'a>, InvalidRecords> {
         let to = self.rules.magic;
         let limit = self.rules.max_message_bytes;
+        for batch in batches.iter() {
+            self.check_producer(batch)?;
+        }
         let wraps_v0 = to == Magic::V0 && target != Codec::None;
         // inner offsets of a v0 wrapper are absolute: the messages are kept uncompressed until these are
         // known
@@ -702,7 +706,9 @@ impl Validation<'_> {
             self.each_record(batch, |record| {
                 self.check_convertible(record)?;
                 let index = i64::from(builder.record_count());
-                builder.append_record(Offset(index), record);
+                builder
+                    .append_record(Offset(index), record)
+                    .map_err(|error| self.refuse_rewriting(error))?;
                 let size = if separate && !wraps_v0 {
                     builder.largest_message()
                 } else {
@@ -763,6 +769,33 @@ impl Validation<'_> {
             validated.control = first.control_record().ok();
         }
         Ok(validated)
+    }
+
+    /// What no batch is written with: to be checked before one is rewritten (`validateProducerState`).
+    fn check_producer(&self, batch: &Batch<'_>) -> Result<(), InvalidRecords> {
+        let what = match batch.producer() {
+            Some(producer) if producer.epoch.get() < 0 => "a producer id without an epoch",
+            Some(producer) if producer.base_sequence.is_none() && !batch.is_control() => {
+                "a producer id without a sequence number"
+            }
+            None if batch.is_transactional() || batch.is_control() => "a transaction without a producer id",
+            _ => return Ok(()),
+        };
+        let partition = self.rules.in_partition();
+        Err(invalid(format!("Record batch with {what} {partition}.")))
+    }
+
+    fn refuse_rewriting(&self, error: BatchError) -> InvalidRecords {
+        match error {
+            BatchError::TooLarge {
+                size_bytes,
+                limit_bytes,
+            } => InvalidRecords::TooLarge {
+                size_bytes,
+                limit_bytes,
+            },
+            error => self.refuse(error),
+        }
     }
 
     /// What the target format cannot hold.
@@ -843,5 +876,7 @@ fn corrupt(error: BatchError) -> InvalidRecords {
     }
 }
 
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,9 @@
 //! up to 2 never exceeds a partition's limit; from 7 on incremental sessions; zstd topics need 10 (`KafkaApis.handleFetchRequest`,
 //! `ReplicaManager.readFromLocalLog`, `DelayedFetch.scala`, `LazyDownConversionRecords.java`).
 //!
+//! **Deviation:** a partition whose batches are broken and cannot be converted for an old consumer is CORRUPT_MESSAGE; 2.7.2
+//! fails the whole request with whatever error the exception has, or closes the connection.
+//!
 //! Watched by S6 and S7 of `docs/benchmarks.md`.
 
 use std::borrow::Cow;
@@ -18,7 +21,7 @@ use milena_engine::config::{Codec, CompressionType, Magic};
 use milena_engine::error::ReadError;
 use milena_engine::io::Operation;
 use milena_engine::log::{FileSlice, UpperBound};
-use milena_engine::record_batch::{BatchHeader, convert_down};
+use milena_engine::record_batch::{BatchError, BatchHeader, convert_down};
 use milena_engine::units::{Offset, TopicPartition};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
@@ -294,7 +297,10 @@ fn converted(
         Ok(converted) => Ok(Records::Converted(converted)),
         Err(error) => {
             tracing::warn!(target: "kafka.server.KafkaApis", "cannot convert {}: {error}", partition.name());
-            Err(ErrorCode::UnsupportedCompressionType)
+            Err(match error {
+                BatchError::UnsupportedCompression { .. } => ErrorCode::UnsupportedCompressionType,
+                _ => ErrorCode::CorruptMessage,
+            })
         }
     }
 }

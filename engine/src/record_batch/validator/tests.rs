@@ -9,10 +9,10 @@ use crate::record_batch::compression::{Compressor, WINDOW_SIZE};
 use crate::record_batch::varint::write_varint;
 use crate::units::{LeaderEpoch, ProducerEpoch, ProducerId, Sequence, TopicPartition};
 
-const NOW: TimestampMs = TimestampMs(1_000_000);
-const CODECS: [Codec; 5] = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
+pub(super) const NOW: TimestampMs = TimestampMs(1_000_000);
+pub(super) const CODECS: [Codec; 5] = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
 
-fn rules(change: impl FnOnce(&mut ValidationRules)) -> ValidationRules {
+pub(super) fn rules(change: impl FnOnce(&mut ValidationRules)) -> ValidationRules {
     let partition = TopicPartition::new("topic", 3);
     let config = LogConfig::default();
     let mut rules = ValidationRules::new(partition, &config, AppendOrigin::Client, RequestRules::produce(8));
@@ -20,12 +20,12 @@ fn rules(change: impl FnOnce(&mut ValidationRules)) -> ValidationRules {
     rules
 }
 
-fn builder() -> RecordBatchBuilder {
+pub(super) fn builder() -> RecordBatchBuilder {
     RecordBatchBuilder::new()
 }
 
 /// Three records with keys, the largest timestamp in the middle.
-fn three(mut builder: RecordBatchBuilder) -> Vec<u8> {
+pub(super) fn three(mut builder: RecordBatchBuilder) -> Vec<u8> {
     for (timestamp, key, value) in [(1000, "a", "1"), (3000, "b", "2"), (2000, "c", "3")] {
         builder.append(
             TimestampMs(timestamp),
@@ -37,7 +37,7 @@ fn three(mut builder: RecordBatchBuilder) -> Vec<u8> {
 }
 
 /// Changes bytes and makes the CRC right again.
-fn patched(mut bytes: Vec<u8>, position: usize, with: &[u8]) -> Vec<u8> {
+pub(super) fn patched(mut bytes: Vec<u8>, position: usize, with: &[u8]) -> Vec<u8> {
     bytes[position..position + with.len()].copy_from_slice(with);
     let (at, crc) = match bytes[16] {
         2 => (17, crc32c::crc32c(&bytes[CRC_START..])),
@@ -48,14 +48,14 @@ fn patched(mut bytes: Vec<u8>, position: usize, with: &[u8]) -> Vec<u8> {
 }
 
 /// A v2 batch with these raw bytes as its records.
-fn raw(count: u32, codec: Codec, records: &[u8]) -> Vec<u8> {
+pub(super) fn raw(count: u32, codec: Codec, records: &[u8]) -> Vec<u8> {
     let mut compressor = Compressor::new(codec, Magic::V2, Vec::new());
     compressor.write(records);
     around(count, codec, &compressor.finish())
 }
 
 /// A v2 batch with these compressed bytes behind its header.
-fn around(count: u32, codec: Codec, compressed: &[u8]) -> Vec<u8> {
+pub(super) fn around(count: u32, codec: Codec, compressed: &[u8]) -> Vec<u8> {
     let mut bytes = three(builder());
     bytes.truncate(RECORD_BATCH_OVERHEAD);
     bytes.extend_from_slice(compressed);
@@ -66,15 +66,18 @@ fn around(count: u32, codec: Codec, compressed: &[u8]) -> Vec<u8> {
     patched(bytes, 57, &count.to_be_bytes())
 }
 
-fn strict<'a>(records: &'a [u8], rules: &ValidationRules) -> Result<ValidatedBatches<'a>, InvalidRecords> {
+pub(super) fn strict<'a>(
+    records: &'a [u8],
+    rules: &ValidationRules,
+) -> Result<ValidatedBatches<'a>, InvalidRecords> {
     validate(records, rules, NOW, Level::Strict)
 }
 
-fn bytes_of(validated: &ValidatedBatches<'_>) -> Vec<u8> {
+pub(super) fn bytes_of(validated: &ValidatedBatches<'_>) -> Vec<u8> {
     validated.io_slices().flat_map(|slice| slice.to_vec()).collect()
 }
 
-fn check_refused(what: &str, records: &[u8], rules: &ValidationRules, expected: &str) {
+pub(super) fn check_refused(what: &str, records: &[u8], rules: &ValidationRules, expected: &str) {
     let error = strict(records, rules)
         .map(|validated| bytes_of(&validated))
         .expect_err(what);
@@ -595,52 +598,5 @@ proptest! {
             }
         }
         prop_assert!(expected.next().is_none());
-    }
-
-    #[test]
-    fn bytes_changed_anywhere_are_refused_or_read_but_never_crash(
-        codec in 0u8..5,
-        magic in 0u8..3,
-        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
-        cut in any::<prop::sample::Index>(),
-        repair in any::<bool>(),
-    ) {
-        let magic = [Magic::V0, Magic::V1, Magic::V2][usize::from(magic)];
-        let codec = Codec::from_id(codec).unwrap();
-        prop_assume!(magic == Magic::V2 || codec != Codec::Zstd);
-        let mut bytes = three(builder().magic(magic).codec(codec));
-        for (index, value) in changes {
-            let index = index.index(bytes.len());
-            bytes[index] = value;
-        }
-        if repair {
-            bytes = patched(bytes, 16, &[magic as u8]);
-        } else {
-            bytes.truncate(cut.index(bytes.len()));
-        }
-        for target in [None, Some(Codec::None), Some(Codec::Lz4)] {
-            for to in [Magic::V0, Magic::V2] {
-                let rules = rules(|rules| {
-                    rules.magic = to;
-                    rules.request = RequestRules::NONE;
-                    rules.compression = target.map_or(CompressionType::Producer, CompressionType::Always);
-                });
-                if let Ok(mut validated) = strict(&bytes, &rules) {
-                    validated.assign(Offset(1), LeaderEpoch(1)).unwrap();
-                    let written = bytes_of(&validated);
-                    for batch in batches(&written) {
-                        let batch = batch.unwrap();
-                        prop_assert_eq!(batch.verify_crc(), Ok(()));
-                        let mut records = batch.records().unwrap();
-                        while records.next_record().unwrap().is_some() {}
-                    }
-                }
-            }
-        }
-        let _ = super::super::convert_down(&bytes, Magic::V0, Offset(0));
-        for batch in batches(&bytes).flatten() {
-            let _ = batch.control_record();
-            let _ = batch.first_offset_deep();
-        }
     }
 }
