@@ -25,6 +25,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use milena_engine::config::Codec;
 use milena_engine::io::Clock;
 use milena_engine::record_batch::RecordBatchBuilder;
 use milena_engine::units::{Offset, ProducerId, Sequence, TopicPartition};
@@ -606,7 +607,11 @@ impl GroupCoordinator {
                     me.step(partition, Input::Appended { id, result });
                 }
             });
-            self.log.append(partition, encode(&request), done);
+            self.log.append(
+                partition,
+                encode(&request, self.config.offsets_topic_compression_codec),
+                done,
+            );
         }
     }
 
@@ -696,9 +701,9 @@ struct Effects {
     deadline_ms: Option<i64>,
 }
 
-/// The batch of an append, as a coordinator of 2.7.2 writes it: format v2, create time, no compression.
-fn encode(request: &AppendRequest) -> Bytes {
-    let mut builder = RecordBatchBuilder::new();
+/// The batch of an append, as a coordinator of 2.7.2 writes it: format v2, create time, `offsets.topic.compression.codec`.
+fn encode(request: &AppendRequest, codec: Codec) -> Bytes {
+    let mut builder = RecordBatchBuilder::new().codec(codec);
     if let Some((producer_id, producer_epoch)) = request.transaction {
         // As Kafka does: each batch begins with sequence 0, which the log does not check for coordinators.
         builder = builder

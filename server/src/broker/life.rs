@@ -712,6 +712,7 @@ fn group_config(config: &BrokerConfig) -> GroupConfig {
             .unwrap_or(i64::MAX),
         offsets_commit_timeout_ms: i32::try_from(offsets.commit_timeout_ms).unwrap_or(i32::MAX),
         offsets_load_buffer_size_bytes: offsets.load_buffer_size_bytes as usize,
+        offsets_topic_compression_codec: offsets.topic_compression_codec,
         offsets_topic_num_partitions: offsets.topic_num_partitions,
     }
 }

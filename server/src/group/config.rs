@@ -3,6 +3,8 @@
 //! Holds numbers only, under Kafka's names with the unit last; parsing, defaults and range checks of the keys belong to
 //! `config`. Source: the group and offsets sections of `KafkaConfig`, `GroupConfig` and `OffsetConfig` of 2.7.2.
 
+use milena_engine::config::Codec;
+
 /// How long a member that has just sent its first JoinGroup may wait for the group before it is dropped: until then it has
 /// no member id to send heartbeats with (`GroupCoordinator.NewMemberJoinTimeoutMs`).
 pub const NEW_MEMBER_JOIN_TIMEOUT_MS: i64 = 5 * 60 * 1000;
@@ -28,6 +30,8 @@ pub struct GroupConfig {
     pub offsets_commit_timeout_ms: i32,
     /// `offsets.load.buffer.size`
     pub offsets_load_buffer_size_bytes: usize,
+    /// `offsets.topic.compression.codec`: of every batch that the coordinator writes.
+    pub offsets_topic_compression_codec: Codec,
     /// The partitions `__consumer_offsets` has, or `offsets.topic.num.partitions` where it does not exist yet.
     pub offsets_topic_num_partitions: i32,
 }
@@ -45,6 +49,7 @@ impl Default for GroupConfig {
             offsets_retention_check_interval_ms: 600_000,
             offsets_commit_timeout_ms: 5_000,
             offsets_load_buffer_size_bytes: 5 * 1024 * 1024,
+            offsets_topic_compression_codec: Codec::None,
             offsets_topic_num_partitions: 50,
         }
     }

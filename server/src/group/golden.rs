@@ -6,6 +6,7 @@
 //! - `static_member.bin`: the same consumer with `group.instance.id=golden-instance` and `--group golden-static`, whose session
 //!   then ends.
 
+use milena_engine::config::Codec;
 use milena_engine::record_batch::batches;
 use milena_engine::units::{Offset, TopicPartition};
 
@@ -104,12 +105,13 @@ fn every_batch_is_written_as_kafka_wrote_it() {
             let timestamp = batch.max_timestamp();
             let is_commit = matches!(read_key(&records[0].key), Ok(RecordKey::Offset { .. }));
             let is_commit = is_commit && records[0].value.is_some();
-            let ours = encode(&AppendRequest {
+            let request = AppendRequest {
                 id: Default::default(),
                 timestamp,
                 records,
                 transaction: None,
-            });
+            };
+            let ours = encode(&request, Codec::None);
             // What the leader's log stamps: base offset at byte 0, leader epoch at byte 12.
             let stamped = [
                 &batch.bytes()[..8],

@@ -216,6 +216,60 @@ fn a_member_joins_syncs_commits_and_is_found_by_the_next_coordinator() {
 }
 
 #[test]
+fn offsets_and_groups_are_written_with_the_codec_of_the_topic_and_read_back() {
+    for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+        let log = Arc::new(MemoryLog::default());
+        let start = || {
+            let config = GroupConfig {
+                group_initial_rebalance_delay_ms: 0,
+                offsets_topic_compression_codec: codec,
+                ..GroupConfig::default()
+            };
+            let log = Arc::clone(&log) as Arc<dyn CoordinatorLog>;
+            GroupCoordinator::new(config, log, Arc::new(HandClock::default()))
+        };
+        let coordinator = start();
+        elect(&coordinator, 1);
+        now(coordinator.commit_offsets(commit("committed", 7)));
+        now(coordinator.commit_offsets(commit("deleted", 8)));
+        assert_eq!(now(coordinator.delete_groups(&["deleted".into()])), [Ok(())]);
+        let joined = now(coordinator.join_group(join("group"))).expect("a generation");
+        let request = SyncGroup {
+            group_id: "group".into(),
+            generation_id: joined.generation_id,
+            member_id: joined.member_id.clone(),
+            group_instance_id: None,
+            protocol_type: None,
+            protocol_name: None,
+            assignments: vec![(joined.member_id, Bytes::from_static(b"all"))],
+        };
+        now(coordinator.sync_group(request)).expect("an assignment");
+        drop(coordinator);
+        let mut written = 0;
+        for (bytes, _) in log.partitions.lock().values() {
+            for batch in batches(bytes) {
+                assert_eq!(batch.expect("good").codec(), codec);
+                written += 1;
+            }
+        }
+        assert_eq!(written, 4, "two commits, a deletion and a generation");
+
+        let next = start();
+        elect(&next, 2);
+        let found = |group: &str| next.fetch_offsets(group, None, true).expect("loaded");
+        assert!(
+            matches!(&found("committed")[0].1, FetchedOffset::Committed(value) if value.offset == Offset(7))
+        );
+        assert_eq!(found("deleted"), []);
+        let stable = next.list_groups(&["Stable"]).expect("running").groups;
+        assert_eq!(
+            stable.iter().map(|group| &*group.group_id).collect::<Vec<_>>(),
+            ["group"]
+        );
+    }
+}
+
+#[test]
 fn a_commit_waits_for_the_log_without_holding_up_others() {
     let log = Arc::new(MemoryLog::default());
     let (coordinator, _clock) = coordinator(&log);
