@@ -25,13 +25,14 @@ mod acceptor;
 mod connection;
 mod lane;
 mod limits;
+mod memory;
 mod outbound;
 #[cfg(test)]
 mod tests;
 
 pub use acceptor::{BoundListener, bind};
 pub use lane::Lanes;
-pub use limits::ConnectionLimits;
+pub use limits::{ConnectionLimits, ConnectionQuota, ConnectionQuotas};
 
 /// A range of a file that is sent without passing through user memory.
 #[derive(Clone, Debug)]
@@ -95,6 +96,8 @@ pub struct NetworkConfig {
     pub lane_count: usize,
     /// `socket.request.max.bytes`
     pub request_size_bytes_max: usize,
+    /// `queued.max.request.bytes`; `None` reads whatever comes.
+    pub queued_size_bytes_max: Option<u64>,
     /// `connections.max.idle.ms`; `None` keeps idle connections for ever.
     pub idle_max: Option<Duration>,
     /// `socket.send.buffer.bytes`; `None` leaves the system's.

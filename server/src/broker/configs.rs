@@ -1,4 +1,5 @@
-//! What follows from a change of settings: every log gets the settings that now hold for its topic.
+//! What follows from a change of settings: every log gets the settings that now hold for its topic, and connections get their
+//! limits.
 //!
 //! The settings that topics have of their own are remembered here, as last heard, so that a change of the broker's defaults can
 //! be resolved against them, and the controller hears where an out-of-sync replica may lead (`TopicConfigHandler`,
@@ -19,6 +20,7 @@ use crate::controller::Controller;
 use crate::coordination::Coordination;
 use crate::coordination::znodes::config::entity_path;
 use crate::coordination::znodes::{EntityConfig, EntityType};
+use crate::network::{ConnectionLimits, ConnectionQuota, ConnectionQuotas};
 
 const LOGGER: &str = "kafka.server.TopicConfigHandler";
 
@@ -77,11 +79,43 @@ impl TopicConfigs {
     }
 }
 
-/// Carries changes to the logs and the controller.
+/// The limits of connections, host names resolved.
+pub(super) fn connection_quotas(config: &BrokerConfig) -> ConnectionQuotas {
+    use std::net::ToSocketAddrs;
+    let settings = &config.network;
+    let mut per_address_overrides = HashMap::new();
+    for (host, count) in &settings.max_connections_per_ip_overrides {
+        match (host.as_str(), 0).to_socket_addrs() {
+            Ok(addresses) => per_address_overrides.extend(addresses.map(|address| (address.ip(), *count))),
+            Err(error) => tracing::warn!(
+                target: "kafka.network.SocketServer",
+                "max.connections.per.ip.overrides: {host} has no address, its limit has no effect: {error}"
+            ),
+        }
+    }
+    let quota = |&(connections_max, creation_rate_max): &(u32, u32)| ConnectionQuota {
+        connections_max,
+        creation_rate_max,
+    };
+    let own = settings.listener_connections.iter();
+    ConnectionQuotas {
+        broker: quota(&(settings.max_connections, settings.max_connection_creation_rate)),
+        listeners: own
+            .map(|(name, limits)| (name.as_str().into(), quota(limits)))
+            .collect(),
+        per_address_max: settings.max_connections_per_ip,
+        per_address_overrides,
+        protected_listener: (config.listeners.len() > 1)
+            .then(|| config.inter_broker_listener_name.as_str().into()),
+    }
+}
+
+/// Carries changes to the logs, the acceptors and the controller.
 #[derive(Debug)]
 pub(super) struct Reconfigure {
     pub(super) configs: Arc<TopicConfigs>,
     pub(super) logs: Arc<LogManager>,
+    pub(super) limits: Arc<ConnectionLimits>,
     pub(super) controller: Controller,
 }
 
@@ -105,7 +139,11 @@ impl ConfigListener for Reconfigure {
         }
     }
 
-    fn broker_changed(&self, _: &BrokerConfig, current: &Arc<BrokerConfig>) {
+    fn broker_changed(&self, previous: &BrokerConfig, current: &Arc<BrokerConfig>) {
+        if previous.network != current.network {
+            tracing::info!(target: "kafka.network.SocketServer", "Updating limits of connections: {:?}", current.network);
+            self.limits.update(connection_quotas(current));
+        }
         for (partition, log) in self.logs.logs() {
             self.apply(&partition.topic, &log);
         }

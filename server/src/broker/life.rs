@@ -8,7 +8,6 @@
 //! Threads: one per lane; `control`, with the controller, the timers of groups and the signals; `housekeeping`; those of the disk and
 //! of the tree.
 
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -26,7 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Broker;
 use super::channel::LocalChannel;
-use super::configs::{Reconfigure, TopicConfigs};
+use super::configs::{Reconfigure, TopicConfigs, connection_quotas};
 use super::housekeeping::Housekeeping;
 use crate::admin::configs::ConfigAdmin;
 use crate::admin::dynamic::{ConfigTreeError, DynamicConfigManager};
@@ -339,7 +338,8 @@ impl Start {
             Arc::clone(&observer),
         ));
         // The replicas hold the logs, which hold their observer.
-        let (broker, controller, control) = joined.inspect_err(|_| drop(observer.replicas.lock().take()))?;
+        let (broker, limits, controller, control) =
+            joined.inspect_err(|_| drop(observer.replicas.lock().take()))?;
         tree.establish()?;
         let (stop, stopped) = oneshot::channel::<Controller>();
         let groups = Arc::clone(&broker.groups);
@@ -362,7 +362,6 @@ impl Start {
             .iter()
             .map(|listener| format!("{}://{}", listener.name, listener.address));
         let addresses = addresses.collect();
-        let limits = connection_limits(&self.config);
         let shared = Arc::clone(&broker);
         let lanes = Lanes::start(network, listeners, limits, move |_| {
             Handlers::new(Arc::clone(&shared))
@@ -406,7 +405,15 @@ impl Start {
         coordination: &Arc<dyn Coordination>,
         listeners: &[BoundListener],
         observer: Arc<Observer>,
-    ) -> Result<(Arc<Broker>, Controller, impl Future<Output = ()> + Send + 'static), StartError> {
+    ) -> Result<
+        (
+            Arc<Broker>,
+            Arc<ConnectionLimits>,
+            Controller,
+            impl Future<Output = ()> + Send + 'static,
+        ),
+        StartError,
+    > {
         let metadata = Arc::new(MetadataCache::new());
         startup::create_persistent_paths(&**coordination).await?;
         let known = survey.metadata().cloned();
@@ -551,9 +558,11 @@ impl Start {
             )),
             coordination: Arc::clone(coordination),
         };
+        let limits = ConnectionLimits::new(connection_quotas(&broker.config()));
         let reconfigure = Reconfigure {
             configs,
             logs: Arc::clone(&broker.logs),
+            limits: Arc::clone(&limits),
             controller: controller.clone(),
         };
         let control = async move {
@@ -563,7 +572,7 @@ impl Start {
             };
             tokio::join!(control, dynamic);
         };
-        Ok((Arc::new(broker), controller, control))
+        Ok((Arc::new(broker), limits, controller, control))
     }
 
     fn registration(&self, id: i32, listeners: &[BoundListener]) -> BrokerRegistration {
@@ -654,31 +663,11 @@ fn network_config(config: &BrokerConfig) -> NetworkConfig {
     NetworkConfig {
         lane_count: settings.lanes.map_or(cores, |lanes| lanes as usize),
         request_size_bytes_max: settings.socket_request_max_bytes as usize,
+        queued_size_bytes_max: settings.queued_max_request_bytes,
         idle_max: settings.connections_max_idle_ms.map(Duration::from_millis),
         send_buffer_bytes: settings.socket_send_buffer_bytes.map(|size| size as usize),
         receive_buffer_bytes: settings.socket_receive_buffer_bytes.map(|size| size as usize),
     }
-}
-
-fn connection_limits(config: &BrokerConfig) -> Arc<ConnectionLimits> {
-    use std::net::ToSocketAddrs;
-    let settings = &config.network;
-    let mut overrides = HashMap::new();
-    for (host, count) in &settings.max_connections_per_ip_overrides {
-        match (host.as_str(), 0).to_socket_addrs() {
-            Ok(addresses) => overrides.extend(addresses.map(|address| (address.ip(), *count as usize))),
-            Err(error) => tracing::warn!(
-                target: LOGGER,
-                "max.connections.per.ip.overrides: {host} has no address, its limit has no effect: {error}"
-            ),
-        }
-    }
-    ConnectionLimits::new(
-        settings.max_connections as usize,
-        settings.max_connections_per_ip as usize,
-        overrides,
-        settings.max_connection_creation_rate,
-    )
 }
 
 fn log_manager_config(config: &BrokerConfig) -> LogManagerConfig {

@@ -5,6 +5,7 @@
 //! (`log.retention.{ms,minutes,hours}`) is one field. Settings without effect here have no field: the table
 //! says why.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -50,7 +51,7 @@ pub struct BrokerConfig {
 }
 
 /// Sockets and connections.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkSettings {
     /// `milena.lanes`; `None`: one per core.
     pub lanes: Option<u32>,
@@ -60,6 +61,8 @@ pub struct NetworkSettings {
     pub socket_receive_buffer_bytes: Option<u32>,
     /// `socket.request.max.bytes`, at least 1.
     pub socket_request_max_bytes: u32,
+    /// `queued.max.request.bytes`, at least `socket.request.max.bytes`; `None` (0 or less) sets no limit.
+    pub queued_max_request_bytes: Option<u64>,
     /// `max.connections`
     pub max_connections: u32,
     /// `max.connections.per.ip`
@@ -68,6 +71,9 @@ pub struct NetworkSettings {
     pub max_connections_per_ip_overrides: Vec<(String, u32)>,
     /// `max.connection.creation.rate`, per second.
     pub max_connection_creation_rate: u32,
+    /// `listener.name.{listener}.max.connections` and `.max.connection.creation.rate`, in this order; where a listener sets
+    /// only one, the other is the broker's.
+    pub listener_connections: BTreeMap<ListenerName, (u32, u32)>,
     /// `connections.max.idle.ms`; `None` (negative) never closes an idle connection.
     pub connections_max_idle_ms: Option<u64>,
     /// `request.timeout.ms`

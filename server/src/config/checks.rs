@@ -4,6 +4,7 @@
 //! The cross-field checks are those of `KafkaConfig.validateValues`, with Kafka's texts. All problems are
 //! gathered, so that a file is mended in one go.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -17,10 +18,19 @@ use super::broker::{
     BrokerConfig, FetchSettings, GroupSettings, IoBackend, LogManagerSettings, LogOutput, NetworkSettings,
     OffsetsSettings, TopicManagementSettings, TransactionSettings,
 };
-use super::definition::{Effect, broker_definitions};
+use super::definition::{Effect, broker_definition, broker_definitions};
+use super::dynamic::is_listener_limit;
 use super::listener::{EndPoint, ListenerName, Ports, SecurityProtocolMap, is_valid_host, parse_listeners};
 use super::sources::{Sources, Values};
 use super::topic;
+use super::value::Value;
+
+/// What `listeners` and `advertised.listeners` may be.
+const ENDPOINTS: &str =
+    "NAME://host:port, separated by commas, each name one of listener.security.protocol.map";
+/// What to do about 0.0.0.0.
+const REACHABLE: &str = "in advertised.listeners, an address that clients can reach; listeners=PLAINTEXT://:9092 \
+                         listens on every interface and advertises the name of this machine";
 
 /// One thing that is wrong, and the setting that a message should point to.
 pub(super) struct Fault {
@@ -84,6 +94,7 @@ pub(super) fn build(sources: Sources) -> Result<BrokerConfig, Vec<Fault>> {
     };
     let codec = offsets_codec(&values, &mut faults);
     let overrides = connection_overrides(&values, &mut faults);
+    let listener_connections = listener_connections(&sources, &values, &mut faults);
     let log_dirs = log_dirs(&values);
     faults.require(
         !log_dirs.is_empty(),
@@ -101,7 +112,7 @@ pub(super) fn build(sources: Sources) -> Result<BrokerConfig, Vec<Fault>> {
                 inter_broker_listener_name: listeners.inter_broker,
                 inter_broker_protocol_version: version(&values, "inter.broker.protocol.version"),
                 log_dirs,
-                network: network(&values, overrides),
+                network: network(&values, overrides, listener_connections),
                 logs: logs(&values),
                 topic_defaults,
                 topics: TopicManagementSettings {
@@ -490,6 +501,44 @@ fn connection_overrides(values: &Values, faults: &mut Faults) -> Option<Vec<(Str
     Some(overrides)
 }
 
+/// `listener.name.{listener}.max.connections` and `.max.connection.creation.rate`; the broker's stand in for what is not set.
+fn listener_connections(
+    sources: &Sources,
+    values: &Values,
+    faults: &mut Faults,
+) -> BTreeMap<ListenerName, (u32, u32)> {
+    let mut limits = BTreeMap::new();
+    for key in sources.keys().filter(|key| is_listener_limit(key)) {
+        let parts = key
+            .strip_prefix("listener.name.")
+            .and_then(|rest| rest.split_once('.'));
+        let (Some((listener, base)), Some(text)) = (parts, sources.stated(key)) else {
+            continue;
+        };
+        let definition =
+            broker_definition(base).expect("limits of listeners are settings of the broker, too");
+        let parsed = definition.parse(text).map(|value| match value {
+            Value::Integer(limit) => u32::try_from(limit).unwrap_or(0),
+            _ => 0,
+        });
+        let entry = limits.entry(ListenerName::new(listener)).or_insert((
+            values.u32("max.connections"),
+            values.u32("max.connection.creation.rate"),
+        ));
+        match parsed {
+            Ok(0) => faults.add(key, format!("Invalid {base} 0")),
+            Ok(limit) if base == "max.connections" => entry.0 = limit,
+            Ok(limit) => entry.1 = limit,
+            Err(error) => faults.0.push(Fault {
+                key: Some(key.to_owned()),
+                error,
+                allowed: Some(definition.allowed()),
+            }),
+        }
+    }
+    limits
+}
+
 fn log_dirs(values: &Values) -> Vec<PathBuf> {
     let text = values
         .text("log.dirs")
@@ -521,7 +570,11 @@ fn limit_ms(value: i64) -> Option<u64> {
         .filter(|value| *value != i64::MAX as u64)
 }
 
-fn network(values: &Values, overrides: Vec<(String, u32)>) -> NetworkSettings {
+fn network(
+    values: &Values,
+    overrides: Vec<(String, u32)>,
+    listener_connections: BTreeMap<ListenerName, (u32, u32)>,
+) -> NetworkSettings {
     NetworkSettings {
         lanes: values
             .integer("milena.lanes")
@@ -529,10 +582,14 @@ fn network(values: &Values, overrides: Vec<(String, u32)>) -> NetworkSettings {
         socket_send_buffer_bytes: u32::try_from(values.i64("socket.send.buffer.bytes")).ok(),
         socket_receive_buffer_bytes: u32::try_from(values.i64("socket.receive.buffer.bytes")).ok(),
         socket_request_max_bytes: values.u32("socket.request.max.bytes"),
+        queued_max_request_bytes: u64::try_from(values.i64("queued.max.request.bytes"))
+            .ok()
+            .filter(|limit| *limit > 0),
         max_connections: values.u32("max.connections"),
         max_connections_per_ip: values.u32("max.connections.per.ip"),
         max_connections_per_ip_overrides: overrides,
         max_connection_creation_rate: values.u32("max.connection.creation.rate"),
+        listener_connections,
         connections_max_idle_ms: limit_ms(values.i64("connections.max.idle.ms")),
         request_timeout_ms: values.i32("request.timeout.ms"),
     }

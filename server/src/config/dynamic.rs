@@ -5,7 +5,7 @@
 //! `AdminManager.prepareIncrementalConfigs`.
 //!
 //! Applied while running: everything that stands in for topic settings, `message.max.bytes` and the
-//! connection limits. The rest of the dynamic settings is accepted if it has no effect here anyway, and
+//! connection limits, those of single listeners too. The rest of the dynamic settings is accepted if it has no effect here anyway, and
 //! refused otherwise: listeners, and what belongs to SSL and SASL.
 
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ pub enum DynamicLevel {
 
 /// The limits of one connection count each, but Kafka lets them be set for all listeners of a cluster at
 /// once.
-const CLUSTER_LEVEL_LISTENER_SETTINGS: [&str; 2] = ["max.connections", "max.connection.creation.rate"];
+pub(super) const LISTENER_LIMITS: [&str; 2] = ["max.connections", "max.connection.creation.rate"];
 
 /// Settings of one mechanism of one listener: `listener.name.{listener}.{mechanism}.{setting}`.
 const MECHANISM_SETTINGS: [&str; 5] = [
@@ -51,6 +51,11 @@ const THREAD_COUNTS: [&str; 5] = [
     "num.recovery.threads.per.data.dir",
     "background.threads",
 ];
+
+/// Whether a key is a limit of one listener's connections, which is served, unlike other settings of one listener.
+pub(super) fn is_listener_limit(key: &str) -> bool {
+    listener_base_name(key).is_some_and(|base| LISTENER_LIMITS.contains(&base))
+}
 
 /// `setting` of `listener.name.{listener}.{setting}`.
 pub(super) fn listener_base_name(key: &str) -> Option<&str> {
@@ -98,7 +103,7 @@ fn lacks_listener_prefix(name: &str) -> bool {
 
 fn is_per_broker(name: &str) -> bool {
     match listener_base_name(name) {
-        Some(base) => !CLUSTER_LEVEL_LISTENER_SETTINGS.contains(&base),
+        Some(base) => !LISTENER_LIMITS.contains(&base),
         None => broker_definition(name).is_some_and(|definition| {
             matches!(
                 definition.dynamic,
@@ -210,6 +215,9 @@ impl BrokerConfig {
                 Some(DynamicKind::PerBroker | DynamicKind::ListenerPrefix)
             );
             let unchanged = self.sources.stated(name) == Some(text.as_str());
+            if is_listener_limit(name) {
+                continue;
+            }
             if (per_broker_setting || listener_setting(name).is_some()) && !unchanged {
                 return Err(ConfigError::not_allowed(format!(
                     "Invalid dynamic configuration: {name} cannot be changed while this broker runs; set \
@@ -454,6 +462,7 @@ pub fn topic_setting(name: &str) -> Option<&'static Definition> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ListenerName;
 
     fn settings(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs
@@ -480,6 +489,46 @@ mod tests {
         );
         let (config, _) = config.with_dynamic(&BTreeMap::new(), &BTreeMap::new());
         assert_eq!(config.topic_defaults.retention_ms, Some(24 * 3_600_000));
+    }
+
+    #[test]
+    fn a_listener_has_limits_of_its_own_at_both_levels_and_the_brokers_otherwise() {
+        let key = "listener.name.plaintext.max.connections";
+        let of_listener = |config: &BrokerConfig| {
+            let limits = &config.network.listener_connections;
+            limits.get(&ListenerName::new("PLAINTEXT")).copied()
+        };
+        let config =
+            BrokerConfig::from_settings(&[("max.connection.creation.rate", "9"), (key, "5")]).unwrap();
+        assert_eq!(of_listener(&config), Some((5, 9)));
+        let (config, warnings) =
+            config.with_dynamic(&settings(&[(key, "6")]), &settings(&[("max.connections", "7")]));
+        assert_eq!(
+            (of_listener(&config), config.network.max_connections),
+            (Some((6, 9)), 7)
+        );
+        assert_eq!(warnings, []);
+        let (config, _) = config.with_dynamic(&BTreeMap::new(), &settings(&[(key, "8")]));
+        assert_eq!(of_listener(&config), Some((8, 9)));
+        for level in [DynamicLevel::Broker, DynamicLevel::ClusterDefault] {
+            assert!(broker().validate_dynamic(level, &settings(&[(key, "5")])).is_ok());
+            for (text, expected) in [
+                ("0", "Invalid max.connections 0"),
+                (
+                    "-1",
+                    "Invalid value -1 for configuration max.connections: Value must be at least 0",
+                ),
+                (
+                    "x",
+                    "Invalid value x for configuration max.connections: Not a number of type INT",
+                ),
+            ] {
+                let error = broker()
+                    .validate_dynamic(level, &settings(&[(key, text)]))
+                    .unwrap_err();
+                assert_eq!(error.to_string(), expected);
+            }
+        }
     }
 
     #[test]

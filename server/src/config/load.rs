@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::broker::BrokerConfig;
 use super::checks::{self, Fault};
 use super::definition::{Effect, broker_definition, broker_definitions, suggestion};
-use super::dynamic::listener_setting;
+use super::dynamic::{is_listener_limit, listener_setting};
 use super::environment::{self, Meaning};
 use super::properties::parse_properties;
 use super::sources::{Sources, Stated};
@@ -313,6 +313,7 @@ fn warn_of_settings(sources: &Sources, warnings: &mut Vec<Warning>) {
             Some((Effect::NoEffectHere(reason), _)) => {
                 without_effect.entry(reason).or_default().push(key.clone())
             }
+            Some((_, true)) if is_listener_limit(key) => {}
             Some((_, true)) => without_effect
                 .entry("settings of a single listener are not built yet; the general ones hold")
                 .or_default()
@@ -466,6 +467,7 @@ mod tests {
             ("super.users", "User:a"),
             ("port", "1"),
             ("listener.name.plaintext.max.connections", "5"),
+            ("listener.name.plaintext.connections.max.idle.ms", "5"),
             ("quota.producer.default", "1000"),
         ]);
         let environment = pairs(&[("KAFKA_HEAP_OPTS", "-Xmx1G"), ("KAFKA_DEBUG", "y"), ("HOME", "/")]);
@@ -480,7 +482,7 @@ mod tests {
                 "accepted without effect: background.threads, num.io.threads (each lane (milena.lanes) \
                  reads, handles \
                  and answers its own requests; there are no thread pools or queues)",
-                "accepted without effect: listener.name.plaintext.max.connections (settings of a single \
+                "accepted without effect: listener.name.plaintext.connections.max.idle.ms (settings of a single \
                  listener are \
                  not built yet; the general ones hold)",
                 "accepted without effect: quota.producer.default (quotas are not built yet; no client is \

@@ -39,6 +39,12 @@ impl Sources {
             .or_else(|| self.fixed.get(name).map(|stated| stated.text.as_str()))
     }
 
+    /// Every key that any layer but the defaults has; several times if several have it.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        let dynamic = self.cluster_default.keys().chain(self.per_broker.keys());
+        self.fixed.keys().chain(dynamic).map(String::as_str)
+    }
+
     pub(super) fn is_stated(&self, name: &str) -> bool {
         self.stated(name).is_some()
     }

@@ -89,7 +89,6 @@ pub(super) async fn run(
         }
     };
     loop {
-        limits.room().await;
         let (stream, address) = match socket.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -101,7 +100,7 @@ pub(super) async fn run(
             }
         };
         let address = unmapped(address);
-        let Some(admission) = limits.admit(address.ip()) else {
+        let Some(admission) = limits.admit(&name, address.ip()).await else {
             info!(
                 target: "kafka.network.Acceptor",
                 "Rejected connection from {}, address already has the configured maximum of connections.",
@@ -132,9 +131,6 @@ pub(super) async fn run(
                 }
             }
             Err(error) => info!(target: "kafka.network.Acceptor", "{address} left at once: {error}"),
-        }
-        if let Some(interval) = limits.creation_interval() {
-            tokio::time::sleep(interval).await;
         }
     }
 }

@@ -14,11 +14,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use super::lane::{LaneShared, Liveness};
+use super::memory::{RequestMemory, RequestMemoryAccount};
 use super::outbound::Outbound;
 use super::{Peer, Reply, RequestHandler, Response};
 
@@ -37,7 +38,8 @@ const GROWTH_SIZE_BYTES_MAX: usize = 4 << 20;
 const PREFIX_SIZE_BYTES: usize = 4;
 
 enum Slot {
-    Waiting(Pin<Box<dyn Future<Output = Reply>>>),
+    /// With the size of its request, as far as [`Connection::memory`] counts it.
+    Waiting(Pin<Box<dyn Future<Output = Reply>>>, usize),
     Answered(Response),
     Nothing,
 }
@@ -52,6 +54,10 @@ pub(crate) struct Connection<H: RequestHandler> {
     inbound: BytesMut,
     slots: VecDeque<Slot>,
     outbound: Outbound,
+    /// `None` without a limit.
+    memory: Option<RequestMemoryAccount>,
+    /// Size of the request that is being read, taken from `memory`; 0 between requests.
+    reserved_bytes: usize,
     /// Set once the connection must end after what is queued has been sent.
     closing: Option<String>,
     liveness: Rc<Liveness>,
@@ -64,6 +70,7 @@ impl<H: RequestHandler> Connection<H> {
         lane: Rc<LaneShared<H>>,
         liveness: Rc<Liveness>,
     ) -> Connection<H> {
+        let memory = lane.memory.as_ref().map(RequestMemory::account);
         Connection {
             stream,
             peer,
@@ -71,6 +78,8 @@ impl<H: RequestHandler> Connection<H> {
             inbound: BytesMut::new(),
             slots: VecDeque::new(),
             outbound: Outbound::default(),
+            memory,
+            reserved_bytes: 0,
             closing: None,
             liveness,
         }
@@ -90,7 +99,8 @@ impl<H: RequestHandler> Connection<H> {
             let may_read = self.closing.is_none()
                 && self.slots.len() < IN_FLIGHT_COUNT_MAX
                 && self.outbound.buffered_bytes() < UNSENT_SIZE_BYTES_MAX;
-            if !may_read {
+            if !may_read || !self.has_memory(cx) {
+                self.release_buffer();
                 return Poll::Pending;
             }
             match self.poll_read(cx) {
@@ -108,16 +118,38 @@ impl<H: RequestHandler> Connection<H> {
         }
     }
 
+    /// Whether the next request, or the rest of the present one, may be read.
+    fn has_memory(&mut self, cx: &Context<'_>) -> bool {
+        let Some(memory) = &mut self.memory else {
+            return true;
+        };
+        if self.reserved_bytes > 0 {
+            return true;
+        }
+        let has_room = memory.poll_room(cx);
+        if has_room && let Some(Ok(size)) = declared_size(&self.inbound) {
+            self.reserved_bytes = size;
+            memory.take(size);
+        }
+        has_room
+    }
+
     /// Polls what waits and moves the answered head of the queue to the socket's queue.
     fn poll_slots(&mut self, cx: &mut Context<'_>) {
         for slot in &mut self.slots {
-            while let Slot::Waiting(future) = slot {
+            while let Slot::Waiting(future, size) = slot {
                 let Poll::Ready(reply) = future.as_mut().poll(cx) else {
                     break;
                 };
+                let size = *size;
+                if !matches!(reply, Reply::Later(_))
+                    && let Some(memory) = &mut self.memory
+                {
+                    memory.give_back(size);
+                }
                 *slot = match reply {
                     Reply::Ready(response) => Slot::Answered(response),
-                    Reply::Later(future) => Slot::Waiting(future),
+                    Reply::Later(future) => Slot::Waiting(future, size),
                     Reply::Nothing => Slot::Nothing,
                     Reply::Close(reason) => {
                         self.closing.get_or_insert(reason);
@@ -131,7 +163,7 @@ impl<H: RequestHandler> Connection<H> {
             match slot {
                 Slot::Answered(response) => self.outbound.push(response),
                 Slot::Nothing => {}
-                Slot::Waiting(_) => {
+                Slot::Waiting(..) => {
                     self.slots.push_front(slot);
                     break;
                 }
@@ -159,12 +191,11 @@ impl<H: RequestHandler> Connection<H> {
     /// Hands all complete frames on, together.
     fn take_frames(&mut self) {
         let mut frames = self.lane.frames.take();
-        while self.inbound.len() >= PREFIX_SIZE_BYTES {
-            let prefix: [u8; 4] = self.inbound[..4].try_into().expect("four bytes are there");
-            let declared = i32::from_be_bytes(prefix);
-            let size = match usize::try_from(declared) {
+        while let Some(declared) = declared_size(&self.inbound) {
+            let size = match declared {
                 Ok(size) if size <= self.lane.config.request_size_bytes_max => size,
-                _ => {
+                Ok(_) | Err(_) => {
+                    let declared = declared.map_or_else(i64::from, |size| size as i64);
                     self.closing = Some(format!(
                         "frame length {declared}, expected 0 to socket.request.max.bytes={}",
                         self.lane.config.request_size_bytes_max
@@ -179,20 +210,30 @@ impl<H: RequestHandler> Connection<H> {
             frames.push(frame.split_off(PREFIX_SIZE_BYTES));
         }
         if !frames.is_empty() {
+            let sizes = self.count_requests(&frames);
+            let mut sizes = sizes.into_iter();
+            let mut answered_bytes = 0;
             let mut replies = self.lane.replies.take();
             self.lane.handler.handle(&self.peer, &mut frames, &mut replies);
             debug_assert!(frames.is_empty(), "the handler takes every frame");
             for reply in replies.drain(..) {
+                let size = sizes.next().unwrap_or(0);
+                if !matches!(reply, Reply::Later(_)) {
+                    answered_bytes += size;
+                }
                 match reply {
                     Reply::Ready(response) if self.slots.is_empty() => self.outbound.push(response),
                     Reply::Ready(response) => self.slots.push_back(Slot::Answered(response)),
-                    Reply::Later(future) => self.slots.push_back(Slot::Waiting(future)),
+                    Reply::Later(future) => self.slots.push_back(Slot::Waiting(future, size)),
                     Reply::Nothing => {}
                     Reply::Close(reason) => {
                         self.closing.get_or_insert(reason);
                         break;
                     }
                 }
+            }
+            if let Some(memory) = &mut self.memory {
+                memory.give_back(answered_bytes);
             }
             self.lane.replies.replace(replies);
         }
@@ -204,12 +245,29 @@ impl<H: RequestHandler> Connection<H> {
         }
     }
 
+    /// Takes what complete requests need, but for the first if it was taken when it began; none are counted without a limit.
+    fn count_requests(&mut self, frames: &[Bytes]) -> Vec<usize> {
+        let Some(memory) = &mut self.memory else {
+            return Vec::new();
+        };
+        let sizes: Vec<usize> = frames.iter().map(Bytes::len).collect();
+        memory.take(sizes.iter().sum::<usize>() - std::mem::take(&mut self.reserved_bytes));
+        sizes
+    }
+
     /// An idle connection holds no buffer.
     fn release_buffer(&mut self) {
         if self.inbound.is_empty() && self.inbound.capacity() > 0 {
             self.lane.return_buffer(std::mem::take(&mut self.inbound));
         }
     }
+}
+
+/// What the length prefix says, if it has arrived; a negative length as it is.
+fn declared_size(inbound: &[u8]) -> Option<Result<usize, i32>> {
+    let prefix = inbound.first_chunk::<PREFIX_SIZE_BYTES>()?;
+    let declared = i32::from_be_bytes(*prefix);
+    Some(usize::try_from(declared).map_err(|_| declared))
 }
 
 /// Peers that go away are everyday; only the unexpected is worth a line.

@@ -20,6 +20,7 @@ use tracing::{info, warn};
 use super::acceptor::{self, BoundListener};
 use super::connection::{Connection, READ_BUFFER_SIZE_BYTES};
 use super::limits::{Admission, ConnectionLimits};
+use super::memory::RequestMemory;
 use super::{NetworkConfig, Peer, Reply, RequestHandler};
 
 /// Read buffers kept by a lane for the next connection that becomes readable.
@@ -32,13 +33,19 @@ const SWEEP_INTERVAL_MIN: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(crate) struct Liveness {
     pub(crate) last_active: Cell<Instant>,
-    idle: Notify,
+    listener: Arc<str>,
+    /// Closed to make room for others.
+    is_doomed: Cell<bool>,
+    /// Ends the connection.
+    ended: Notify,
 }
 
 /// What the connections of one lane share; never leaves its thread.
 pub(crate) struct LaneShared<H: RequestHandler> {
     pub(crate) handler: H,
     pub(crate) config: NetworkConfig,
+    /// Shared by all lanes; `None` without a limit.
+    pub(crate) memory: Option<Arc<RequestMemory>>,
     buffers: RefCell<Vec<BytesMut>>,
     /// Scratch for the frames and replies of one read.
     pub(crate) frames: RefCell<Vec<Bytes>>,
@@ -60,6 +67,19 @@ impl<H: RequestHandler> LaneShared<H> {
             }
         }
         BytesMut::with_capacity(READ_BUFFER_SIZE_BYTES)
+    }
+
+    /// Closes connections that more than `max.connections` are open for, those first that were idle for longest.
+    fn close_excess(&self, limits: &ConnectionLimits) {
+        let connections = self.connections.borrow();
+        let mut connections: Vec<_> = connections.values().filter(|one| !one.is_doomed.get()).collect();
+        connections.sort_by_key(|one| one.last_active.get());
+        for one in connections {
+            if limits.take_excess(&one.listener) {
+                one.is_doomed.set(true);
+                one.ended.notify_one();
+            }
+        }
     }
 
     pub(crate) fn return_buffer(&self, buffer: BytesMut) {
@@ -104,6 +124,7 @@ impl Lanes {
             inlets.push(inlet);
             outlets.push(outlet);
         }
+        let memory = config.queued_size_bytes_max.map(RequestMemory::new);
         let mut acceptors = Some((listeners, inlets));
         let mut threads = Vec::new();
         for (index, outlet) in outlets.into_iter().enumerate() {
@@ -112,6 +133,7 @@ impl Lanes {
                 .enable_time()
                 .build()?;
             let (config, handler, limits) = (config.clone(), handler.clone(), Arc::clone(&limits));
+            let memory = memory.clone();
             let (stopped, acceptors) = (stopped.clone(), acceptors.take());
             let lane = move || {
                 let local = LocalSet::new();
@@ -124,7 +146,7 @@ impl Lanes {
                             tokio::task::spawn_local(acceptor::run(listener, inlets, next, limits, config));
                         }
                     }
-                    run(config, handler(index), outlet, stopped).await;
+                    run(config, memory, handler(index), &limits, outlet, stopped).await;
                 });
                 // Connections still open are dropped with the LocalSet.
             };
@@ -150,13 +172,16 @@ impl Lanes {
 
 async fn run<H: RequestHandler>(
     config: NetworkConfig,
+    memory: Option<Arc<RequestMemory>>,
     handler: H,
+    limits: &ConnectionLimits,
     mut outlet: mpsc::UnboundedReceiver<Accepted>,
     mut stopped: watch::Receiver<bool>,
 ) {
     let shared = Rc::new(LaneShared {
         handler,
         config,
+        memory,
         buffers: RefCell::new(Vec::new()),
         frames: RefCell::new(Vec::new()),
         replies: RefCell::new(Vec::new()),
@@ -167,9 +192,11 @@ async fn run<H: RequestHandler>(
     if let Some(idle_max) = shared.config.idle_max {
         tokio::task::spawn_local(sweep(Rc::clone(&shared), idle_max));
     }
+    let mut excess = limits.excess();
     loop {
         tokio::select! {
             _ = stopped.changed() => return,
+            _ = excess.changed() => shared.close_excess(limits),
             accepted = outlet.recv() => match accepted {
                 Some(accepted) => {
                     tokio::task::spawn_local(serve(Rc::clone(&shared), accepted));
@@ -185,7 +212,7 @@ async fn serve<H: RequestHandler>(shared: Rc<LaneShared<H>>, accepted: Accepted)
     let Accepted {
         stream,
         peer,
-        admission,
+        mut admission,
     } = accepted;
     let stream = match TcpStream::from_std(stream) {
         Ok(stream) => stream,
@@ -196,7 +223,9 @@ async fn serve<H: RequestHandler>(shared: Rc<LaneShared<H>>, accepted: Accepted)
     };
     let liveness = Rc::new(Liveness {
         last_active: Cell::new(Instant::now()),
-        idle: Notify::new(),
+        listener: Arc::clone(&peer.listener),
+        is_doomed: Cell::new(false),
+        ended: Notify::new(),
     });
     let number = shared.next_connection.replace(shared.next_connection.get() + 1);
     shared
@@ -213,13 +242,15 @@ async fn serve<H: RequestHandler>(shared: Rc<LaneShared<H>>, accepted: Accepted)
     let ending = tokio::select! {
         biased;
         ending = poll_fn(|cx| connection.poll(cx)) => ending,
-        () = liveness.idle.notified() => None,
+        () = liveness.ended.notified() => None,
     };
     if let Some(reason) = ending {
         info!(target: "kafka.network.SocketServer", "closing the connection of {}: {reason}", peer.address);
     }
     shared.connections.borrow_mut().remove(&number);
-    drop(admission);
+    if liveness.is_doomed.get() {
+        admission.doom();
+    }
 }
 
 /// Ends connections on which nothing happened for `connections.max.idle.ms`; sleeps for good while there are none.
@@ -232,7 +263,7 @@ async fn sweep<H: RequestHandler>(shared: Rc<LaneShared<H>>, idle_max: Duration)
         tokio::time::sleep(interval).await;
         for liveness in shared.connections.borrow().values() {
             if liveness.last_active.get().elapsed() >= idle_max {
-                liveness.idle.notify_one();
+                liveness.ended.notify_one();
             }
         }
     }

@@ -1,134 +1,400 @@
-//! How many connections are let in: `max.connections`, `max.connections.per.ip` with its overrides, and
-//! `max.connection.creation.rate` (`ConnectionQuotas` in `SocketServer.scala`).
+//! How many connections are let in: `max.connections`, of the broker and of each listener, `max.connections.per.ip` with its
+//! overrides, and `max.connection.creation.rate` (`ConnectionQuotas` in `SocketServer.scala`). All may change at run time.
 //!
-//! A connection over the limit of its address is closed at once, as Kafka does. At `max.connections` the acceptor waits, so that
-//! the next client is let in when another one leaves.
+//! A connection over the limit of its address is closed at once, as in Kafka. At `max.connections` the acceptor waits, so that
+//! the next client is let in when another one leaves. The listener between brokers, if it is not the only one, does not wait
+//! for the broker's limit. What is then open beyond it, or because it was lowered, is made up for by closing the connections of
+//! other listeners that were idle for longest, each lane among its own.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
-/// The counters and their limits; shared by all listeners.
+/// A limit that limits nothing.
+const UNLIMITED: u32 = i32::MAX as u32;
+
+/// The limits that hold; Kafka's names in the comments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionQuotas {
+    /// `max.connections`, `max.connection.creation.rate`
+    pub broker: ConnectionQuota,
+    /// `listener.name.{listener}.max.connections` and so on; of a listener that is not here, those of the broker.
+    pub listeners: HashMap<Arc<str>, ConnectionQuota>,
+    /// `max.connections.per.ip`
+    pub per_address_max: u32,
+    /// `max.connections.per.ip.overrides`
+    pub per_address_overrides: HashMap<IpAddr, u32>,
+    /// The listener that does not wait for the broker's limits.
+    pub protected_listener: Option<Arc<str>>,
+}
+
+/// Limits of the whole broker or of one listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionQuota {
+    pub connections_max: u32,
+    /// In connections a second; 0 lets in one a second.
+    pub creation_rate_max: u32,
+}
+
+impl ConnectionQuota {
+    /// Least time between two connections.
+    fn creation_interval(self) -> Option<Duration> {
+        let limited = self.creation_rate_max < UNLIMITED;
+        limited.then(|| Duration::from_secs(1) / self.creation_rate_max.max(1))
+    }
+}
+
+/// The counters and their limits; shared by all listeners and lanes.
 #[derive(Debug)]
 pub struct ConnectionLimits {
-    total_max: usize,
-    per_address_max: usize,
-    per_address_overrides: HashMap<IpAddr, usize>,
-    creation_rate_max: u32,
-    total: AtomicUsize,
-    by_address: Mutex<HashMap<IpAddr, usize>>,
+    state: Mutex<State>,
+    /// A connection ended, or limits changed.
     freed: Notify,
+    /// More are open than may be.
+    exceeded: watch::Sender<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    quotas: ConnectionQuotas,
+    total: Count,
+    listeners: HashMap<Arc<str>, Count>,
+    by_address: HashMap<IpAddr, u32>,
+    /// Connections that are being closed to make room.
+    doomed: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    open: u32,
+    /// When the next connection may come.
+    next_at: Option<Instant>,
+}
+
+impl Count {
+    /// Takes the next moment at which a connection may come.
+    fn take_moment(&mut self, quota: ConnectionQuota, now: Instant) -> Instant {
+        let Some(interval) = quota.creation_interval() else {
+            return now;
+        };
+        let moment = self.next_at.map_or(now, |at| at.max(now));
+        self.next_at = Some(moment + interval);
+        moment
+    }
+}
+
+impl State {
+    fn quota_of(&self, listener: &str) -> ConnectionQuota {
+        let own = self.quotas.listeners.get(listener).copied();
+        own.unwrap_or(self.quotas.broker)
+    }
+
+    fn is_protected(&self, listener: &str) -> bool {
+        self.quotas.protected_listener.as_deref() == Some(listener)
+    }
+
+    fn has_room(&self, listener: &str) -> bool {
+        let open = self.listeners.get(listener).map_or(0, |count| count.open);
+        open < self.quota_of(listener).connections_max
+            && (self.is_protected(listener) || self.total.open < self.quotas.broker.connections_max)
+    }
+
+    fn is_exceeded(&self) -> bool {
+        self.total.open - self.doomed > self.quotas.broker.connections_max
+    }
 }
 
 /// The place of one connection; freed when dropped.
 #[derive(Debug)]
 pub(crate) struct Admission {
     limits: Arc<ConnectionLimits>,
+    listener: Arc<str>,
     address: IpAddr,
+    is_doomed: bool,
 }
 
 impl ConnectionLimits {
-    /// `creation_rate_max` is in connections a second; `i32::MAX as u32` and above means unlimited.
-    pub fn new(
-        total_max: usize,
-        per_address_max: usize,
-        per_address_overrides: HashMap<IpAddr, usize>,
-        creation_rate_max: u32,
-    ) -> Arc<ConnectionLimits> {
+    pub fn new(quotas: ConnectionQuotas) -> Arc<ConnectionLimits> {
         Arc::new(ConnectionLimits {
-            total_max,
-            per_address_max,
-            per_address_overrides,
-            creation_rate_max,
-            total: AtomicUsize::new(0),
-            by_address: Mutex::new(HashMap::new()),
+            state: Mutex::new(State {
+                quotas,
+                total: Count::default(),
+                listeners: HashMap::new(),
+                by_address: HashMap::new(),
+                doomed: 0,
+            }),
             freed: Notify::new(),
+            exceeded: watch::Sender::new(()),
         })
     }
 
-    /// Least time between two accepted connections.
-    pub(crate) fn creation_interval(&self) -> Option<std::time::Duration> {
-        let limited = self.creation_rate_max > 0 && self.creation_rate_max < i32::MAX as u32;
-        limited.then(|| std::time::Duration::from_secs(1) / self.creation_rate_max)
+    /// Other limits, from now on. Who waits is let in if they allow it; connections over the limit of their address stay.
+    pub fn update(&self, quotas: ConnectionQuotas) {
+        let is_exceeded = {
+            let mut state = self.state.lock();
+            state.quotas = quotas;
+            state.is_exceeded()
+        };
+        self.freed.notify_waiters();
+        if is_exceeded {
+            self.exceeded.send_replace(());
+        }
     }
 
-    /// Waits until there is room under `max.connections`.
-    pub(crate) async fn room(&self) {
+    /// Counts a connection in, once there is room for it; `None` if its address has too many.
+    pub(crate) async fn admit(self: &Arc<Self>, listener: &Arc<str>, address: IpAddr) -> Option<Admission> {
+        let now = Instant::now();
+        let moment = {
+            let mut state = self.state.lock();
+            let (broker, own) = (state.quotas.broker, state.quota_of(listener));
+            let own = state
+                .listeners
+                .entry(Arc::clone(listener))
+                .or_default()
+                .take_moment(own, now);
+            if state.is_protected(listener) {
+                own
+            } else {
+                own.max(state.total.take_moment(broker, now))
+            }
+        };
+        if moment > now {
+            tokio::time::sleep_until(moment.into()).await;
+        }
         loop {
-            let freed = self.freed.notified();
-            if self.total.load(Ordering::Acquire) < self.total_max {
-                return;
+            let mut freed = pin!(self.freed.notified());
+            freed.as_mut().enable();
+            {
+                let mut state = self.state.lock();
+                if state.has_room(listener) {
+                    return self.take_place(&mut state, listener, address);
+                }
             }
             freed.await;
         }
     }
 
-    /// Counts a connection in; `None` if its address has too many.
-    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Admission> {
-        let max = self
-            .per_address_overrides
-            .get(&address)
-            .copied()
-            .unwrap_or(self.per_address_max);
-        let mut by_address = self.by_address.lock();
-        let count = by_address.entry(address).or_insert(0);
-        if *count >= max {
-            if *count == 0 {
-                by_address.remove(&address);
-            }
+    fn take_place(
+        self: &Arc<Self>,
+        state: &mut State,
+        listener: &Arc<str>,
+        address: IpAddr,
+    ) -> Option<Admission> {
+        let quotas = &state.quotas;
+        let max = quotas.per_address_overrides.get(&address).copied();
+        let max = max.unwrap_or(quotas.per_address_max);
+        let open = state.by_address.get(&address).copied().unwrap_or(0);
+        if open >= max {
             return None;
         }
-        *count += 1;
-        self.total.fetch_add(1, Ordering::AcqRel);
+        state.by_address.insert(address, open + 1);
+        state.listeners.entry(Arc::clone(listener)).or_default().open += 1;
+        state.total.open += 1;
+        if state.is_exceeded() {
+            self.exceeded.send_replace(());
+        }
         Some(Admission {
             limits: Arc::clone(self),
+            listener: Arc::clone(listener),
             address,
+            is_doomed: false,
         })
+    }
+
+    /// Changes whenever more are open than may be.
+    pub(crate) fn excess(&self) -> watch::Receiver<()> {
+        self.exceeded.subscribe()
+    }
+
+    /// Whether one more connection of `listener` has to be closed; the caller closes it, and says so by [`Admission::doom`].
+    pub(crate) fn take_excess(&self, listener: &str) -> bool {
+        let mut state = self.state.lock();
+        let taken = state.is_exceeded() && !state.is_protected(listener);
+        state.doomed += u32::from(taken);
+        taken
     }
 
     /// Connections now open.
     pub fn open_count(&self) -> usize {
-        self.total.load(Ordering::Acquire)
+        self.state.lock().total.open as usize
+    }
+}
+
+impl Admission {
+    /// It ends because [`ConnectionLimits::take_excess`] asked for it.
+    pub(crate) fn doom(&mut self) {
+        self.is_doomed = true;
     }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        let mut by_address = self.limits.by_address.lock();
-        if let Some(count) = by_address.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                by_address.remove(&self.address);
+        {
+            let mut state = self.limits.state.lock();
+            if let Some(count) = state.by_address.get_mut(&self.address) {
+                *count -= 1;
+                if *count == 0 {
+                    state.by_address.remove(&self.address);
+                }
             }
+            if let Some(count) = state.listeners.get_mut(&self.listener) {
+                count.open -= 1;
+            }
+            state.total.open -= 1;
+            state.doomed -= u32::from(self.is_doomed);
         }
-        drop(by_address);
-        self.limits.total.fetch_sub(1, Ordering::AcqRel);
-        self.limits.freed.notify_one();
+        self.limits.freed.notify_waiters();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::Future;
+    use std::task::{Context, Poll, Waker};
+
     use super::*;
 
+    const ONE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+    const TWO: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
+
+    fn quotas(connections_max: u32) -> ConnectionQuotas {
+        ConnectionQuotas {
+            broker: ConnectionQuota {
+                connections_max,
+                creation_rate_max: UNLIMITED,
+            },
+            listeners: HashMap::new(),
+            per_address_max: UNLIMITED,
+            per_address_overrides: HashMap::new(),
+            protected_listener: None,
+        }
+    }
+
+    /// The answer, if it is there at once.
+    fn admit(limits: &Arc<ConnectionLimits>, listener: &str, address: IpAddr) -> Poll<Option<Admission>> {
+        let listener = listener.into();
+        pin!(limits.admit(&listener, address)).poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn admitted(limits: &Arc<ConnectionLimits>, listener: &str, address: IpAddr) -> Admission {
+        match admit(limits, listener, address) {
+            Poll::Ready(Some(admission)) => admission,
+            other => panic!("not let in: {other:?}"),
+        }
+    }
+
+    fn is_refused(limits: &Arc<ConnectionLimits>, address: IpAddr) -> bool {
+        matches!(admit(limits, "A", address), Poll::Ready(None))
+    }
+
     #[test]
-    fn an_address_over_its_limit_is_refused_until_one_of_its_connections_ends() {
-        let one: IpAddr = [10, 0, 0, 1].into();
-        let two: IpAddr = [10, 0, 0, 2].into();
-        let limits = ConnectionLimits::new(100, 1, HashMap::from([(two, 2)]), u32::MAX);
-        let first = limits.admit(one);
-        assert!(first.is_some());
-        assert!(limits.admit(one).is_none());
-        let others = (limits.admit(two), limits.admit(two));
-        assert!(others.0.is_some() && others.1.is_some());
-        assert!(limits.admit(two).is_none());
+    fn an_address_over_its_limit_is_refused_until_one_of_its_connections_ends_or_the_limit_is_raised() {
+        let of_addresses = |per_address_max, overrides: &[(IpAddr, u32)]| ConnectionQuotas {
+            per_address_max,
+            per_address_overrides: overrides.iter().copied().collect(),
+            ..quotas(UNLIMITED)
+        };
+        let limits = ConnectionLimits::new(of_addresses(1, &[(TWO, 2)]));
+        let first = admitted(&limits, "A", ONE);
+        assert!(is_refused(&limits, ONE));
+        let others = (admitted(&limits, "A", TWO), admitted(&limits, "B", TWO));
+        assert!(is_refused(&limits, TWO));
         drop(first);
-        assert!(limits.admit(one).is_some());
-        drop(others);
+        let first = admitted(&limits, "A", ONE);
+        limits.update(of_addresses(2, &[]));
+        let second = admitted(&limits, "A", ONE);
+        assert!(is_refused(&limits, ONE) && is_refused(&limits, TWO));
+        drop((first, second, others));
         assert_eq!(limits.open_count(), 0);
+    }
+
+    #[test]
+    fn at_max_connections_the_next_waits_until_one_ends_or_more_are_allowed() {
+        let limits = ConnectionLimits::new(quotas(1));
+        let first = admitted(&limits, "A", ONE);
+        let name = "A".into();
+        let mut second = pin!(limits.admit(&name, TWO));
+        let mut third = pin!(limits.admit(&name, TWO));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(second.as_mut().poll(&mut cx).is_pending() && third.as_mut().poll(&mut cx).is_pending());
+        limits.update(quotas(2));
+        let Poll::Ready(Some(_second)) = second.as_mut().poll(&mut cx) else {
+            panic!("there is room for two")
+        };
+        assert!(third.as_mut().poll(&mut cx).is_pending());
+        drop(first);
+        assert!(third.as_mut().poll(&mut cx).is_ready());
+    }
+
+    #[test]
+    fn a_listener_has_limits_of_its_own_beside_those_of_the_broker() {
+        let of_listener = |connections_max| {
+            let quota = ConnectionQuota {
+                connections_max,
+                creation_rate_max: UNLIMITED,
+            };
+            ConnectionQuotas {
+                listeners: HashMap::from([("A".into(), quota)]),
+                ..quotas(3)
+            }
+        };
+        let limits = ConnectionLimits::new(of_listener(1));
+        let _first = admitted(&limits, "A", ONE);
+        assert!(admit(&limits, "A", ONE).is_pending());
+        let _second = admitted(&limits, "B", ONE);
+        limits.update(of_listener(100));
+        let _third = admitted(&limits, "A", ONE);
+        assert!(admit(&limits, "A", ONE).is_pending(), "the broker has three");
+    }
+
+    #[test]
+    fn connections_are_let_in_at_the_rate_that_holds_now() {
+        let at_rate = |creation_rate_max| ConnectionQuotas {
+            broker: ConnectionQuota {
+                connections_max: UNLIMITED,
+                creation_rate_max,
+            },
+            ..quotas(0)
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let limits = ConnectionLimits::new(at_rate(0));
+            let _first = admitted(&limits, "A", ONE);
+            assert!(admit(&limits, "A", ONE).is_pending());
+            limits.update(at_rate(UNLIMITED));
+            let _second = admitted(&limits, "A", ONE);
+        });
+    }
+
+    #[test]
+    fn a_lowered_limit_and_the_protected_listener_make_others_leave() {
+        let protecting = |connections_max| ConnectionQuotas {
+            protected_listener: Some("BROKERS".into()),
+            ..quotas(connections_max)
+        };
+        let limits = ConnectionLimits::new(protecting(3));
+        let excess = limits.excess();
+        let mut first = admitted(&limits, "A", ONE);
+        let _second = admitted(&limits, "A", ONE);
+        assert!(!limits.take_excess("A") && !excess.has_changed().unwrap());
+        limits.update(protecting(1));
+        assert!(excess.has_changed().unwrap());
+        assert!(!limits.take_excess("BROKERS"));
+        assert!(limits.take_excess("A"));
+        assert!(!limits.take_excess("A"), "one is being closed already");
+        first.doom();
+        let _third = admitted(&limits, "BROKERS", ONE);
+        assert!(limits.take_excess("A"), "the protected listener does not wait");
+        drop(first);
+        assert!(!limits.take_excess("A"));
+        assert_eq!(limits.open_count(), 2);
     }
 }

@@ -3,6 +3,8 @@
 //! The first byte of a frame is what to do: `e` echoes the frame at once, `h` holds the answer until an `r` of any connection
 //! releases all that are held, `n` answers nothing, `c` closes, `b` answers with [`BIG_SIZE_BYTES`] bytes.
 
+mod quotas;
+
 use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -82,6 +84,7 @@ impl Server {
         let mut config = NetworkConfig {
             lane_count: 1,
             request_size_bytes_max: 4 << 20,
+            queued_size_bytes_max: None,
             idle_max: None,
             send_buffer_bytes: None,
             receive_buffer_bytes: None,
@@ -106,7 +109,7 @@ impl Server {
     }
 
     fn unlimited() -> Server {
-        Server::start(limits(usize::MAX, usize::MAX), |_| {})
+        Server::start(limits(u32::MAX, u32::MAX), |_| {})
     }
 
     fn connect(&self) -> Client {
@@ -134,8 +137,11 @@ impl Drop for Server {
     }
 }
 
-fn limits(total: usize, per_address: usize) -> Arc<ConnectionLimits> {
-    ConnectionLimits::new(total, per_address, Default::default(), i32::MAX as u32)
+fn limits(total: u32, per_address: u32) -> Arc<ConnectionLimits> {
+    ConnectionLimits::new(ConnectionQuotas {
+        per_address_max: per_address,
+        ..quotas::quotas(total)
+    })
 }
 
 struct Client(TcpStream);
@@ -274,7 +280,7 @@ fn a_client_that_does_not_read_is_not_read_from_and_harms_nobody() {
 
 #[test]
 fn an_idle_connection_is_ended_and_a_busy_one_is_not() {
-    let server = Server::start(limits(usize::MAX, usize::MAX), |config| {
+    let server = Server::start(limits(u32::MAX, u32::MAX), |config| {
         config.idle_max = Some(Duration::from_secs(1));
     });
     let idle = server.connect();
@@ -291,7 +297,7 @@ fn an_idle_connection_is_ended_and_a_busy_one_is_not() {
 
 #[test]
 fn the_connection_over_the_limit_of_an_address_is_ended_and_a_place_that_is_left_is_given_again() {
-    let server = Server::start(limits(usize::MAX, 1), |_| {});
+    let server = Server::start(limits(u32::MAX, 1), |_| {});
     let mut first = server.connect();
     first.send(b"e");
     first.expect(b"e");
@@ -311,7 +317,7 @@ fn the_connection_over_the_limit_of_an_address_is_ended_and_a_place_that_is_left
 
 #[test]
 fn at_the_limit_of_all_connections_the_next_waits_until_one_leaves() {
-    let server = Server::start(limits(1, usize::MAX), |_| {});
+    let server = Server::start(limits(1, u32::MAX), |_| {});
     let mut first = server.connect();
     first.send(b"e");
     first.expect(b"e");

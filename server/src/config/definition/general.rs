@@ -68,7 +68,7 @@ definitions! {
         "Threads for background work.";
     "queued.max.requests": Int = "500", at_least(1), High, Fixed, NoEffectHere(LANES);
         "Requests that may be queued before the network threads block.";
-    "queued.max.request.bytes": Long = "-1", ANY, Medium, Fixed, NoEffectHere(LANES);
+    "queued.max.request.bytes": Long = "-1", ANY, Medium, Fixed, Served;
         "Bytes of requests that may be held in memory before no more are read; -1 sets no limit.";
     "request.timeout.ms": Int = "30000", ANY, High, Fixed, Served;
         "How long the broker waits for an answer to its own requests, in milliseconds.";
