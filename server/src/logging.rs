@@ -5,6 +5,8 @@
 //! message as `name=value`. Files are named as with Kafka's `log4j.properties`: `server.log`, and
 //! `server.log.2026-11-22-15` for an hour that is over.
 //!
+//! Which events are written is a matter of [`loggers`], and may change at any time.
+//!
 //! Promises: an event costs its thread a formatted text and a short lock, never a write, because one thread
 //! of its own writes. If that thread cannot keep up (a stopped pipe, a full disk), lines beyond
 //! [`QUEUE_LIMIT_BYTES`] are counted and dropped, and the count is reported when writing goes on. A closed
@@ -16,18 +18,23 @@ use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Condvar, Mutex};
 use time::{OffsetDateTime, UtcOffset};
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing::level_filters::LevelFilter;
+use tracing::subscriber::Interest;
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use crate::config::LogOutput;
+
+mod loggers;
+
+use loggers::Levels;
+pub use loggers::{LoggerLevel, Loggers, ROOT, loggers};
 
 /// Text that may wait to be written: some ten thousand lines, more than any burst that is worth reading.
 pub const QUEUE_LIMIT_BYTES: usize = 4 << 20;
@@ -64,7 +71,7 @@ pub struct Logging {
 /// # Errors
 /// See [`LoggingError`]; nothing is set up then.
 pub fn init(output: &LogOutput) -> Result<Logging, LoggingError> {
-    let filter = parse_level(&output.level).ok_or_else(|| LoggingError::Level {
+    let levels = Levels::parse(&output.level).ok_or_else(|| LoggingError::Level {
         level: output.level.clone(),
     })?;
     let sink = match &output.directory {
@@ -72,10 +79,13 @@ pub fn init(output: &LogOutput) -> Result<Logging, LoggingError> {
         Some(directory) => Sink::File(RotatedFile::open(directory)?),
     };
     let queue = Arc::new(Queue::default());
+    let loggers = loggers();
+    loggers.replace(levels);
     let layer = Log4jLayer {
         queue: Arc::clone(&queue),
+        loggers,
     };
-    let subscriber = tracing_subscriber::registry().with(layer.with_filter(filter));
+    let subscriber = tracing_subscriber::registry().with(layer);
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LoggingError::AlreadySet)?;
     let writer = Arc::clone(&queue);
     std::thread::Builder::new()
@@ -113,22 +123,7 @@ impl Drop for Logging {
 
 /// Whether `milena.log.level` may have this value: `info`, or `info,kafka.controller=debug`.
 pub fn is_valid_level(text: &str) -> bool {
-    parse_level(text).is_some()
-}
-
-fn parse_level(text: &str) -> Option<Targets> {
-    let level = |name: &str| match name.trim() {
-        fatal if fatal.eq_ignore_ascii_case("fatal") => Some(LevelFilter::ERROR),
-        digit if digit.bytes().all(|byte| byte.is_ascii_digit()) => None,
-        name => LevelFilter::from_str(name).ok(),
-    };
-    let mut entries = text.split(',');
-    let mut targets = Targets::new().with_default(level(entries.next()?)?);
-    for entry in entries {
-        let (target, name) = entry.split_once('=')?;
-        targets = targets.with_target(target.trim(), level(name)?);
-    }
-    Some(targets)
+    Levels::parse(text).is_some()
 }
 
 /// One event on its way to the writer.
@@ -401,9 +396,33 @@ fn hour_text(at: SystemTime) -> String {
 /// Turns events into lines.
 struct Log4jLayer {
     queue: Arc<Queue>,
+    loggers: Arc<Loggers>,
+}
+
+impl Log4jLayer {
+    fn is_written(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= self.loggers.filter_of(metadata.target())
+    }
 }
 
 impl<S: Subscriber> Layer<S> for Log4jLayer {
+    /// Asked once for each place in the code, and again after a change of levels.
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if self.is_written(metadata) {
+            Interest::always()
+        } else {
+            Interest::never()
+        }
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        self.is_written(metadata)
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(self.loggers.most())
+    }
+
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
         let mut text = EventText::default();
         event.record(&mut text);
@@ -446,12 +465,16 @@ mod tests {
     use super::*;
 
     /// What the events of `work` look like, without their times.
-    fn logged(level: &str, work: impl FnOnce()) -> Vec<String> {
+    fn logged(level: &str, work: impl FnOnce(&Loggers)) -> Vec<String> {
         let queue = Arc::new(Queue::default());
+        let loggers = Arc::new(Loggers::default());
+        loggers.replace(Levels::parse(level).unwrap());
         let layer = Log4jLayer {
             queue: Arc::clone(&queue),
+            loggers: Arc::clone(&loggers),
         };
-        let subscriber = tracing_subscriber::registry().with(layer.with_filter(parse_level(level).unwrap()));
+        let subscriber = tracing_subscriber::registry().with(layer);
+        let work = || work(&loggers);
         tracing::subscriber::with_default(subscriber, work);
         let lines = std::mem::take(&mut queue.state.lock().lines);
         let text = |line: &Line| {
@@ -464,7 +487,7 @@ mod tests {
 
     #[test]
     fn a_line_has_log4js_layout() {
-        let lines = logged("info", || {
+        let lines = logged("info", |_| {
             tracing::info!(target: "kafka.server.KafkaServer", "[KafkaServer id=0] started");
             tracing::warn!(target: "kafka.log.LogManager", dir = "/data", count = 3, "found {} logs", 2);
             tracing::error!("one\ntwo\r");
@@ -489,10 +512,11 @@ mod tests {
 
     #[test]
     fn levels_may_differ_by_logger() {
-        let lines = logged("WARN,kafka.controller=debug", || {
+        let lines = logged("WARN,kafka.controller=debug,kafka::log=error", |_| {
             tracing::info!(target: "kafka.server", "a");
             tracing::warn!(target: "kafka.server", "b");
             tracing::debug!(target: "kafka.controller.KafkaController", "c");
+            tracing::warn!(target: "kafka.log.LogManager", "d");
         });
         assert_eq!(
             lines,
@@ -505,6 +529,7 @@ mod tests {
             ("INFO", true),
             ("off", true),
             ("fatal", true),
+            ("info,root=debug", true),
             ("loud", false),
             ("", false),
             ("3", false),
@@ -513,6 +538,25 @@ mod tests {
         ] {
             assert_eq!(is_valid_level(text), valid, "{text}");
         }
+    }
+
+    #[test]
+    fn a_change_of_levels_holds_at_once_for_places_that_were_passed_before() {
+        let place = || tracing::debug!(target: "kafka.server.KafkaApis", "details");
+        let lines = logged("info", |loggers| {
+            let set = |logger: &str, level| loggers.set([(logger.to_owned(), level)]);
+            place();
+            set("kafka.server", Some(LoggerLevel::Debug));
+            place();
+            set("kafka.server", None);
+            place();
+            set(ROOT, Some(LoggerLevel::Trace));
+            place();
+            set(ROOT, Some(LoggerLevel::Fatal));
+            place();
+            tracing::error!(target: "kafka.server.KafkaApis", "not fatal");
+        });
+        assert_eq!(lines, ["DEBUG details (kafka.server.KafkaApis)\n"; 2]);
     }
 
     #[test]

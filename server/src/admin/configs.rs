@@ -1,5 +1,7 @@
 //! `ConfigAdmin`: settings of topics and brokers as clients see and change them.
 //!
+//! Levels of loggers lie in no tree: they are this process's own, and gone with it ([`crate::logging`]).
+//!
 //! Describing a topic reads the tree; describing the broker shows what holds now, which a change reaches a moment after it was
 //! acknowledged ([`super::dynamic`]). A change is checked as a whole, and then written with its notification in one
 //! transaction: on success it is durable and every broker will hear of it, on failure nothing happened (but for a lost
@@ -18,14 +20,16 @@ use arc_swap::ArcSwap;
 use super::check_topic_name;
 use super::dynamic::{ConfigTreeError, shown, stored_settings, topic_config};
 use crate::config::{
-    AlterOperation, BrokerConfig, ConfigEntry, ConfigError, ConfigErrorKind, DynamicLevel, TopicConfig,
-    apply_operations, broker_definition, topic_setting, usable_dynamic_settings,
+    AlterOperation, AlterOperationType, BrokerConfig, ConfigEntry, ConfigError, ConfigErrorKind,
+    ConfigSource, DynamicLevel, TopicConfig, apply_operations, broker_definition, topic_setting,
+    usable_dynamic_settings,
 };
 use crate::coordination::znodes::config::{DEFAULT_ENTITY, entity_path};
 use crate::coordination::znodes::{self, ConfigChange, EntityConfig, EntityType};
 use crate::coordination::{
     Coordination, CoordinationError, CreateMode, ExpectedVersion, MultiError, Operation, parent,
 };
+use crate::logging::{LoggerLevel, Loggers, ROOT};
 use crate::metadata_cache::MetadataCache;
 
 const TARGET: &str = "kafka.server.AdminManager";
@@ -107,6 +111,7 @@ pub struct ConfigAdmin {
     coordination: Arc<dyn Coordination>,
     metadata: Arc<MetadataCache>,
     config: Arc<ArcSwap<BrokerConfig>>,
+    loggers: Arc<Loggers>,
 }
 
 impl ConfigAdmin {
@@ -116,12 +121,14 @@ impl ConfigAdmin {
         coordination: Arc<dyn Coordination>,
         metadata: Arc<MetadataCache>,
         config: Arc<ArcSwap<BrokerConfig>>,
+        loggers: Arc<Loggers>,
     ) -> ConfigAdmin {
         ConfigAdmin {
             broker_id,
             coordination,
             metadata,
             config,
+            loggers,
         }
     }
 
@@ -151,7 +158,10 @@ impl ConfigAdmin {
             }
             ConfigResourceType::Broker => unexpected(format!("{} or empty string,", self.broker_id)),
             ConfigResourceType::BrokerLogger if name.is_empty() => invalid("Broker id must not be empty"),
-            ConfigResourceType::BrokerLogger if broker_id(name)? == self.broker_id => invalid(NO_LOGGERS),
+            ConfigResourceType::BrokerLogger if broker_id(name)? == self.broker_id => {
+                let loggers = self.loggers.list().into_iter();
+                Ok(loggers.map(|(name, level)| logger_entry(name, level)).collect())
+            }
             ConfigResourceType::BrokerLogger => unexpected(self.broker_id.to_string()),
             ConfigResourceType::Unknown => invalid("Unsupported resource type: UNKNOWN"),
         }
@@ -220,7 +230,7 @@ impl ConfigAdmin {
             }
             ConfigResourceType::BrokerLogger => {
                 self.broker_level(&resource.name)?;
-                invalid(NO_LOGGERS)
+                self.alter_loggers(resource, operations, validate_only)
             }
             other => unsupported(other),
         }
@@ -237,6 +247,65 @@ impl ConfigAdmin {
                 "Unexpected broker id, expected {expected}, but received {name}"
             ))
         }
+    }
+
+    fn alter_loggers(
+        &self,
+        resource: &ConfigResource,
+        operations: &[AlterOperation],
+        validate_only: bool,
+    ) -> Result<(), ConfigAdminError> {
+        let wrong = |message: String| {
+            let (_, message) =
+                ConfigError::not_allowed(message).alter_answer(resource.resource_type.name(), &resource.name);
+            tracing::info!(target: TARGET, "{message}");
+            invalid(message)
+        };
+        let mut changes = Vec::new();
+        for AlterOperation {
+            name,
+            operation,
+            value,
+        } in operations
+        {
+            let is_known = self.loggers.contains(name);
+            match operation {
+                AlterOperationType::Set | AlterOperationType::Delete if !is_known => {
+                    return wrong(format!("Logger {name} does not exist!"));
+                }
+                AlterOperationType::Set => {
+                    let text = value.as_deref().unwrap_or_default();
+                    let Some(level) = LoggerLevel::from_name(text) else {
+                        return wrong(format!(
+                            "Cannot set the log level of {name} to {text} as it is not a supported log level. \
+                             Valid log levels are {}",
+                            LoggerLevel::CHOICES.map(LoggerLevel::name).join(", ")
+                        ));
+                    };
+                    changes.push((name.clone(), Some(level)));
+                }
+                AlterOperationType::Delete if name == ROOT => {
+                    return invalid(format!(
+                        "Removing the log level of the {ROOT} logger is not allowed"
+                    ));
+                }
+                AlterOperationType::Delete => changes.push((name.clone(), None)),
+                AlterOperationType::Append | AlterOperationType::Subtract => {
+                    return invalid(format!(
+                        "{} operation is not allowed for the BROKER_LOGGER resource",
+                        operation.name()
+                    ));
+                }
+            }
+        }
+        if !validate_only {
+            for (logger, level) in &changes {
+                let level = level.map_or("that of its ancestors", LoggerLevel::name);
+                tracing::info!(target: TARGET, "The level of logger {logger} is now {level}");
+            }
+            self.loggers.set(changes);
+        }
+        Ok(())
     }
 
     /// Checks what `make` makes of the stored settings, and writes it.
@@ -343,7 +412,18 @@ impl ConfigAdmin {
     }
 }
 
-const NO_LOGGERS: &str = "levels of loggers cannot be changed while this broker runs";
+fn logger_entry(name: String, level: LoggerLevel) -> ConfigEntry {
+    ConfigEntry {
+        name,
+        value: Some(level.name().to_owned()),
+        source: ConfigSource::DynamicBrokerLogger,
+        read_only: false,
+        is_sensitive: false,
+        synonyms: Vec::new(),
+        value_type: None,
+        documentation: None,
+    }
+}
 
 fn broker_id(name: &str) -> Result<i32, ConfigAdminError> {
     match name.parse() {

@@ -76,7 +76,13 @@ impl TestBench {
         });
         let config = BrokerConfig::from_settings(&[]).unwrap();
         let dynamic = DynamicConfigManager::new(0, Arc::clone(&coordination), clock.clone(), config);
-        let admin = ConfigAdmin::new(0, Arc::clone(&coordination), metadata, dynamic.config());
+        let admin = ConfigAdmin::new(
+            0,
+            Arc::clone(&coordination),
+            metadata,
+            dynamic.config(),
+            Arc::default(),
+        );
         let bench = TestBench {
             _tree: tree,
             coordination,

@@ -544,6 +544,7 @@ impl Start {
                 Arc::clone(coordination),
                 Arc::clone(&metadata),
                 Arc::clone(&config),
+                crate::logging::loggers(),
             ),
             config,
             io: Arc::clone(io),

@@ -351,7 +351,7 @@ impl AlterOperationType {
         }
     }
 
-    const fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             AlterOperationType::Set => "SET",
             AlterOperationType::Delete => "DELETE",

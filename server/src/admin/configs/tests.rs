@@ -206,6 +206,82 @@ fn operations_that_cannot_be_are_refused_before_the_resource_is_looked_at() {
 }
 
 #[test]
+fn levels_of_loggers_are_listed_and_changed_and_a_request_that_is_wrong_changes_none() {
+    run(async {
+        let bench = TestBench::new().await;
+        let own = resource(BrokerLogger, "0");
+        let level = async |name: &str| {
+            let entries = bench.admin.describe(&own).await.unwrap();
+            let entry = entries.into_iter().find(|entry| entry.name == name).unwrap();
+            assert_eq!(
+                (entry.source as i8, entry.type_id(), entry.read_only),
+                (6, 0, false)
+            );
+            entry.value.unwrap()
+        };
+        assert_eq!(level("root").await, "INFO");
+        let set = [
+            change("kafka.server", Set, Some("DEBUG")),
+            change("root", Set, Some("WARN")),
+        ];
+        bench.admin.alter_incrementally(&own, &set, true).await.unwrap();
+        assert_eq!(level("kafka.server").await, "INFO", "only checked");
+        bench.admin.alter_incrementally(&own, &set, false).await.unwrap();
+        assert_eq!(level("kafka.server.KafkaApis").await, "DEBUG");
+        assert_eq!(level("kafka.log.LogManager").await, "WARN");
+
+        let prefix = "Invalid config value for resource ConfigResource(type=BROKER_LOGGER, name='0'): ";
+        let cases = [
+            (
+                change("nope", Set, Some("INFO")),
+                format!("{prefix}Logger nope does not exist!"),
+            ),
+            (
+                change("nope", Delete, None),
+                format!("{prefix}Logger nope does not exist!"),
+            ),
+            (
+                change("kafka", Set, Some("info")),
+                format!(
+                    "{prefix}Cannot set the log level of kafka to info as it is not a supported log level. Valid log \
+                     levels are TRACE, ERROR, INFO, FATAL, DEBUG, WARN"
+                ),
+            ),
+            (
+                change("root", Delete, None),
+                "Removing the log level of the root logger is not allowed".to_owned(),
+            ),
+            (
+                change("kafka", Append, Some("INFO")),
+                "APPEND operation is not allowed for the BROKER_LOGGER resource".to_owned(),
+            ),
+            (
+                change("kafka", Subtract, Some("INFO")),
+                "SUBTRACT operation is not allowed for the BROKER_LOGGER resource".to_owned(),
+            ),
+        ];
+        for (wrong, text) in cases {
+            let operations = [change("kafka.server", Delete, None), wrong];
+            let altered = bench.admin.alter_incrementally(&own, &operations, false).await;
+            assert_eq!(refused(altered), ("42", text));
+        }
+        assert_eq!(level("kafka.server").await, "DEBUG");
+        let other = resource(BrokerLogger, "5");
+        let altered = bench.admin.alter_incrementally(&other, &set, false).await;
+        let text = "Unexpected broker id, expected 0, but received 5".to_owned();
+        assert_eq!(refused(altered), ("42", text));
+
+        let delete = [change("kafka.server", Delete, None)];
+        bench
+            .admin
+            .alter_incrementally(&own, &delete, false)
+            .await
+            .unwrap();
+        assert_eq!(level("kafka.server").await, "WARN");
+    });
+}
+
+#[test]
 fn a_change_is_written_as_kafka_writes_it_with_a_notification_that_reaches_the_listener() {
     run(async {
         let bench = TestBench::new().await;
