@@ -19,7 +19,7 @@ pub(super) enum Meaning {
 
 const SCRIPTS: &str = "it steers Kafka's scripts or the Java machine";
 const SERVICE_LINK: &str =
-    "its value is an address that Kubernetes or Docker put there for a service named kafka";
+    "its value is an address that Kubernetes or Docker put there for a service of this name";
 
 /// Variables that begin with `KAFKA_` and are no settings.
 const NO_SETTINGS: [&str; 19] = [
@@ -46,11 +46,10 @@ const NO_SETTINGS: [&str; 19] = [
 
 /// What `variable` with `value` means.
 pub(super) fn meaning(variable: &str, value: &str) -> Meaning {
-    let Some(rest) = variable.strip_prefix("KAFKA_") else {
-        return match variable.strip_prefix("MILENA_") {
-            Some(rest) if !rest.is_empty() => Meaning::Setting(setting_name(&format!("MILENA_{rest}"))),
-            _ => Meaning::Foreign,
-        };
+    let (rest, is_own) = match (variable.strip_prefix("KAFKA_"), variable.strip_prefix("MILENA_")) {
+        (Some(rest), _) => (rest, false),
+        (None, Some(rest)) => (rest, true),
+        (None, None) => return Meaning::Foreign,
     };
     if NO_SETTINGS.contains(&variable) {
         return Meaning::NoEffect(SCRIPTS);
@@ -64,7 +63,7 @@ pub(super) fn meaning(variable: &str, value: &str) -> Meaning {
     if link_name || value.starts_with("tcp://") || value.starts_with("udp://") {
         return Meaning::NoEffect(SERVICE_LINK);
     }
-    Meaning::Setting(setting_name(rest))
+    Meaning::Setting(setting_name(if is_own { variable } else { rest }))
 }
 
 fn setting_name(rest: &str) -> String {
@@ -126,6 +125,8 @@ mod tests {
             ("KAFKA_PORT", "tcp://10.0.0.7:9092"),
             ("KAFKA_SERVICE_HOST", "10.0.0.7"),
             ("KAFKA_PORT_9092_TCP_ADDR", "10.0.0.7"),
+            ("MILENA_PORT", "tcp://10.0.0.7:9092"),
+            ("MILENA_SERVICE_PORT", "9092"),
         ] {
             assert_eq!(
                 meaning(variable, value),

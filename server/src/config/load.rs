@@ -459,6 +459,24 @@ mod tests {
     }
 
     #[test]
+    fn variables_that_mean_nothing_never_stop_the_start() {
+        let odd = pairs(&[
+            ("MILENA_PORT", "tcp://10.0.0.7:9092"),
+            ("MILENA_HOME", "/opt/milena"),
+            ("MILENA_", "x"),
+            ("KAFKA__", ""),
+            ("KAFKA_", "x"),
+            ("KAFKA____", "="),
+            ("KAFKA_ÄÖ", "\u{0}"),
+            ("", "x"),
+            ("=C:", "x"),
+        ]);
+        let (config, warnings) = BrokerConfig::load(None, &[], odd).unwrap();
+        assert_eq!(config.listeners[0].port, 9092);
+        assert_eq!(warnings.len(), 5, "{warnings:?}");
+    }
+
+    #[test]
     fn what_is_ignored_is_said() {
         let settings = pairs(&[
             ("num.io.threads", "8"),

@@ -81,12 +81,18 @@ def answers_metadata(port):
         return False
 
 
+# Variables of these tests, which a broker would take for settings.
+OF_THE_TESTS = ("MILENA_PEERS", "MILENA_CLIENTS_READY")
+
+
 class Process:
     """One process with its log file."""
 
     def __init__(self, command, log, **options):
         self.log = Path(log)
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        environment = {name: text for name, text in os.environ.items() if name not in OF_THE_TESTS}
+        options.setdefault("env", environment)
         with open(self.log, "ab") as out:
             self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=out,
                                             stderr=subprocess.STDOUT, **options)
