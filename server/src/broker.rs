@@ -23,8 +23,10 @@ mod channel;
 mod configs;
 mod housekeeping;
 mod life;
+mod signals;
 
 pub use life::{Ending, RunningBroker, StartError};
+pub use signals::Signals;
 
 /// Kafka's other internal topic.
 pub const TRANSACTION_STATE_TOPIC_NAME: &str = "__transaction_state";

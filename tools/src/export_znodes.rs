@@ -10,7 +10,7 @@ use std::sync::Arc;
 use milena_engine::io::{Backend, Clock, Io, SystemClock};
 use milena_server::export_znodes::{Format, Summary, export_stopped, write_file};
 
-use crate::{BrokerArgs, Exit, ExportArgs, ExportFormat, start};
+use crate::{BrokerArgs, Exit, ExportArgs, ExportFormat, complain, start};
 
 /// Writes the znodes.
 pub(crate) fn run(arguments: &ExportArgs) -> Exit {
@@ -32,7 +32,7 @@ pub(crate) fn run(arguments: &ExportArgs) -> Exit {
             Exit::Success
         }
         Err(message) => {
-            eprintln!("milena: {message}");
+            complain(message);
             Exit::CannotStart
         }
     }
@@ -57,18 +57,20 @@ fn write(arguments: &ExportArgs, log_dirs: &[std::path::PathBuf]) -> Result<Summ
 
 /// What a person should know before Kafka is started.
 fn tell(summary: &Summary) {
-    eprintln!(
-        "milena: {} topics with {} partitions",
+    complain(format_args!(
+        "{} topics with {} partitions",
         summary.topics, summary.partitions
-    );
+    ));
     if !summary.without_records.is_empty() {
         let partitions = summary.without_records.join(", ");
-        eprintln!("milena: without a leader, because their records are not on this node: {partitions}");
+        complain(format_args!(
+            "without a leader, because their records are not on this node: {partitions}"
+        ));
     }
     if !summary.being_deleted.is_empty() {
-        eprintln!(
-            "milena: Kafka will finish the deletion of: {}",
+        complain(format_args!(
+            "Kafka will finish the deletion of: {}",
             summary.being_deleted.join(", ")
-        );
+        ));
     }
 }

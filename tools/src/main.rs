@@ -3,6 +3,8 @@
 //! This file knows the command line and the exit codes; each subcommand is a file beside it. Exit codes are
 //! part of the interface: service managers and scripts tell by them whether starting again can help.
 
+use std::fmt::Display;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -16,7 +18,7 @@ mod start;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Exit {
-    /// Done, or stopped by SIGTERM or SIGINT with everything written.
+    /// Done, or stopped by SIGTERM, SIGINT or SIGHUP with everything written.
     Success = 0,
     /// The command line or the settings are wrong; starting again cannot help.
     Usage = 1,
@@ -41,7 +43,7 @@ Examples:
   milena export-znodes server.properties         what a fresh ZooKeeper needs to let Kafka open the directory
 
 Exit codes:
-  0  done, or stopped cleanly by SIGTERM or SIGINT
+  0  done, or stopped cleanly by SIGTERM, SIGINT or SIGHUP
   1  the command line or a setting is wrong
   2  the broker cannot start: a port or a log directory is taken, missing or damaged
   3  the broker stopped itself after a failure";
@@ -114,6 +116,11 @@ fn parse_override(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.to_owned())),
         _ => Err(format!("found {text:?}, expected key=value")),
     }
+}
+
+/// Tells on standard error what is wrong. Nobody may be reading that any more; the exit code still says it.
+pub(crate) fn complain(message: impl Display) {
+    let _ = writeln!(std::io::stderr(), "milena: {message}");
 }
 
 fn main() -> ExitCode {

@@ -6,11 +6,11 @@
 use std::path::Path;
 
 use milena_server::adoption::Import;
-use milena_server::broker::{Ending, RunningBroker};
+use milena_server::broker::{Ending, RunningBroker, Signals};
 use milena_server::config::{BrokerConfig, Warning};
 use milena_server::logging;
 
-use crate::{BrokerArgs, Exit, StartArgs};
+use crate::{BrokerArgs, Exit, StartArgs, complain};
 
 /// The name of the logger, as Kafka's.
 const LOGGER: &str = "kafka.server.KafkaServer";
@@ -24,14 +24,14 @@ pub(crate) fn run(arguments: &StartArgs) -> Exit {
     let import = match arguments.import.as_deref().map(read_import).transpose() {
         Ok(import) => import,
         Err(message) => {
-            eprintln!("milena: --import: {message}");
+            complain(format_args!("--import: {message}"));
             return Exit::Usage;
         }
     };
     let log = match logging::init(&config.log_output) {
         Ok(log) => log,
         Err(error) => {
-            eprintln!("milena: {error}");
+            complain(error);
             return Exit::CannotStart;
         }
     };
@@ -43,7 +43,13 @@ pub(crate) fn run(arguments: &StartArgs) -> Exit {
             _ => tracing::warn!(target: LOGGER, "{warning}"),
         }
     }
-    let exit = serve(config, import);
+    let exit = match Signals::listen() {
+        Ok(signals) => serve(config, import, signals),
+        Err(error) => {
+            tracing::error!(target: LOGGER, "signals cannot be received: {error}");
+            Exit::CannotStart
+        }
+    };
     drop(log);
     exit
 }
@@ -55,7 +61,7 @@ pub(crate) fn load(arguments: &BrokerArgs) -> Result<(BrokerConfig, Vec<Warning>
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     BrokerConfig::load(arguments.file.as_deref(), &arguments.overrides, environment).map_err(|error| {
         for problem in &error.problems {
-            eprintln!("milena: {problem}");
+            complain(problem);
         }
         Exit::Usage
     })
@@ -67,16 +73,24 @@ fn read_import(path: &Path) -> Result<Import, String> {
     Import::parse(path, &content).map_err(|error| error.to_string())
 }
 
-fn serve(config: BrokerConfig, import: Option<Import>) -> Exit {
-    let mut broker = match RunningBroker::start_importing(config, import) {
-        Ok(broker) => broker,
-        Err(error) => {
+fn serve(config: BrokerConfig, import: Option<Import>, mut signals: Signals) -> Exit {
+    let mut broker = match signals.unless_one_comes(move || RunningBroker::start_importing(config, import)) {
+        Ok(Some(Ok(broker))) => broker,
+        Ok(Some(Err(error))) => {
             tracing::error!(target: LOGGER, "{error}");
+            return Exit::CannotStart;
+        }
+        Ok(None) => {
+            tracing::info!(target: LOGGER, "stopped by a signal before clients were let in");
+            return Exit::Success;
+        }
+        Err(error) => {
+            tracing::error!(target: LOGGER, "the start cannot run: {error}");
             return Exit::CannotStart;
         }
     };
     tracing::info!(target: LOGGER, "{}", broker.ready_line());
-    let ending = broker.wait();
+    let ending = broker.wait(&mut signals);
     if let Ending::Failed(reason) = &ending {
         tracing::error!(target: LOGGER, "{reason}");
     }

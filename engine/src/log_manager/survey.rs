@@ -108,7 +108,11 @@ pub enum LogDirsError {
         first: PathBuf,
         second: PathBuf,
     },
-    #[error("none of the log directories can be used: {}", list_reasons(reasons))]
+    #[error(
+        "none of the log directories can be used: {}. Each that log.dirs names must be a directory in which \
+         this process may write, or be missing where it may create it.",
+        list_reasons(reasons)
+    )]
     AllOffline { reasons: Vec<(PathBuf, String)> },
 }
 

@@ -27,6 +27,7 @@ use super::Broker;
 use super::channel::LocalChannel;
 use super::configs::{Reconfigure, TopicConfigs, connection_quotas};
 use super::housekeeping::Housekeeping;
+use super::signals::Signals;
 use crate::admin::configs::ConfigAdmin;
 use crate::admin::dynamic::{ConfigTreeError, DynamicConfigManager};
 use crate::admin::topics::TopicAdmin;
@@ -89,7 +90,12 @@ fn advice(error: &io::Error) -> &'static str {
         io::ErrorKind::AddrInUse => {
             " (another broker is running? stop it, or choose another port with --override listeners=..)"
         }
-        io::ErrorKind::PermissionDenied => " (ports below 1024 need the right to bind them)",
+        io::ErrorKind::PermissionDenied => {
+            " (ports below 1024 need the right to bind them: choose a higher one with --override listeners=..)"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            " (no interface of this machine has the address: leave the host out to listen on all of them)"
+        }
         _ => "",
     }
 }
@@ -97,7 +103,7 @@ fn advice(error: &io::Error) -> &'static str {
 /// What ended a broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// SIGTERM or SIGINT.
+    /// One of [`Signals`].
     Signal,
     /// It could not go on.
     Failed(String),
@@ -160,25 +166,11 @@ impl RunningBroker {
         )
     }
 
-    /// Waits for SIGTERM, SIGINT or a failure that the broker cannot survive.
-    pub fn wait(&mut self) -> Ending {
-        let failures = &mut self.failures;
-        let wait = async {
-            use tokio::signal::unix::{SignalKind, signal};
-            let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-            let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {
-                return Ending::Failed("signals cannot be received".to_owned());
-            };
-            tokio::select! {
-                _ = terminate.recv() => Ending::Signal,
-                _ = interrupt.recv() => Ending::Signal,
-                failure = failures.recv() => Ending::Failed(failure.unwrap_or_default()),
-            }
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
-        match runtime {
-            Ok(runtime) => runtime.block_on(wait),
-            Err(error) => Ending::Failed(format!("signals cannot be received: {error}")),
+    /// Waits for a signal or a failure that the broker cannot survive.
+    pub fn wait(&mut self, signals: &mut Signals) -> Ending {
+        match signals.wait_or(self.failures.recv()) {
+            None => Ending::Signal,
+            Some(failure) => Ending::Failed(failure.unwrap_or_default()),
         }
     }
 

@@ -45,10 +45,14 @@ struct Faults(Vec<Fault>);
 
 impl Faults {
     fn add(&mut self, key: &str, message: impl Into<String>) {
+        self.add_allowing(key, message, None);
+    }
+
+    fn add_allowing(&mut self, key: &str, message: impl Into<String>, allowed: Option<&str>) {
         self.0.push(Fault {
             key: Some(key.to_owned()),
             error: ConfigError::not_allowed(message),
-            allowed: None,
+            allowed: allowed.map(str::to_owned),
         });
     }
 
@@ -73,10 +77,11 @@ pub(super) fn build(sources: Sources) -> Result<BrokerConfig, Vec<Fault>> {
         });
     });
     refuse_what_is_not_built(&sources, &mut faults);
-    if !faults.0.is_empty() {
-        return Err(faults.0);
+    // What is wrong already is a default here; compared with that, other values would be blamed for it.
+    if faults.0.is_empty() {
+        check_fields_together(&values, &mut faults);
     }
-    check_fields_together(&values, &mut faults);
+    check_compression_type(&values, &mut faults);
     let listeners = check_listeners(&sources, &values, &mut faults);
     let topic_defaults = match topic::broker_defaults(&values) {
         Ok(defaults) => Some(topic::log_config(|name| topic::from_defaults(&defaults, name))),
@@ -245,15 +250,6 @@ fn check_fields_together(values: &Values, faults: &mut Faults) {
         "offsets.commit.required.acks must be greater or equal -1 and less or equal to \
          offsets.topic.replication.factor",
     );
-    let compression = values.text("compression.type").unwrap_or_default();
-    faults.require(
-        topic::compression_type(compression).is_some(),
-        "compression.type",
-        format!(
-            "compression.type : {compression} is not valid. Valid options are \
-             uncompressed,zstd,lz4,snappy,gzip,producer"
-        ),
-    );
     let (protocol, format) = (
         version(values, "inter.broker.protocol.version"),
         version(values, "log.message.format.version"),
@@ -297,6 +293,18 @@ fn check_fields_together(values: &Values, faults: &mut Faults) {
     );
 }
 
+fn check_compression_type(values: &Values, faults: &mut Faults) {
+    let compression = values.text("compression.type").unwrap_or_default();
+    faults.require(
+        topic::compression_type(compression).is_some(),
+        "compression.type",
+        format!(
+            "compression.type : {compression} is not valid. Valid options are \
+             uncompressed,zstd,lz4,snappy,gzip,producer"
+        ),
+    );
+}
+
 struct Listeners {
     bound: Vec<EndPoint>,
     advertised: Vec<EndPoint>,
@@ -323,13 +331,13 @@ fn check_listeners(sources: &Sources, values: &Values, faults: &mut Faults) -> O
         ),
     };
     let bound = parse_listeners(&text, &map, Ports::Distinct)
-        .map_err(|message| faults.add(key, message))
+        .map_err(|message| faults.add_allowing(key, message, Some(ENDPOINTS)))
         .ok()?;
     let advertised_host = values.text("advertised.host.name");
     let advertised_port = values.integer("advertised.port");
     let advertised = if let Some(text) = values.text("advertised.listeners") {
         parse_listeners(text, &map, Ports::Any)
-            .map_err(|message| faults.add("advertised.listeners", message))
+            .map_err(|message| faults.add_allowing("advertised.listeners", message, Some(ENDPOINTS)))
             .ok()?
     } else if advertised_host.is_some() || advertised_port.is_some() {
         let text = format!(
@@ -392,17 +400,16 @@ fn check_listeners(sources: &Sources, values: &Values, faults: &mut Faults) -> O
             names(&bound)
         ),
     );
-    faults.require(
-        !advertised
-            .iter()
-            .any(|endpoint| endpoint.host.as_deref() == Some("0.0.0.0")),
-        if sources.is_stated("advertised.listeners") {
+    let is_meta = |endpoint: &EndPoint| endpoint.host.as_deref() == Some("0.0.0.0");
+    if advertised.iter().any(is_meta) {
+        let key = if sources.is_stated("advertised.listeners") {
             "advertised.listeners"
         } else {
             key
-        },
-        "advertised.listeners cannot use the nonroutable meta-address 0.0.0.0. Use a routable IP address.",
-    );
+        };
+        let message = "advertised.listeners cannot use the nonroutable meta-address 0.0.0.0. Use a routable IP address.";
+        faults.add_allowing(key, message, Some(REACHABLE));
+    }
     (faults.0.len() == before).then_some(Listeners {
         bound,
         advertised,
@@ -630,15 +637,12 @@ mod tests {
     use super::*;
 
     /// The texts of all problems with these settings.
+    /// What is wrong, without what was found.
     fn problems(settings: &[(&str, &str)]) -> Vec<String> {
-        match BrokerConfig::from_settings(settings) {
-            Ok(_) => Vec::new(),
-            Err(error) => error
-                .problems
-                .into_iter()
-                .map(|problem| problem.message)
-                .collect(),
-        }
+        let error = BrokerConfig::from_settings(settings).err();
+        let problems = error.into_iter().flat_map(|error| error.problems);
+        let text = |message: &str| message.split(" (found: ").next().map(str::to_owned);
+        problems.filter_map(|problem| text(&problem.message)).collect()
     }
 
     #[test]

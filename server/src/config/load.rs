@@ -189,11 +189,23 @@ impl BrokerConfig {
 
 fn problem(sources: &Sources, fault: Fault) -> Problem {
     let place = fault.key.as_deref().and_then(|key| sources.place(key)).cloned();
-    let message = match fault.allowed {
-        Some(allowed) => format!("{} (allowed: {allowed})", fault.error),
-        None => fault.error.to_string(),
-    };
+    let mut message = fault.error.to_string();
+    if let Some(text) = fault.key.as_deref().and_then(|key| shown_text(sources, key))
+        && !message.contains(text)
+    {
+        message = format!("{message} (found: {text})");
+    }
+    if let Some(allowed) = fault.allowed {
+        message = format!("{message} (allowed: {allowed})");
+    }
     Problem { place, message }
+}
+
+/// What a setting was given, if it may be shown and is wrong for what it says, not for being there.
+fn shown_text<'a>(sources: &'a Sources, key: &str) -> Option<&'a str> {
+    let definition = broker_definition(key)?;
+    let is_value = !definition.is_sensitive() && !matches!(definition.effect, Effect::RefusesToStart(_));
+    sources.stated(key).filter(|text| is_value && !text.is_empty())
 }
 
 fn read_file(path: &Path, sources: &mut Sources) -> Result<(), LoadError> {
@@ -440,6 +452,32 @@ mod tests {
              stands alone on its embedded tree"
         );
         assert_eq!(error.to_string(), expected);
+        let file = TestFile::new(
+            "together",
+            "num.partitions=0\nlisteners=PLAINTEXT//a:1\ncompression.type=brotli\noffsets.topic.compression.codec=9\n",
+        );
+        let error = BrokerConfig::load(Some(&file.0), &[], []).unwrap_err();
+        let keys = ["num.partitions", "compression.type", "listeners", "codec (0 none"];
+        assert_eq!(error.problems.len(), keys.len(), "{error}");
+        for (problem, key) in error.problems.iter().zip(keys) {
+            assert!(problem.message.contains(key), "{problem}");
+        }
+        let told = [
+            ("socket.request.max.bytes", "100"),
+            ("queued.max.request.bytes", "5"),
+        ];
+        let error = BrokerConfig::from_settings(&told).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "--override: queued.max.request.bytes must be larger or equal to socket.request.max.bytes (found: 5)"
+        );
+        let error = BrokerConfig::from_settings(&[("listeners", "PLAINTEXT://0.0.0.0:9092")]).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("(found: PLAINTEXT://0.0.0.0:9092) (allowed: in advertised"),
+            "{error}"
+        );
         let file = TestFile::new("escape", "a=1\nb=\\u12\n");
         let error = BrokerConfig::load(Some(&file.0), &[], []).unwrap_err();
         assert_eq!(

@@ -111,7 +111,8 @@ fn each_oddity_of_a_log_directory_has_its_own_outcome() {
             write(disk, "/b", "x");
         },
         "refused: none of the log directories can be used: /a: /a is not a directory; /b: /b is not a \
-         directory",
+         directory. Each that log.dirs names must be a directory in which this process may write, or be missing \
+         where it may create it.",
     );
     check(
         "unknown directories",
