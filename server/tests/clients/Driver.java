@@ -5,7 +5,8 @@
  *
  *   produce TOPIC FILE [key=value]...          acked records, `partition offset` a line
  *   consume TOPIC COUNT FILE [key=value]...    joins the group of `group.id`, commits, leaves; records go to FILE
- *   read TOPIC FILE [key=value]...             all records from the beginning to the end, without a group
+ *   read TOPIC FILE [key=value]...             all records from the beginning to the end, without a group;
+ *                                              partitions without a leader are named, `topic partition` a line
  *   admin TOPIC                                creates, describes, alters, widens, deletes; facts as `name=value`
  *
  * The file format is that of records.py. Where the client's API changed over time, calls go by reflection.
@@ -43,6 +44,7 @@ import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.KafkaFuture;
+import org.apache.kafka.common.PartitionInfo;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.header.Header;
@@ -165,8 +167,13 @@ public final class Driver {
                 new ByteArrayDeserializer(), new ByteArrayDeserializer());
              BufferedWriter out = Files.newBufferedWriter(Paths.get(words[2]))) {
             List<TopicPartition> partitions = new ArrayList<>();
-            consumer.partitionsFor(words[1]).forEach(info ->
-                partitions.add(new TopicPartition(info.topic(), info.partition())));
+            for (PartitionInfo info : consumer.partitionsFor(words[1])) {
+                if (info.leader() == null) {
+                    System.out.println(info.topic() + " " + info.partition());
+                } else {
+                    partitions.add(new TopicPartition(info.topic(), info.partition()));
+                }
+            }
             consumer.assign(partitions);
             consumer.seekToBeginning(partitions);
             Map<TopicPartition, Long> ends = consumer.endOffsets(partitions);

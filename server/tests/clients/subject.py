@@ -124,19 +124,25 @@ def end_all():
 
 
 class Subject:
-    """One broker: `start`, `stop` (SIGTERM), `kill` (SIGKILL), any number of times."""
+    """One broker: `start`, `stop` (SIGTERM), `kill` (SIGKILL), any number of times. `data` is a directory or several."""
 
     name = None
     start_seconds = 60
 
     def __init__(self, directory, settings=None, data=None, port=None):
         self.directory = Path(directory)
-        self.data = Path(data or self.directory / "data")
+        self.log_dirs = [Path(one) for one in (data if isinstance(data, list) else [data or self.directory / "data"])]
         self.log = self.directory / "broker.log"
         self.port = port or free_port()
         self.settings = dict(settings or {})
         self.process = None
         self.directory.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def data(self):
+        """The only log directory."""
+        (data,) = self.log_dirs
+        return data
 
     @property
     def bootstrap(self):
@@ -146,7 +152,7 @@ class Subject:
         wanted = {
             "broker.id": "0",
             "listeners": f"PLAINTEXT://{self.bootstrap}",
-            "log.dirs": str(self.data),
+            "log.dirs": ",".join(map(str, self.log_dirs)),
             "offsets.topic.replication.factor": "1",
             "transaction.state.log.replication.factor": "1",
             "transaction.state.log.min.isr": "1",
@@ -200,9 +206,6 @@ class Milena(Subject):
 
     def command(self, properties):
         return [self.binary, "start", properties]
-
-    def export_znodes(self, zookeeper):
-        raise NotImplementedError
 
 
 class ZooKeeper:

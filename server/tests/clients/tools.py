@@ -79,24 +79,24 @@ class Tools:
         return self.run("kafka-topics", "--create", "--topic", topic, "--partitions", partitions,
                         "--replication-factor", 1, *more)
 
-    def dump(self, directory):
-        """What kafka-dump-log complains about in the files of a log directory, as a sorted list of lines.
-
-        Not counted: time index entries that name a record inside a batch, which is how Kafka indexes uncompressed batches.
-        """
-        files = sorted(path for pattern in ("*.log", "*.index", "*.timeindex")
-                       for path in Path(directory).glob(f"*-[0-9]*/{pattern}"))
+    def dump(self, *directories):
+        """What kafka-dump-log complains about in the files of log directories: a sorted list of `partition/file: line`."""
         complaints = []
-        for at in range(0, len(files), 100):
-            part = files[at:at + 100]
-            output = self.run("kafka-dump-log", "--files", ",".join(map(str, part)), "--deep-iteration", server=False,
-                              wanted=None)
-            for line in output.splitlines():
-                known = re.match(r"Dumping|Starting offset|(base|)[oO]ffset: |\| offset|timestamp: |$|.* offset: \d+ |"
-                                 r"The following indexed offsets are not found|Indexed offset: \d+, found log offset: \d+$",
-                                 line.strip())
-                if not known or "isvalid: false" in line:
-                    complaints.append(line.replace(str(directory), ""))
+        for directory in map(Path, directories):
+            partitions = [path for path in directory.glob("*-[0-9]*") if not path.name.endswith("-delete")]
+            files = sorted(path for one in partitions for pattern in ("*.log", "*.index") for path in one.glob(pattern))
+            runs = [files[at:at + 100] for at in range(0, len(files), 100)]
+            # Of a time index it does not say which one it complains about.
+            runs += [[path] for one in sorted(partitions) for path in sorted(one.glob("*.timeindex"))]
+            for part in runs:
+                about = f"{part[0].parent.name}/{part[0].name}: " if len(part) == 1 else ""
+                output = self.run("kafka-dump-log", "--files", ",".join(map(str, part)), "--deep-iteration",
+                                  server=False, wanted=None)
+                for line in map(str.strip, output.splitlines()):
+                    known = re.match(r"Dumping|Starting offset|(base|)[oO]ffset: |\| offset|timestamp: |$|.* offset: \d+ |"
+                                     r"The following indexed offsets are not found in the log", line)
+                    if not known or "isvalid: false" in line:
+                        complaints.append(about + line.replace(f"{directory}/", ""))
         return sorted(complaints)
 
 
