@@ -83,7 +83,8 @@ pub enum BootEvidence {
     SameBoot,
     /// The machine was restarted: what was not synced may be missing or torn.
     OtherBoot,
-    /// Nothing of ours is there to tell (Kafka wrote the directory last): treated as `OtherBoot`.
+    /// Nothing of ours is there to tell (Kafka wrote the directory last): treated as `OtherBoot`, but that
+    /// missing offsets prove nothing.
     Unknown,
 }
 
@@ -101,6 +102,9 @@ pub struct OpenOptions {
     pub boot: BootEvidence,
     /// From our own state file: the log was synced up to here (exclusive).
     pub synced_end: Option<Offset>,
+    /// From `cleaner-offset-checkpoint`: compacted up to here (exclusive), so that offsets are missing by
+    /// right.
+    pub cleaned_end: Option<Offset>,
     /// A person has seen that the log is damaged here, and lets it end here ([`give_up_name`]).
     pub given_up_from: Option<Offset>,
     /// `transactional.id.expiration.ms`
@@ -117,6 +121,7 @@ impl Default for OpenOptions {
             clean_shutdown: true,
             boot: BootEvidence::SameBoot,
             synced_end: None,
+            cleaned_end: None,
             given_up_from: None,
             producer_id_expiration_ms: 7 * 24 * 3_600_000,
         }

@@ -16,7 +16,8 @@
 //! | other boot, `flush.messages=1`, torn tail: no sound batch follows | cut: it was not acknowledged |
 //! | other boot, `flush.messages=1`, hole: sound batches follow        | out of service               |
 //! | other boot, default flush                                         | cut, later segments too      |
-//! | other boot, offsets missing between two segments above both       | cut, later segments go       |
+//! | other boot, offsets missing between two segments above both,      | cut, later segments go       |
+//! | none of them compacted                                            |                              |
 //! | only zeros to the end of the file                                 | end of the log, no damage    |
 //!
 //! What is cut is kept aside first, in a plain file that Kafka ignores. A log that is out of service is cut too
@@ -489,7 +490,7 @@ impl Loader<'_> {
             // A later segment may have reached the disk without the end of the one before.
             let is_gap =
                 index > first && segment.base_offset > next_offset && segment.base_offset >= whole_until;
-            if is_gap && may_have_lost_writes(self.options.boot) {
+            if is_gap && self.gap_tells_of_loss(segment.base_offset) {
                 damage = Some(Cut::at_end_of(index - 1, &segments[index - 1], &rebuilt));
                 break;
             }
@@ -539,6 +540,14 @@ impl Loader<'_> {
             file.sync().map_err(|error| self.place.fatal(error))?;
         }
         Ok(next_offset)
+    }
+
+    /// Whether offsets that are missing before a segment were lost with a write. Compaction leaves segments
+    /// without records, and Kafka leaves nothing that tells of a restart: there nothing is cut for it.
+    fn gap_tells_of_loss(&self, base_offset: Offset) -> bool {
+        let is_compacted = self.config.cleanup_policy.compact
+            || self.options.cleaned_end.is_some_and(|end| base_offset <= end);
+        self.options.boot == BootEvidence::OtherBoot && !is_compacted
     }
 
     /// The segments on disk, after leftovers of interrupted operations were dealt with.

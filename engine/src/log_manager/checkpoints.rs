@@ -142,6 +142,8 @@ pub(super) struct DirectoryCheckpoints {
     pub(super) recovery_points: WrittenOffsets,
     pub(super) log_start_offsets: WrittenOffsets,
     pub(super) high_watermarks: WrittenOffsets,
+    /// Kafka's cleaner writes them.
+    pub(super) cleaned_ends: WrittenOffsets,
     pub(super) out_of_service: WrittenOffsets,
     pub(super) scrub: WrittenOffsets,
 }
@@ -153,6 +155,7 @@ impl DirectoryCheckpoints {
             recovery_points: WrittenOffsets::load(io, directory, checkpoint::RECOVERY_POINT_FILE)?,
             log_start_offsets: WrittenOffsets::load(io, directory, checkpoint::LOG_START_OFFSET_FILE)?,
             high_watermarks: WrittenOffsets::load(io, directory, checkpoint::REPLICATION_OFFSET_FILE)?,
+            cleaned_ends: WrittenOffsets::load(io, directory, checkpoint::CLEANER_OFFSET_FILE)?,
             out_of_service: WrittenOffsets::load(io, directory, OUT_OF_SERVICE_FILE)?,
             scrub: WrittenOffsets::load(io, directory, SCRUB_FILE)?,
         })
@@ -166,6 +169,7 @@ impl DirectoryCheckpoints {
         self.recovery_points.forget(io, partition)?;
         self.log_start_offsets.forget(io, partition)?;
         self.high_watermarks.forget(io, partition)?;
+        self.cleaned_ends.forget(io, partition)?;
         self.out_of_service.forget(io, partition)
     }
 }

@@ -333,6 +333,7 @@ impl Loader<'_> {
                 Some(_) => synced_end.max(recovery_point),
                 None => synced_end,
             },
+            cleaned_end: checkpoints.cleaned_ends.get(partition),
             given_up_from,
             producer_id_expiration_ms: self.config.producer_id_expiration_ms,
         };

@@ -419,3 +419,53 @@ fn power_cuts_at_any_moment_leave_a_prefix_and_all_that_was_synced() {
 fn offsets_before_cut(end: Offset) -> Vec<(i64, i64)> {
     (0..end.get() + 1).map(|offset| (offset, offset)).collect()
 }
+
+#[test]
+fn a_segment_that_compaction_emptied_is_no_lost_one() {
+    let compacted = LogConfig {
+        cleanup_policy: CleanupPolicy {
+            delete: false,
+            compact: true,
+        },
+        ..small_segments()
+    };
+    let cases = [
+        (
+            "nothing says so",
+            small_segments(),
+            BootEvidence::OtherBoot,
+            None,
+            0,
+        ),
+        ("the setting", compacted, BootEvidence::OtherBoot, None, 30),
+        (
+            "the cleaner",
+            small_segments(),
+            BootEvidence::OtherBoot,
+            Some(Offset(30)),
+            30,
+        ),
+        ("Kafka left it", small_segments(), BootEvidence::Unknown, None, 30),
+    ];
+    for (case, config, boot, cleaned_end, end) in cases {
+        let bench = Bench::new(small_segments());
+        let log = bench.log();
+        for _ in 0..30 {
+            append_one(&log, batch(1, NOW.get(), 300));
+        }
+        assert!(log.segment_count() > 3);
+        let bench = Bench::on(bench.disk.process_kill(), config);
+        for name in bench.names() {
+            if name.starts_with("00000000000000000000.") {
+                bench.disk.open(&bench.path(&name), OpenMode::Truncate).unwrap();
+            }
+        }
+        let log = bench.open(&OpenOptions {
+            clean_shutdown: false,
+            boot,
+            cleaned_end,
+            ..OpenOptions::default()
+        });
+        assert_eq!(log.unwrap().log_end_offset(), Offset(end), "{case}");
+    }
+}
