@@ -38,7 +38,7 @@ def finished(command, stdin=None, seconds=100, wanted=0):
     if done.returncode != wanted:
         raise AssertionError(f"exit code {done.returncode} of {' '.join(map(str, command))[:2000]}\n"
                              f"{done.stdout[-3000:].decode(errors='replace')}\n{done.stderr[-3000:].decode(errors='replace')}")
-    return done.stdout.decode(errors="replace")
+    return done.stdout.decode(errors="surrogateescape")
 
 
 class Tools:

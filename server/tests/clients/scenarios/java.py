@@ -26,8 +26,9 @@ def client(place, version, codecs):
     tools.create(large, 1, max_message_bytes=6000000)
     large_sent = records.samples(1, [records.LARGE])
     large_path = records.write(place.directory / "large.sent", large_sent)
-    commands.append(("produce", large, large_path, "acks=all", "max.request.size=6000000", "buffer.memory=40000000"))
-    commands.append(("consume", large, len(large_sent), place.directory / "large", f"group.id={large}",
+    commands += [("produce", large, large_path, "acks=all", f"compression.type={codec}", "max.request.size=6000000",
+                  "buffer.memory=40000000") for codec in codecs]
+    commands.append(("consume", large, len(large_sent) * len(codecs), place.directory / "large", f"group.id={large}",
                      "max.partition.fetch.bytes=6000000"))
     commands.append(("admin", place.name("admin")))
     answers = driver.run(*commands)
@@ -35,7 +36,7 @@ def client(place, version, codecs):
         got = records.load(place.directory / codec)
         records.compare(sent, got, f"{version} {codec}")
         equal(sorted(f"{r.partition} {r.offset}" for r in got), sorted(answers[2 * at]), f"acks of {version} {codec}")
-    records.compare(large_sent, records.load(place.directory / "large"), f"{version} 5 MB")
+    records.compare(large_sent * len(codecs), records.load(place.directory / "large"), f"{version} 5 MB")
     equal(dict(line.split("=", 1) for line in answers[-1]), FACTS, f"what the admin client of {version} found")
 
 

@@ -18,9 +18,10 @@ def clients(place):
         Tools(place).create(topic, 3)
         driver.round_trip(topic, place.name(codec), sent, f"kafkajs {codec}",
                           produce=(f"compression.type={codec}", f"enable.idempotence={'true' if at == 1 else 'false'}"))
-    large = place.name("large")
-    Tools(place).create(large, 1, max_message_bytes=6000000)
-    driver.round_trip(large, large, records.samples(1, [records.LARGE], headers=False), "kafkajs 5 MB")
+        large = place.name(f"large-{codec}")
+        Tools(place).create(large, 1, max_message_bytes=6000000)
+        driver.round_trip(large, large, records.samples(1, [records.LARGE], headers=False), f"kafkajs {codec} 5 MB",
+                          produce=(f"compression.type={codec}",))
 
 
 @scenario(60)
