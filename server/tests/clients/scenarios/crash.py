@@ -85,6 +85,8 @@ class Disk:
 
     def detach(self):
         subprocess.run(["umount", self.mount], check=True)
+        until(20, "the killed process lets go of the file system", lambda: not subprocess.run(
+            ["losetup", "--associated", self.image], check=True, capture_output=True).stdout)
 
     def attach(self):
         subprocess.run(["mount", "-o", "loop", self.image, self.mount], check=True)
@@ -116,8 +118,8 @@ def power_cuts(place):
     """N power cuts of an ext4 under load, with flush.messages=1: nothing acked is lost, doubled or reordered."""
     if place.subject != "milena":
         raise Skip("Kafka syncs no directory (KAFKA-3968)")
-    if os.geteuid() != 0 or not shutil.which("mkfs.ext4") or not shutil.which("unshare"):
-        raise Skip("needs root, mkfs.ext4 and unshare")
+    if os.geteuid() != 0 or any(not shutil.which(tool) for tool in ("mkfs.ext4", "losetup", "unshare")):
+        raise Skip("needs root, mkfs.ext4, losetup and unshare")
     machine = Machine(place.directory / "own", {"log.flush.interval.messages": "1", "log.segment.bytes": "400000",
                                                 "log.index.interval.bytes": "512"}, place.directory / "disk/data")
     machine.disk = Disk(place.directory)
