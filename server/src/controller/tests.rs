@@ -199,29 +199,27 @@ fn unclean_elections_enabled_at_run_time_give_leaderless_partitions_a_leader() {
             create_leaderless(tree, topic).await;
         }
         let (_session, controller) = cluster.join(0).await;
-        let led = |topic: &'static str| {
-            move |cache: &crate::metadata_cache::MetadataCache| {
-                let now = cache.load();
-                now.partition(topic, 0).is_some_and(|one| one.leader == Some(0))
-            }
+        let led = |topic: &str| {
+            let now = cluster.brokers.caches[&0].load();
+            now.partition(topic, 0).is_some_and(|one| one.leader == Some(0))
         };
         cluster
             .until(0, |cache| {
                 cache.contains("by-topic", 0) && cache.contains("by-default", 0)
             })
             .await;
-        assert!(!led("by-topic")(&cluster.brokers.caches[&0]));
+        assert!(!led("by-topic"));
 
         let config = br#"{"version":1,"config":{"unclean.leader.election.enable":"true"}}"#;
         tree.set_or_create("/config/topics/by-topic", bytes::Bytes::from_static(config))
             .await
             .unwrap();
         controller.enable_topic_unclean_leader_election("by-topic");
-        cluster.until(0, led("by-topic")).await;
-        assert!(!led("by-default")(&cluster.brokers.caches[&0]));
+        cluster.until(0, |_| led("by-topic")).await;
+        assert!(!led("by-default"));
 
         controller.set_unclean_leader_election(false);
         controller.set_unclean_leader_election(true);
-        cluster.until(0, led("by-default")).await;
+        cluster.until(0, |_| led("by-default")).await;
     });
 }
