@@ -22,12 +22,14 @@
 //! the shortest `flush.ms` of any log sets the interval if it is shorter.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::checkpoint::RunState;
 use crate::error::{IoError, StorageError};
+use crate::io::Io;
 use crate::units::{Offset, TopicPartition};
 
 use super::checkpoints::{Offsets, tolerate_full};
@@ -197,18 +199,25 @@ impl LogManager {
         }
     }
 
-    /// Notes this boot's id, unless the file has it.
+    /// Notes this boot's id, unless the file has it. Where there is no file, the id is all that is told: it needs no sync,
+    /// since it is of use only while this boot lasts. A file of another boot tells synced ends, and is replaced durably.
     fn write_state_of_new_boot(&self, home: &Arc<Home>) {
         let Ok(boot_id) = self.io.boot_id() else { return };
         let known = RunState::read(&*self.io, home.directory.path()).ok().flatten();
-        if known.is_none_or(|state| state.boot_id != boot_id) {
-            self.write_state(home, false);
+        match known {
+            Some(state) if state.boot_id == boot_id => {}
+            Some(_) => drop(self.write_state(home, false)),
+            None => {
+                if let Err(error) = self.try_write_state(home, false, &[], RunState::write_unsynced) {
+                    tolerate_full(&home.directory, &error);
+                }
+            }
         }
     }
 
     /// Writes `milena.state`; returns whether it stands.
     pub(super) fn write_state(&self, home: &Arc<Home>, stopped_clean: bool) -> bool {
-        match self.try_write_state(home, stopped_clean, &[]) {
+        match self.try_write_state(home, stopped_clean, &[], RunState::write) {
             Ok(()) => true,
             Err(error) => {
                 tolerate_full(&home.directory, &error);
@@ -223,6 +232,7 @@ impl LogManager {
         home: &Arc<Home>,
         stopped_clean: bool,
         limits: &[(&TopicPartition, Option<Offset>)],
+        write: fn(&RunState, &dyn Io, &Path) -> Result<(), IoError>,
     ) -> Result<(), IoError> {
         let boot_id = self.io.boot_id().unwrap_or_else(|error| {
             tracing::warn!("the machine's boot id is unknown: {error}");
@@ -259,7 +269,7 @@ impl LogManager {
             stopped_clean,
             synced_ends,
         };
-        state.write(&*self.io, home.directory.path())?;
+        write(&state, &*self.io, home.directory.path())?;
         *written = state.synced_ends;
         Ok(())
     }
@@ -279,7 +289,7 @@ impl LogManager {
                 end.is_some_and(|end| limit.is_none_or(|limit| *end > limit))
             })
         };
-        if says_more && let Err(error) = self.try_write_state(home, false, limits) {
+        if says_more && let Err(error) = self.try_write_state(home, false, limits, RunState::write) {
             tolerate_full(&home.directory, &error);
             return Err(error.into());
         }
