@@ -43,13 +43,18 @@ pub(crate) fn run(arguments: &StartArgs) -> Exit {
             _ => tracing::warn!(target: LOGGER, "{warning}"),
         }
     }
+    let log_is_seen = config.log_output.directory.is_none();
     let exit = match Signals::listen() {
         Ok(signals) => serve(config, import, signals),
-        Err(error) => {
-            tracing::error!(target: LOGGER, "signals cannot be received: {error}");
-            Exit::CannotStart
-        }
+        Err(error) => Err((Exit::CannotStart, format!("signals cannot be received: {error}"))),
     };
+    let exit = exit.unwrap_or_else(|(exit, reason)| {
+        tracing::error!(target: LOGGER, "{reason}");
+        if !log_is_seen {
+            complain(reason);
+        }
+        exit
+    });
     drop(log);
     exit
 }
@@ -73,21 +78,17 @@ fn read_import(path: &Path) -> Result<Import, String> {
     Import::parse(path, &content).map_err(|error| error.to_string())
 }
 
-fn serve(config: BrokerConfig, import: Option<Import>, mut signals: Signals) -> Exit {
-    let mut broker = match signals.unless_one_comes(move || RunningBroker::start_importing(config, import)) {
+/// How the broker ended; if badly, with the reason.
+fn serve(config: BrokerConfig, import: Option<Import>, mut signals: Signals) -> Result<Exit, (Exit, String)> {
+    let start = move || RunningBroker::start_importing(config, import);
+    let mut broker = match signals.unless_one_comes(start) {
         Ok(Some(Ok(broker))) => broker,
-        Ok(Some(Err(error))) => {
-            tracing::error!(target: LOGGER, "{error}");
-            return Exit::CannotStart;
-        }
+        Ok(Some(Err(error))) => return Err((Exit::CannotStart, error.to_string())),
         Ok(None) => {
             tracing::info!(target: LOGGER, "stopped by a signal before clients were let in");
-            return Exit::Success;
+            return Ok(Exit::Success);
         }
-        Err(error) => {
-            tracing::error!(target: LOGGER, "the start cannot run: {error}");
-            return Exit::CannotStart;
-        }
+        Err(error) => return Err((Exit::CannotStart, format!("the start cannot run: {error}"))),
     };
     tracing::info!(target: LOGGER, "{}", broker.ready_line());
     let ending = broker.wait(&mut signals);
@@ -96,7 +97,7 @@ fn serve(config: BrokerConfig, import: Option<Import>, mut signals: Signals) -> 
     }
     broker.stop();
     match ending {
-        Ending::Signal => Exit::Success,
-        Ending::Failed(_) => Exit::Failed,
+        Ending::Signal => Ok(Exit::Success),
+        Ending::Failed(reason) => Err((Exit::Failed, format!("stopped: {reason}"))),
     }
 }

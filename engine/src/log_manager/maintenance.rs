@@ -184,7 +184,7 @@ impl LogManager {
             match change {
                 Some(ReserveChange::Reached) => tracing::error!(
                     "log directory {} has {} bytes free, less than milena.disk.reserve.bytes={}: appends are \
-                     refused until retention or you make room",
+                     refused until retention or you make room, or lower the reserve",
                     path.display(),
                     space.available_bytes,
                     watch.reserve_bytes()
