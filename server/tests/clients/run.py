@@ -149,7 +149,9 @@ class Run:
 
     def __call__(self):
         shutil.rmtree(self.directory, ignore_errors=True)
-        self.broker = subjects.subject(self.subject, self.directory / "broker")
+        # Nobody kills this one: its session may be long, so that a busy machine does not end it.
+        options = {"session_ms": 10000} if self.subject == "kafka" else {}
+        self.broker = subjects.subject(self.subject, self.directory / "broker", **options)
         tools = subjects.Process(
             ["java", "-Xmx512M", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
              f"-Dlog4j.configuration=file:{self.log4j()}", "-cp", peers.tool_runner(), "ToolRunner"],

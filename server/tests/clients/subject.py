@@ -253,23 +253,25 @@ def java_command(directory, main, arguments, heap):
 class Kafka(Subject):
     name = "kafka"
 
-    def __init__(self, directory, settings=None, data=None, port=None, zookeeper=None):
+    def __init__(self, directory, settings=None, data=None, port=None, zookeeper=None, session_ms=2000):
         super().__init__(directory, settings, data, port)
         self.zookeeper = zookeeper
+        self.session_ms = session_ms
         self.own_zookeeper = zookeeper is None
 
     def command(self, properties):
         if self.zookeeper is None:
             self.zookeeper = ZooKeeper(self.directory).start()
         with open(properties, "a") as out:
-            out.write(f"zookeeper.connect={self.zookeeper.connect}\nzookeeper.session.timeout.ms=2000\n"
+            out.write(f"zookeeper.connect={self.zookeeper.connect}\n"
+                      f"zookeeper.session.timeout.ms={self.session_ms}\n"
                       "zookeeper.connection.timeout.ms=30000\n")
         return java_command(self.directory, "kafka.Kafka", [properties], "-Xmx640M")
 
     def kill(self):
         super().kill()
         # The node of a killed broker stays until its session ends, and a broker that finds it refuses to start.
-        time.sleep(3)
+        time.sleep(self.session_ms / 1000 + 1)
 
     def close(self):
         if self.process is not None:

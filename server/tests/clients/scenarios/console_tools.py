@@ -239,4 +239,8 @@ def dump_log(place):
     broker.stop()
     segments = list(broker.data.glob(f"{topic}-*/*.log"))
     equal(len(segments) > 6, True, f"more than 6 segments, {len(segments)} found")
-    equal(tools.dump(broker.data), [], "complaints")
+    complaints = tools.dump(broker.data)
+    if place.subject == "kafka":
+        # Of an uncompressed batch Kafka indexes the time of the very record, which its own tool then does not find.
+        complaints = [line for line in complaints if ".timeindex: Indexed offset: " not in line]
+    equal(complaints, [], "complaints")
