@@ -234,6 +234,9 @@ impl Loader<'_> {
             );
             checkpoint::remove_clean_shutdown_marker(&**self.io, &path)?;
         } else if !surveyed.partitions.is_empty() {
+            // A start that was killed may have removed the marker without making that durable: it must not come
+            // back after what this start changes.
+            self.io.sync_dir(&path)?;
             let why = match boot {
                 BootEvidence::SameBoot => "the machine has been up since",
                 BootEvidence::OtherBoot => {

@@ -526,7 +526,8 @@ fn way_back(
         drop(node);
         disk = disk.process_kill();
         for file in &files {
-            disk.open(file, OpenMode::CreateNew)
+            // It may be there: where a power cut took the note of the damage, one more start is needed.
+            disk.open(file, OpenMode::Truncate)
                 .map_err(|error| error.to_string())?;
         }
         if random.chance(2) {

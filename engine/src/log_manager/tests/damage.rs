@@ -181,3 +181,24 @@ fn a_sync_that_is_under_way_when_its_partition_is_deleted_takes_no_disk_for_fail
     assert_eq!(node.observer.told(), [""; 0]);
     node.create("t-0");
 }
+
+#[test]
+fn a_marker_that_a_killed_start_removed_does_not_come_back_after_the_next_start() {
+    let disk = SimulatedDisk::new(1);
+    let node = open(&disk, &["/d"]);
+    append(&node.create("t-0"), 0..3);
+    node.manager.shutdown();
+    drop(node);
+    let marker = ".kafka_cleanshutdown";
+    assert!(names(&disk, "/d").iter().any(|name| name == marker));
+    // As far as the start came.
+    disk.remove_file(&Path::new("/d").join(marker)).unwrap();
+    let node = open(&disk.process_kill(), &["/d"]);
+    for seed in 0..20 {
+        let image = node.disk.power_cut(seed);
+        assert!(
+            !names(&image, "/d").iter().any(|name| name == marker),
+            "image {seed}"
+        );
+    }
+}
