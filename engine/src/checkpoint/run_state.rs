@@ -84,8 +84,8 @@ impl RunState {
         super::replace_file(io, &log_dir.join(super::RUN_STATE_FILE), self.render().as_bytes())
     }
 
-    /// As [`Self::write`], but nothing is synced: a power cut may leave no file, or one that is refused, which tells nothing
-    /// of a boot that is over anyway. For a directory that has no file yet.
+    /// As [`Self::write`], but nothing is synced: a power cut may leave no file, or one that is refused, which
+    /// tells nothing of a boot that is over anyway. For a directory that has no file yet.
     ///
     /// # Errors
     /// Final for the directory.

@@ -199,8 +199,9 @@ impl LogManager {
         }
     }
 
-    /// Notes this boot's id, unless the file has it. Where there is no file, the id is all that is told: it needs no sync,
-    /// since it is of use only while this boot lasts. A file of another boot tells synced ends, and is replaced durably.
+    /// Notes this boot's id, unless the file has it. Where there is no file, the id is all that is told: it
+    /// needs no sync, since it is of use only while this boot lasts. A file of another boot tells synced ends,
+    /// and is replaced durably.
     fn write_state_of_new_boot(&self, home: &Arc<Home>) {
         let Ok(boot_id) = self.io.boot_id() else { return };
         let known = RunState::read(&*self.io, home.directory.path()).ok().flatten();
