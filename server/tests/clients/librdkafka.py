@@ -70,9 +70,12 @@ def read_all(bootstrap, topic, isolation="read_uncommitted", seconds=60, make=to
     client = consumer(bootstrap, f"reader-of-{topic}", enable_partition_eof=True, isolation_level=isolation,
                       check_crcs=True)
     try:
-        metadata = client.list_topics(topic, timeout=20).topics[topic]
-        if metadata.error or not metadata.partitions:
-            raise AssertionError(f"metadata of {topic}: {metadata.error}, {len(metadata.partitions)} partitions")
+        # A broker that has just started may not know the topic yet.
+        def known():
+            found = client.list_topics(topic, timeout=20).topics[topic]
+            return None if found.error or not found.partitions else found
+
+        metadata = until(20, f"metadata of {topic}", known)
         client.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in metadata.partitions])
         found, ended, deadline = [], set(), time.monotonic() + seconds
         while len(ended) < len(metadata.partitions):
