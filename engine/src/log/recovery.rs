@@ -534,6 +534,12 @@ impl Loader<'_> {
         for (segment, rebuilt) in segments[first..].iter().zip(&rebuilt) {
             self.apply(segment, rebuilt)?;
         }
+        if segments[first].base_offset < recovery_point {
+            // Built anew below the recovery point too, where the next start takes them for synced.
+            for file in segments[first].index_files(self.place)? {
+                file.sync().map_err(|error| self.place.fatal(error))?;
+            }
+        }
         if let Some(cut) = &damage {
             // What was cut must not come back behind what is written in its place.
             let file = segments[cut.segment_index].file(self.place)?;
