@@ -75,6 +75,7 @@ impl Model {
             index_interval_bytes: 64 << (shape >> 2 & 3),
             segment_index_size_bytes: 64 << (shape >> 4 & 3),
             message_format: Magic::V2,
+            retention_ms: None,
             ..LogConfig::default()
         };
         let log = open(&disk, &config, &OpenOptions::default());

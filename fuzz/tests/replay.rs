@@ -18,7 +18,7 @@ static MEMORY: PeakAlloc = PeakAlloc;
 /// The peak is the process's: one target at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-const MUTATIONS: usize = 3000;
+const MUTATIONS: usize = 2000;
 /// Memory that does not depend on the input: windows and contexts of the codecs, the simulated disk.
 const MEMORY_FIXED: usize = 24 << 20;
 /// Bytes of memory for one of input: a block of LZ4 expands 255 times, and is held twice.
