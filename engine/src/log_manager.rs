@@ -438,7 +438,9 @@ impl LogManager {
         let mut last_error = None;
         for index in candidates {
             let home = &self.homes[index];
-            if let Err(refusal) = home.directory.check_appendable() {
+            // An empty log takes a few blocks of the reserve. Were it refused, its partition would stay offline when
+            // there is room again.
+            if let Err(refusal) = home.directory.check_online() {
                 last_error.get_or_insert(refusal);
                 continue;
             }

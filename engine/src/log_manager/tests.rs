@@ -601,6 +601,7 @@ fn a_full_disk_takes_no_directory_offline_and_the_reserve_stops_appends_before()
         directory.check_appendable(),
         Err(StorageError::ReserveReached { .. })
     ));
+    node.create("created_meanwhile-0");
     disk.set_capacity(Some(GIB + GIB / 16));
     node.pass(seconds(6));
     assert!(

@@ -21,8 +21,8 @@
 //! **Deviation:** a record that breaks Kafka's parser with an unchecked exception (answered
 //! UNKNOWN_SERVER_ERROR), a compressed stream that is broken, and a batch that must be rewritten and names a
 //! producer without an epoch or a transaction without a producer, is INVALID_RECORD here: the same bytes will
-//! never be right. As in Kafka, a batch that stays as it is may name such a producer. Headers towards a format without headers are UNSUPPORTED_FOR_MESSAGE_FORMAT for the same
-//! reason.
+//! never be right. As in Kafka, a batch that stays as it is may name such a producer. Headers towards a format
+//! without headers are UNSUPPORTED_FOR_MESSAGE_FORMAT for the same reason.
 //!
 //! **Deviation:** at most [`REFUSALS_MAX`] refused records are named, so that a small request cannot demand a
 //! huge answer.

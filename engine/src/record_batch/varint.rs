@@ -12,9 +12,17 @@ pub fn read_unsigned_varint(bytes: &[u8], position: &mut usize) -> Option<u32> {
         *position += 1;
         return Some(u32::from(first));
     }
+    // Most sizes of records and values: without a call.
+    if let Some(&second) = bytes.get(*position + 1)
+        && second < 0x80
+    {
+        *position += 2;
+        return Some(u32::from(first & 0x7f) | u32::from(second) << 7);
+    }
     read_u32_tail(bytes, position, first)
 }
 
+#[cold]
 fn read_u32_tail(bytes: &[u8], position: &mut usize, first: u8) -> Option<u32> {
     let mut value = u32::from(first & 0x7f);
     for index in 1..5 {
@@ -37,9 +45,17 @@ pub fn read_unsigned_varlong(bytes: &[u8], position: &mut usize) -> Option<u64> 
         *position += 1;
         return Some(u64::from(first));
     }
+    // Most sizes of records and values: without a call.
+    if let Some(&second) = bytes.get(*position + 1)
+        && second < 0x80
+    {
+        *position += 2;
+        return Some(u64::from(first & 0x7f) | u64::from(second) << 7);
+    }
     read_u64_tail(bytes, position, first)
 }
 
+#[cold]
 fn read_u64_tail(bytes: &[u8], position: &mut usize, first: u8) -> Option<u64> {
     let mut value = u64::from(first & 0x7f);
     for index in 1..10 {
