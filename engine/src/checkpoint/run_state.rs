@@ -84,15 +84,6 @@ impl RunState {
         super::replace_file(io, &log_dir.join(super::RUN_STATE_FILE), self.render().as_bytes())
     }
 
-    /// As [`Self::write`], but nothing is synced: a power cut may leave no file, or one that is refused, which
-    /// tells nothing of a boot that is over anyway. For a directory that has no file yet.
-    ///
-    /// # Errors
-    /// Final for the directory.
-    pub fn write_unsynced(&self, io: &dyn Io, log_dir: &Path) -> Result<(), IoError> {
-        super::replace_file_unsynced(io, &log_dir.join(super::RUN_STATE_FILE), self.render().as_bytes())
-    }
-
     fn render(&self) -> String {
         let mut text = String::with_capacity(128 + 32 * self.synced_ends.len());
         // Writing to a String cannot fail.

@@ -184,6 +184,10 @@ impl LogManager {
             }));
         }
         manager.watch_space();
+        // Before the first append: what a power cut takes must not look like what Kafka's cleaner took.
+        manager
+            .online_homes()
+            .for_each(|home| manager.write_state_of_new_boot(home));
         manager.plan_first(now);
         Ok(manager)
     }

@@ -3,7 +3,6 @@
 //! | work | every | first |
 //! |---|---|---|
 //! | free space against `milena.disk.reserve.bytes` | [`SPACE_INTERVAL`] | at once |
-//! | `milena.state`, if it is of another boot | once | at once |
 //! | high watermarks | `replica.high.watermark.checkpoint.interval.ms` | after that |
 //! | recovery points, `milena.state` | `log.flush.offset.checkpoint.interval.ms` | [`INITIAL_DELAY`] |
 //! | unused files are closed | with the recovery points | |
@@ -22,14 +21,12 @@
 //! the shortest `flush.ms` of any log sets the interval if it is shorter.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::checkpoint::RunState;
 use crate::error::{IoError, StorageError};
-use crate::io::Io;
 use crate::units::{Offset, TopicPartition};
 
 use super::checkpoints::{Offsets, tolerate_full};
@@ -69,7 +66,6 @@ impl LogManager {
         let ms = Duration::from_millis;
         let mut schedule = self.schedule.lock();
         schedule.set(Task::Space, Some(now + SPACE_INTERVAL));
-        schedule.set(Task::State, Some(now));
         schedule.set(Task::Deletion, Some(now));
         let after = |interval_ms: u64| now.checked_add(ms(interval_ms));
         schedule.set(
@@ -100,11 +96,6 @@ impl LogManager {
             Task::Space => {
                 self.watch_space();
                 Some(now + SPACE_INTERVAL)
-            }
-            Task::State => {
-                self.online_homes()
-                    .for_each(|home| self.write_state_of_new_boot(home));
-                None
             }
             Task::HighWatermarks => {
                 self.note_out_of_service();
@@ -199,26 +190,18 @@ impl LogManager {
         }
     }
 
-    /// Notes this boot's id, unless the file has it. Where there is no file, the id is all that is told: it
-    /// needs no sync, since it is of use only while this boot lasts. A file of another boot tells synced ends,
-    /// and is replaced durably.
-    fn write_state_of_new_boot(&self, home: &Arc<Home>) {
+    /// Notes this boot's id, unless the file has it.
+    pub(super) fn write_state_of_new_boot(&self, home: &Arc<Home>) {
         let Ok(boot_id) = self.io.boot_id() else { return };
         let known = RunState::read(&*self.io, home.directory.path()).ok().flatten();
-        match known {
-            Some(state) if state.boot_id == boot_id => {}
-            Some(_) => drop(self.write_state(home, false)),
-            None => {
-                if let Err(error) = self.try_write_state(home, false, &[], RunState::write_unsynced) {
-                    tolerate_full(&home.directory, &error);
-                }
-            }
+        if known.is_none_or(|state| state.boot_id != boot_id) {
+            self.write_state(home, false);
         }
     }
 
     /// Writes `milena.state`; returns whether it stands.
     pub(super) fn write_state(&self, home: &Arc<Home>, stopped_clean: bool) -> bool {
-        match self.try_write_state(home, stopped_clean, &[], RunState::write) {
+        match self.try_write_state(home, stopped_clean, &[]) {
             Ok(()) => true,
             Err(error) => {
                 tolerate_full(&home.directory, &error);
@@ -233,7 +216,6 @@ impl LogManager {
         home: &Arc<Home>,
         stopped_clean: bool,
         limits: &[(&TopicPartition, Option<Offset>)],
-        write: fn(&RunState, &dyn Io, &Path) -> Result<(), IoError>,
     ) -> Result<(), IoError> {
         let boot_id = self.io.boot_id().unwrap_or_else(|error| {
             tracing::warn!("the machine's boot id is unknown: {error}");
@@ -270,7 +252,7 @@ impl LogManager {
             stopped_clean,
             synced_ends,
         };
-        write(&state, &*self.io, home.directory.path())?;
+        state.write(&*self.io, home.directory.path())?;
         *written = state.synced_ends;
         Ok(())
     }
@@ -290,7 +272,7 @@ impl LogManager {
                 end.is_some_and(|end| limit.is_none_or(|limit| *end > limit))
             })
         };
-        if says_more && let Err(error) = self.try_write_state(home, false, limits, RunState::write) {
+        if says_more && let Err(error) = self.try_write_state(home, false, limits) {
             tolerate_full(&home.directory, &error);
             return Err(error.into());
         }

@@ -12,8 +12,6 @@ use std::time::Duration;
 pub(super) enum Task {
     /// Free space against the reserve.
     Space,
-    /// `milena.state`, once after the start.
-    State,
     /// `replication-offset-checkpoint`
     HighWatermarks,
     /// `recovery-point-offset-checkpoint`, and producer snapshots that are no longer needed.
@@ -33,9 +31,8 @@ pub(super) enum Task {
 }
 
 impl Task {
-    const ALL: [Task; 10] = [
+    const ALL: [Task; 9] = [
         Task::Space,
-        Task::State,
         Task::HighWatermarks,
         Task::RecoveryPoints,
         Task::LogStartOffsets,

@@ -370,37 +370,6 @@ fn an_idle_broker_writes_nothing() {
 }
 
 #[test]
-fn the_first_state_of_a_directory_costs_no_sync_and_that_of_another_boot_is_replaced_durably() {
-    let syncs = |disk: &SimulatedDisk| disk.trace().iter().filter(|line| line.contains("sync")).count();
-    let disk = SimulatedDisk::new(1);
-    let node = open(&disk, &["/d"]);
-    disk.start_trace();
-    node.pass(seconds(1));
-    assert_eq!(syncs(&disk), 0, "{:?}", disk.trace());
-    let boot_id = disk.boot_id().unwrap();
-    let state = |disk: &SimulatedDisk| RunState::read(disk, Path::new("/d")).ok().flatten();
-    assert_eq!(state(&disk.process_kill()).unwrap().boot_id, boot_id);
-    for seed in 0..40 {
-        let after = disk.power_cut(seed);
-        let there = state(&after);
-        assert!(there.is_none_or(|state| state.boot_id == boot_id));
-        drop(open(&after, &["/d"]));
-    }
-    node.manager.shutdown();
-    drop(node);
-
-    let disk = disk.power_cut(1);
-    let node = open(&disk, &["/d"]);
-    node.pass(seconds(1));
-    for seed in 0..40 {
-        assert_eq!(
-            state(&disk.power_cut(seed)).unwrap().boot_id,
-            disk.boot_id().unwrap()
-        );
-    }
-}
-
-#[test]
 fn logs_of_which_nothing_was_synced_cost_no_checkpoint_of_recovery_points() {
     let disk = SimulatedDisk::new(1);
     let node = open(&disk, &["/d"]);
@@ -631,7 +600,7 @@ fn a_full_disk_takes_no_directory_offline_and_the_reserve_stops_appends_before()
     node.pass(seconds(61));
     assert_eq!(
         offsets(&disk, "/d", checkpoint::RECOVERY_POINT_FILE),
-        [("t-0".to_owned(), 3)]
+        [("created_meanwhile-0".to_owned(), 0), ("t-0".to_owned(), 3)]
     );
 }
 

@@ -28,7 +28,7 @@ fn a_tree_that_fails_by_its_own_write_or_sync_stops_the_broker_and_leaves_no_mar
             .unwrap();
         let refused = runtime.block_on(broker.broker().topics.auto_create_topic("t"));
         assert!(refused.is_err(), "{fault:?}");
-        let Ending::Failed(reason) = broker.wait() else {
+        let Ending::Failed(reason) = broker.wait(&mut Signals::listen().unwrap()) else {
             panic!("{fault:?}: the broker went on");
         };
         assert!(reason.contains("/a/milena.tree"), "{fault:?}: {reason}");
@@ -48,7 +48,7 @@ fn a_log_directory_that_fails_takes_the_tree_in_it_and_with_it_the_broker_down()
         .directories()
         .find(|one| one.path() == Path::new("/a"));
     directory.unwrap().take_offline("a fault".to_owned());
-    let Ending::Failed(reason) = broker.wait() else {
+    let Ending::Failed(reason) = broker.wait(&mut Signals::listen().unwrap()) else {
         panic!("the broker went on");
     };
     assert!(
