@@ -1,5 +1,6 @@
 """`kill -9` and power cuts again and again under load, checked against a ledger of every ack."""
 
+import ctypes
 import fcntl
 import os
 import random
@@ -13,7 +14,7 @@ import crash_writers
 import history
 import librdkafka
 import subject as subjects
-from scenario import Skip, equal, scenario
+from scenario import Skip, equal, scenario, until
 
 WRITERS = [("acks=1", 0, {"acks": 1}), ("acks=1, lz4", 1, {"acks": 1, "compression_type": "lz4"}),
            ("idempotent", 2, {"enable_idempotence": True}),
@@ -62,8 +63,12 @@ def kills(place):
 
 
 class Disk:
-    """A file system in a file, from which everything can be taken that was not synced."""
+    """A file system in a file, from which everything can be taken that was not synced.
 
+    Only this process and what it starts see it: it goes with them, however they end.
+    """
+
+    new_mount_namespace = 0x00020000  # CLONE_NEWNS
     shutdown = 0x8004587D  # FS_IOC_SHUTDOWN
     without_log_flush = 2
 
@@ -73,6 +78,9 @@ class Disk:
         with open(self.image, "wb") as image:
             image.truncate(1 << 30)
         subprocess.run(["mkfs.ext4", "-q", "-F", self.image], check=True)
+        if ctypes.CDLL(None).unshare(self.new_mount_namespace):
+            raise Skip("no mount namespace can be had here")
+        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
         if subprocess.run(["mount", "-o", "loop", self.image, self.mount], capture_output=True).returncode:
             raise Skip("no loop device can be mounted here")
 
