@@ -83,8 +83,7 @@ pub enum BootEvidence {
     SameBoot,
     /// The machine was restarted: what was not synced may be missing or torn.
     OtherBoot,
-    /// Nothing of ours is there to tell (Kafka wrote the directory last): treated as `OtherBoot`, but that
-    /// missing offsets prove nothing.
+    /// Nothing of ours is there to tell (Kafka wrote the directory last): treated as `OtherBoot`.
     Unknown,
 }
 

@@ -549,11 +549,11 @@ impl Loader<'_> {
     }
 
     /// Whether offsets that are missing before a segment were lost with a write. Compaction leaves segments
-    /// without records, and Kafka leaves nothing that tells of a restart: there nothing is cut for it.
+    /// without records: there nothing is cut for it.
     fn gap_tells_of_loss(&self, base_offset: Offset) -> bool {
         let is_compacted = self.config.cleanup_policy.compact
             || self.options.cleaned_end.is_some_and(|end| base_offset <= end);
-        self.options.boot == BootEvidence::OtherBoot && !is_compacted
+        may_have_lost_writes(self.options.boot) && !is_compacted
     }
 
     /// The segments on disk, after leftovers of interrupted operations were dealt with.

@@ -184,7 +184,7 @@ impl LogManager {
             }));
         }
         manager.watch_space();
-        // Before the first append: what a power cut takes must not look like what Kafka's cleaner took.
+        // Before the first append, so that the next start can tell what has happened since.
         manager
             .online_homes()
             .for_each(|home| manager.write_state_of_new_boot(home));

@@ -445,7 +445,7 @@ fn a_segment_that_compaction_emptied_is_no_lost_one() {
             Some(Offset(30)),
             30,
         ),
-        ("Kafka left it", small_segments(), BootEvidence::Unknown, None, 30),
+        ("nothing at all", small_segments(), BootEvidence::Unknown, None, 0),
     ];
     for (case, config, boot, cleaned_end, end) in cases {
         let bench = Bench::new(small_segments());
