@@ -623,6 +623,15 @@ fn images() -> Vec<Vec<String>> {
     images
 }
 
+/// How many changes the tree has after the power is cut now: all of each.
+fn whole_changes_after_a_cut(disk: &SimulatedDisk, images: &[Vec<String>], cut: u64, seed: u64) -> usize {
+    let after = disk.power_cut(cut * 31 + seed);
+    let tree = open(&after).unwrap_or_else(|error| panic!("cut {cut} seed {seed}: {error}"));
+    let found = image(&tree.session());
+    let at = images.iter().position(|image| *image == found);
+    at.unwrap_or_else(|| panic!("cut {cut} seed {seed}: half a change: {found:#?}"))
+}
+
 #[test]
 fn after_a_power_cut_at_any_operation_every_answered_change_is_there_whole_and_none_is_half() {
     let images = images();
@@ -652,11 +661,7 @@ fn after_a_power_cut_at_any_operation_every_answered_change_is_there_whole_and_n
             }
         }
         for seed in 0..4 {
-            let after = disk.power_cut(cut * 31 + seed);
-            let tree = open(&after).unwrap_or_else(|error| panic!("cut {cut} seed {seed}: {error}"));
-            let found = image(&tree.session());
-            let at = images.iter().position(|image| *image == found);
-            let at = at.unwrap_or_else(|| panic!("cut {cut} seed {seed}: half a change: {found:#?}"));
+            let at = whole_changes_after_a_cut(&disk, &images, cut, seed);
             assert!(
                 at == answered || at == answered + 1,
                 "cut {cut} seed {seed}: {answered} changes were answered, {at} are there"
@@ -702,11 +707,7 @@ fn after_a_power_cut_while_a_tree_is_new_it_is_there_as_it_was_established_or_no
             cut_before += 1;
         }
         for seed in 0..4 {
-            let after = disk.power_cut(cut * 31 + seed);
-            let tree = open(&after).unwrap_or_else(|error| panic!("cut {cut} seed {seed}: {error}"));
-            let found = image(&tree.session());
-            let at = images.iter().position(|image| *image == found);
-            let at = at.unwrap_or_else(|| panic!("cut {cut} seed {seed}: half a change: {found:#?}"));
+            let at = whole_changes_after_a_cut(&disk, &images, cut, seed);
             let fits = if established {
                 at == answered || at == answered + 1
             } else {
