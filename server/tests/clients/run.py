@@ -29,6 +29,7 @@ import subject as subjects  # noqa: E402
 
 PASSED, FAILED, SKIPPED = "passed", "FAILED", "skipped"
 SKIP_CODE = 77
+REASON = "reason"  # the file in which a failed scenario leaves the text of its exception
 
 
 def arguments():
@@ -69,8 +70,9 @@ def inner(request):
     except scenario.Skip as reason:
         print(reason)
         code = SKIP_CODE
-    except BaseException:
+    except BaseException as error:
         traceback.print_exc()
+        (place.directory / REASON).write_text(f"{type(error).__name__}: {error}\n")
         code = 1
     finally:
         try:
@@ -143,7 +145,9 @@ class Run:
             text += f" ({subjects.tail(log, 1)})"
         if result == FAILED:
             brokers = [*sorted(directory.glob("work/*/broker.log")), self.broker.log]
-            for path, lines in [(log, subjects.tail(log, 25)), *((path, complaints(path)) for path in brokers)]:
+            reason = directory / "work" / REASON
+            said = [(reason, reason.read_text())] if reason.exists() else []
+            for path, lines in [*said, (log, subjects.tail(log, 25)), *((path, complaints(path)) for path in brokers)]:
                 text += f"\n  --- {path}\n" + "\n".join("  | " + line[:600] for line in lines.splitlines())
         peers.say(text)
 
