@@ -188,6 +188,10 @@ pub trait File: Any + Send + Sync + fmt::Debug {
     /// Reserves space and sets the length (`log.preallocate`).
     fn allocate(&self, size_bytes: u64) -> Result<(), IoError>;
 
+    /// Asks for space from `position` to `end`, behind the end of the file, for appends to come; the length stays,
+    /// and [`File::set_len`] gives back what was not used. A hint: where it cannot be had nothing changes.
+    fn reserve(&self, position: u64, end: u64);
+
     /// fdatasync, waiting for it.
     fn sync(&self) -> Result<(), IoError>;
 

@@ -136,6 +136,8 @@ fn transcript(io: &Arc<dyn Io>, root: &Path) -> String {
     note!("extend", say(file.set_len(8)));
     note!("read", say(file.read_at(0, &mut buffer)));
     note!("bytes", format!("{:?}", &buffer[..8]));
+    file.reserve(8, 1 << 16);
+    note!("size after reserving", say(file.size_bytes()));
     note!("allocate", say(file.allocate(4096)));
     note!("size", say(file.size_bytes()));
     note!("allocate less", say(file.allocate(100)));

@@ -544,6 +544,9 @@ impl File for SimulatedFile {
             .set_size(self.id, size_bytes, "ftruncate", &self.path)
     }
 
+    /// Nothing that a crash could show depends on it.
+    fn reserve(&self, _position: u64, _end: u64) {}
+
     fn allocate(&self, size_bytes: u64) -> Result<(), IoError> {
         self.check_writable("fallocate")?;
         self.disk

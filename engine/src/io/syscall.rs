@@ -268,6 +268,14 @@ impl File for SyscallFile {
         self.set_len(size_bytes)
     }
 
+    fn reserve(&self, position: u64, end: u64) {
+        let size = end.saturating_sub(position);
+        if size > 0 {
+            // No room, or a file system without this: the append itself will ask for what it needs.
+            let _ = rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, position, size);
+        }
+    }
+
     fn sync(&self) -> Result<(), IoError> {
         rustix::fs::fdatasync(&self.file).map_err(|errno| self.failed("fdatasync", errno.into()))
     }

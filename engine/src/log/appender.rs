@@ -121,6 +121,7 @@ impl<'l> Writer<'l> {
         }
         let place = &self.log.place;
         place.directory.check_online()?;
+        self.cursor.reserve(&self.file, self.config.segment_size_bytes);
         self.file
             .write_vectored_at(self.written, buffers)
             .map_err(|error| place.fatal(error))?;

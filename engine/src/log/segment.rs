@@ -70,6 +70,8 @@ pub(crate) struct SegmentState {
     largest: Option<TimestampOffset>,
     /// The file is longer than `size_bytes`.
     preallocated: bool,
+    /// Up to where space was asked for behind the end of the file; 0 if it was not.
+    reserved_end: u64,
 }
 
 impl LogSegment {
@@ -99,6 +101,7 @@ impl LogSegment {
                 offset: base_offset,
             }),
             preallocated: config.preallocate,
+            reserved_end: 0,
         };
         Ok(Arc::new(LogSegment::with(base_offset, 0, state)))
     }
@@ -127,6 +130,7 @@ impl LogSegment {
             first_timestamp: None,
             largest: None,
             preallocated: false,
+            reserved_end: 0,
         };
         LogSegment::with(base_offset, size_bytes, state)
     }
@@ -232,6 +236,7 @@ impl LogSegment {
         let cursor = AppendCursor {
             base_offset: base,
             position: size,
+            reserved_end: state.reserved_end,
             bytes_since_entry: size - last_position,
             created: state.created,
             first_timestamp: state.first_timestamp,
@@ -250,6 +255,7 @@ impl LogSegment {
         let mut state = self.state.lock();
         state.first_timestamp = cursor.first_timestamp;
         state.largest = Some(cursor.largest);
+        state.reserved_end = cursor.reserved_end;
         if !cursor.new_offsets.is_empty() {
             for entry in cursor.new_offsets {
                 state.offsets.push(entry);
@@ -302,7 +308,7 @@ impl LogSegment {
         }
     }
 
-    /// Completes the indexes on disk and trims preallocated space: at a roll and at a clean close. Nothing is
+    /// Completes the indexes on disk and trims preallocated and reserved space: at a roll and at a clean close. Nothing is
     /// synced. A failure is final for the directory.
     pub(crate) fn complete_files(&self, place: &Place) -> Result<(), IoError> {
         let mut state = self.state.lock();
@@ -310,11 +316,12 @@ impl LogSegment {
         self.close_time_index(place, state)?;
         state.offsets.write_through(place, self.base_offset)?;
         state.times.write_through(place, self.base_offset)?;
-        if state.preallocated {
+        if state.preallocated || state.reserved_end > self.size_bytes() {
             let file = self.open_log(place, state)?;
             file.set_len(self.size_bytes())
                 .map_err(|error| place.fatal(error))?;
             state.preallocated = false;
+            state.reserved_end = 0;
         }
         Ok(())
     }
@@ -370,6 +377,7 @@ impl LogSegment {
         file.set_len(position).map_err(|error| place.fatal(error))?;
         file.sync().map_err(|error| place.fatal(error))?;
         state.preallocated = false;
+        state.reserved_end = 0;
         let count = state.offsets.partition_point(place, base, |entry| {
             entry.offset < offset && u64::from(entry.position) < position
         })?;

@@ -2,6 +2,7 @@
 
 mod crash;
 mod recovery;
+mod space;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

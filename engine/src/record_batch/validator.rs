@@ -36,7 +36,7 @@ pub use rules::{AppendOrigin, Level, RequestRules, ValidationRules};
 
 use super::builder::RecordBatchBuilder;
 use super::legacy::{InnerMessages, Message, absolute_base, resolve};
-use super::record::{Record, StreamRecords, Times, scan};
+use super::record::{Record, StreamRecords, Times, scan, scan_run};
 use super::validated::{Body, MaxAt, ValidatedBatches};
 use super::{Batch, BatchError, BatchHeader, CRC_START, RECORD_BATCH_OVERHEAD, array};
 use crate::config::{Codec, CompressionType, Magic, TimestampType};
@@ -485,8 +485,15 @@ impl Validation<'_> {
         let append_time = batch.timestamp_type() == TimestampType::LogAppendTime;
         let (mut max, mut dense) = (MaxTimestamp::NONE, true);
         let mut refusals = Refusals::default();
-        let mut position = RECORD_BATCH_OVERHEAD;
-        for index in 0..count {
+        let (mut position, mut taken) = (RECORD_BATCH_OVERHEAD, 0);
+        if !append_time && !bounds && times.keep_order() {
+            let run = scan_run(bytes, position, count);
+            if run.count > 0 && (run.all_keys || !self.rules.compacted) {
+                max.see(times.timestamp(run.max_timestamp_delta), run.max_timestamp_index);
+                (position, taken) = (run.end, run.count);
+            }
+        }
+        for index in taken..count {
             let found = scan(bytes, position).map_err(|error| self.refuse(error))?;
             position = found.end;
             let timestamp = times.timestamp(found.timestamp_delta);

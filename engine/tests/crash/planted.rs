@@ -92,6 +92,10 @@ impl File for PlantedFile {
         self.file.allocate(size_bytes)
     }
 
+    fn reserve(&self, position: u64, end: u64) {
+        self.file.reserve(position, end);
+    }
+
     fn sync(&self) -> Result<(), IoError> {
         match self.bug {
             Bug::AckBeforeSync => Ok(()),

@@ -5,10 +5,16 @@
 //! `LogSegment.append`, `LogSegment.shouldRoll`.
 
 use crate::config::LogConfig;
+use crate::io::FileHandle;
 use crate::log::offset_index::{OffsetPosition, is_in_reach};
 use crate::log::sparse_index::Entry;
 use crate::log::time_index::TimestampOffset;
 use crate::units::{Offset, TimestampMs};
+
+/// A smaller segment reserves nothing, so that many small logs take no more than they hold.
+const RESERVE_FROM_SIZE_BYTES: u64 = 4 << 20;
+/// Most that is reserved at a time.
+const RESERVE_SIZE_BYTES_MAX: u64 = 8 << 20;
 
 /// What decides whether a segment must end before the next set.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +33,8 @@ pub(crate) struct AppendCursor {
     pub(super) base_offset: Offset,
     /// Where the next batch goes.
     pub(crate) position: u64,
+    /// Up to where space was asked for; 0 if it was not.
+    pub(super) reserved_end: u64,
     pub(super) bytes_since_entry: u64,
     pub(super) created: TimestampMs,
     pub(super) first_timestamp: Option<TimestampMs>,
@@ -77,6 +85,7 @@ impl AppendCursor {
         AppendCursor {
             base_offset,
             position,
+            reserved_end: 0,
             bytes_since_entry: 0,
             created: now,
             first_timestamp: None,
@@ -87,6 +96,19 @@ impl AppendCursor {
             new_offsets: Vec::new(),
             new_times: Vec::new(),
         }
+    }
+
+    /// Asks for the space of the next appends, a part of what the segment has so far. The file system would otherwise
+    /// look for it page by page, for an eighth of the CPU of an append (ext4), and lay logs that grow side by side
+    /// in pieces.
+    pub(crate) fn reserve(&mut self, file: &FileHandle, segment_size_bytes: u32) {
+        if self.position <= self.reserved_end || self.position < RESERVE_FROM_SIZE_BYTES {
+            return;
+        }
+        let chunk = (self.position / 4).min(RESERVE_SIZE_BYTES_MAX);
+        let end = (self.position + chunk).min(u64::from(segment_size_bytes));
+        file.reserve(self.position, end);
+        self.reserved_end = end.max(self.position);
     }
 
     /// What is to be committed; the cursor goes on from there.
