@@ -15,7 +15,7 @@
 //!
 //! The CRC-32C covers byte 21 to the end. Base offset, length, leader epoch and magic lie before it, so that
 //! a leader stamps offset and epoch without touching the producer's bytes. Layouts v0 and v1 are drawn in
-//! [`legacy`].
+//! `legacy.rs`.
 //!
 //! Invariants: no input makes this module panic, overflow or allocate by a length that the input states;
 //! every refusal is a [`BatchError`] with position, expected and found. What it leaves to others: files (the
@@ -23,14 +23,14 @@
 //!
 //! Source: `org.apache.kafka.common.record` of 2.7.2; KIP-98 (v2), KIP-31 and KIP-32 (v1).
 
-pub mod builder;
+mod builder;
 pub mod compression;
-pub mod convert;
-pub mod legacy;
-pub mod record;
-pub mod validated;
-pub mod validator;
-pub mod varint;
+mod convert;
+mod legacy;
+mod record;
+mod validated;
+mod validator;
+mod varint;
 
 pub use builder::RecordBatchBuilder;
 pub use convert::convert_down;
@@ -220,8 +220,6 @@ pub struct BatchHeader {
     pub size_bytes: usize,
     pub magic: Magic,
     pub codec: Codec,
-    /// As stored; not covered are the bytes before it.
-    pub crc: u32,
     /// `CreateTime` for v0, which has no timestamps.
     pub timestamp_type: TimestampType,
     /// v2: of the first record, always its create time; v1: of the message; v0: none.
@@ -363,7 +361,6 @@ fn parse_v2(prefix: &[u8], size_bytes: usize) -> Result<BatchHeader, BatchError>
         size_bytes,
         magic: Magic::V2,
         codec,
-        crc: u32::from_be_bytes(at(h, CRC_POSITION)),
         timestamp_type: timestamp_type(attributes),
         first_timestamp: TimestampMs(i64::from_be_bytes(at(h, 27))),
         max_timestamp: TimestampMs(i64::from_be_bytes(at(h, 35))),
@@ -413,7 +410,6 @@ fn parse_legacy(prefix: &[u8], size_bytes: usize, magic: Magic) -> Result<BatchH
         size_bytes,
         magic,
         codec,
-        crc: u32::from_be_bytes(array(prefix, LEGACY_CRC_POSITION).unwrap_or_default()),
         timestamp_type: if magic == Magic::V1 {
             timestamp_type(attributes)
         } else {
@@ -449,6 +445,25 @@ fn at<const N: usize>(header: &[u8; RECORD_BATCH_OVERHEAD], position: usize) -> 
     let mut out = [0; N];
     out.copy_from_slice(&header[position..position + N]);
     out
+}
+
+/// Compares the checksum in these bytes, a whole batch of this layout, with that of the bytes.
+#[inline]
+fn verify_crc(bytes: &[u8], magic: Magic) -> Result<(), BatchError> {
+    let (position, computed) = match magic {
+        Magic::V2 => (CRC_POSITION, crc32c::crc32c(&bytes[CRC_START..])),
+        Magic::V0 | Magic::V1 => (LEGACY_CRC_POSITION, crc32fast::hash(&bytes[MAGIC_POSITION..])),
+    };
+    let stored = u32::from_be_bytes(array(bytes, position).unwrap_or_default());
+    if stored == computed {
+        Ok(())
+    } else {
+        Err(BatchError::Crc {
+            position,
+            stored,
+            computed,
+        })
+    }
 }
 
 /// One batch of any layout: header checked, bytes borrowed. The CRC and the records are checked on demand.
@@ -560,23 +575,7 @@ impl<'a> Batch<'a> {
     /// [`BatchError::Crc`].
     #[inline]
     pub fn verify_crc(&self) -> Result<(), BatchError> {
-        let stored = self.header.crc;
-        let (position, computed) = match self.header.magic {
-            Magic::V2 => (CRC_POSITION, crc32c::crc32c(&self.bytes[CRC_START..])),
-            Magic::V0 | Magic::V1 => (
-                LEGACY_CRC_POSITION,
-                crc32fast::hash(&self.bytes[MAGIC_POSITION..]),
-            ),
-        };
-        if stored == computed {
-            Ok(())
-        } else {
-            Err(BatchError::Crc {
-                position,
-                stored,
-                computed,
-            })
-        }
+        verify_crc(self.bytes, self.header.magic)
     }
 
     /// The records in order. Compressed ones pass through a bounded window; nothing is read ahead of it.

@@ -26,7 +26,7 @@ use crate::units::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, Tim
 /// it, so that the size of a batch is an i32.
 ///
 /// **Deviation:** Kafka rewrites batches of up to 2 GiB, and fails with an unchecked exception beyond.
-pub const REWRITTEN_SIZE_MAX: usize = 1 << 30;
+const REWRITTEN_SIZE_MAX: usize = 1 << 30;
 
 /// Collects records into one batch (or, for v0 and v1 without compression, into one message each).
 #[derive(Debug)]
@@ -193,8 +193,8 @@ impl RecordBatchBuilder {
     /// Appends a record of another batch at `offset`, with its headers if this is v2.
     ///
     /// # Errors
-    /// `Structure` if the offset is not above the one before or out of the base offset's reach; `TooLarge` at
-    /// [`REWRITTEN_SIZE_MAX`]. Nothing was appended then. Positions are 0.
+    /// `Structure` if the offset is not above the one before or out of the base offset's reach; `TooLarge` beyond
+    /// 1 GiB. Nothing was appended then. Positions are 0.
     pub fn append_record(&mut self, offset: Offset, record: &Record<'_>) -> Result<(), BatchError> {
         let delta = offset.get().checked_sub(self.base_offset.get());
         let fits = delta.is_some_and(|delta| (0..=i64::from(i32::MAX)).contains(&delta))

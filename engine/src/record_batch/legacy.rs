@@ -18,7 +18,7 @@
 
 use super::compression::{RECORD_SIZE_LIMIT, Window};
 use super::record::{Headers, Record};
-use super::{Batch, BatchError, LOG_OVERHEAD, RECORD_OVERHEAD_V0, RECORD_OVERHEAD_V1, array};
+use super::{Batch, BatchError, LOG_OVERHEAD, RECORD_OVERHEAD_V0, RECORD_OVERHEAD_V1, array, verify_crc};
 use crate::config::{Codec, Magic, TimestampType};
 use crate::units::{Offset, TimestampMs};
 
@@ -98,17 +98,7 @@ impl<'a> Message<'a> {
 
     /// CRC-32 of an inner message; that of an outer one is the batch's.
     pub(super) fn verify_crc(&self) -> Result<(), BatchError> {
-        let stored = u32::from_be_bytes(array(self.bytes, 12).unwrap_or_default());
-        let computed = crc32fast::hash(&self.bytes[16..]);
-        if stored == computed {
-            Ok(())
-        } else {
-            Err(BatchError::Crc {
-                position: 12,
-                stored,
-                computed,
-            })
-        }
+        verify_crc(self.bytes, self.magic)
     }
 
     pub(super) fn record(&self) -> Record<'a> {

@@ -18,7 +18,8 @@ use crate::config::{Codec, Magic, TimestampType};
 use crate::error::InvalidRecords;
 use crate::units::{LeaderEpoch, Offset, TimestampMs};
 
-/// Validated records of one partition in one request. See the module.
+/// Validated records of one partition in one request: [`ValidatedBatches::assign`] stamps them, and
+/// [`ValidatedBatches::io_slices`] is what is to be written.
 #[derive(Debug)]
 pub struct ValidatedBatches<'a> {
     pub(super) body: Body<'a>,
@@ -51,6 +52,40 @@ pub(super) enum Body<'a> {
     },
 }
 
+impl<'a> Body<'a> {
+    /// A batch of the producer whose header may be changed.
+    pub(super) fn borrowed(batch: &Batch<'a>) -> Body<'a> {
+        let header_size = batch.header().header_size_bytes();
+        let (head, tail) = batch.bytes().split_at(header_size);
+        let mut header = [0; RECORD_BATCH_OVERHEAD];
+        header[..header_size].copy_from_slice(head);
+        Body::Borrowed {
+            header,
+            header_size,
+            tail,
+        }
+    }
+
+    /// Largest timestamp and timestamp type in the header; recomputes the CRC only if something changed.
+    pub(super) fn set_max_timestamp(&mut self, kind: TimestampType, timestamp: TimestampMs) {
+        match self {
+            Body::Borrowed {
+                header,
+                header_size,
+                tail,
+            } => {
+                set_max_timestamp(&mut header[..*header_size], tail, kind, timestamp);
+            }
+            Body::Owned(bytes) => {
+                let size = bytes.len().min(RECORD_BATCH_OVERHEAD);
+                let (header, tail) = bytes.split_at_mut(size);
+                set_max_timestamp(header, tail, kind, timestamp);
+            }
+            Body::Empty | Body::WrapperV0 { .. } => {}
+        }
+    }
+}
+
 /// Which record stands for the largest timestamp in the time index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MaxAt {
@@ -72,19 +107,6 @@ impl<'a> ValidatedBatches<'a> {
             control: None,
             converted: 0,
             base: None,
-        }
-    }
-
-    /// A borrowed batch whose header may be changed.
-    pub(super) fn borrow(batch: &Batch<'a>) -> Body<'a> {
-        let header_size = batch.header().header_size_bytes();
-        let (head, tail) = batch.bytes().split_at(header_size);
-        let mut header = [0; RECORD_BATCH_OVERHEAD];
-        header[..header_size].copy_from_slice(head);
-        Body::Borrowed {
-            header,
-            header_size,
-            tail,
         }
     }
 
@@ -230,25 +252,6 @@ impl<'a> ValidatedBatches<'a> {
     /// kept.
     pub const fn converted_record_count(&self) -> u32 {
         self.converted
-    }
-
-    /// Largest timestamp and timestamp type in the header; recomputes the CRC only if something changed.
-    pub(super) fn set_max_timestamp(body: &mut Body<'_>, kind: TimestampType, timestamp: TimestampMs) {
-        match body {
-            Body::Borrowed {
-                header,
-                header_size,
-                tail,
-            } => {
-                set_max_timestamp(&mut header[..*header_size], tail, kind, timestamp);
-            }
-            Body::Owned(bytes) => {
-                let size = bytes.len().min(RECORD_BATCH_OVERHEAD);
-                let (header, tail) = bytes.split_at_mut(size);
-                set_max_timestamp(header, tail, kind, timestamp);
-            }
-            Body::Empty | Body::WrapperV0 { .. } => {}
-        }
     }
 }
 

@@ -6,7 +6,7 @@
 /// Reads an unsigned 32-bit varint at `*position` and moves past it. `None` if the slice ends or a sixth byte
 /// would follow.
 #[inline(always)]
-pub fn read_unsigned_varint(bytes: &[u8], position: &mut usize) -> Option<u32> {
+pub(crate) fn read_unsigned_varint(bytes: &[u8], position: &mut usize) -> Option<u32> {
     let first = *bytes.get(*position)?;
     if first < 0x80 {
         *position += 1;
@@ -39,7 +39,7 @@ fn read_u32_tail(bytes: &[u8], position: &mut usize, first: u8) -> Option<u32> {
 /// Reads an unsigned 64-bit varint at `*position` and moves past it. `None` if the slice ends or an eleventh
 /// byte would follow.
 #[inline(always)]
-pub fn read_unsigned_varlong(bytes: &[u8], position: &mut usize) -> Option<u64> {
+pub(crate) fn read_unsigned_varlong(bytes: &[u8], position: &mut usize) -> Option<u64> {
     let first = *bytes.get(*position)?;
     if first < 0x80 {
         *position += 1;
@@ -71,20 +71,20 @@ fn read_u64_tail(bytes: &[u8], position: &mut usize, first: u8) -> Option<u64> {
 
 /// Reads a zigzag 32-bit varint.
 #[inline(always)]
-pub fn read_varint(bytes: &[u8], position: &mut usize) -> Option<i32> {
+pub(crate) fn read_varint(bytes: &[u8], position: &mut usize) -> Option<i32> {
     let raw = read_unsigned_varint(bytes, position)?;
     Some((raw >> 1) as i32 ^ -((raw & 1) as i32))
 }
 
 /// Reads a zigzag 64-bit varint.
 #[inline(always)]
-pub fn read_varlong(bytes: &[u8], position: &mut usize) -> Option<i64> {
+pub(crate) fn read_varlong(bytes: &[u8], position: &mut usize) -> Option<i64> {
     let raw = read_unsigned_varlong(bytes, position)?;
     Some((raw >> 1) as i64 ^ -((raw & 1) as i64))
 }
 
 /// Appends `value` as an unsigned 64-bit varint; 32-bit values take the same bytes.
-pub fn write_unsigned(out: &mut Vec<u8>, mut value: u64) {
+pub(crate) fn write_unsigned(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -93,22 +93,22 @@ pub fn write_unsigned(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// Appends `value` as a zigzag 32-bit varint.
-pub fn write_varint(out: &mut Vec<u8>, value: i32) {
+pub(crate) fn write_varint(out: &mut Vec<u8>, value: i32) {
     write_unsigned(out, u64::from(((value << 1) ^ (value >> 31)) as u32));
 }
 
 /// Appends `value` as a zigzag 64-bit varint.
-pub fn write_varlong(out: &mut Vec<u8>, value: i64) {
+pub(crate) fn write_varlong(out: &mut Vec<u8>, value: i64) {
     write_unsigned(out, ((value << 1) ^ (value >> 63)) as u64);
 }
 
 /// Bytes that [`write_varint`] appends: 1 to 5.
-pub const fn size_of_varint(value: i32) -> usize {
+pub(crate) const fn size_of_varint(value: i32) -> usize {
     size_of_unsigned(((value << 1) ^ (value >> 31)) as u32 as u64)
 }
 
 /// Bytes that [`write_varlong`] appends: 1 to 10.
-pub const fn size_of_varlong(value: i64) -> usize {
+pub(crate) const fn size_of_varlong(value: i64) -> usize {
     size_of_unsigned(((value << 1) ^ (value >> 63)) as u64)
 }
 

@@ -4,14 +4,14 @@
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::super::{batches, convert_down};
 use super::tests::{
     CODECS, NOW, around, builder, bytes_of, check_refused, patched, raw, rules, strict, three,
 };
 use super::*;
 use crate::record_batch::compression::Compressor;
 use crate::record_batch::varint::{write_varint, write_varlong};
-use crate::units::{LeaderEpoch, ProducerEpoch, ProducerId, Sequence};
+use crate::record_batch::{BatchError, RECORD_BATCH_OVERHEAD, batches, convert_down};
+use crate::units::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence};
 
 fn compressed(codec: Codec, magic: Magic, bytes: &[u8]) -> Vec<u8> {
     let mut compressor = Compressor::new(codec, magic, Vec::new());

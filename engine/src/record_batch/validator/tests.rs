@@ -2,12 +2,17 @@
 
 use proptest::prelude::*;
 
-use super::super::{ProducerStamp, RecordHeader, batches};
+use super::refusal::REFUSALS_MAX;
 use super::*;
 use crate::config::LogConfig;
+use crate::error::RecordRefusal;
 use crate::record_batch::compression::{Compressor, WINDOW_SIZE};
 use crate::record_batch::varint::write_varint;
-use crate::units::{LeaderEpoch, ProducerEpoch, ProducerId, Sequence, TopicPartition};
+use crate::record_batch::{
+    CRC_START, ControlKind, ControlRecord, ProducerStamp, RECORD_BATCH_OVERHEAD, RecordBatchBuilder,
+    RecordHeader, batches,
+};
+use crate::units::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, TopicPartition};
 
 pub(super) const NOW: TimestampMs = TimestampMs(1_000_000);
 pub(super) const CODECS: [Codec; 5] = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
@@ -98,8 +103,8 @@ fn what_is_against_the_rules_is_refused_with_kafka_s_words() {
     let produce = |version| rules(|rules| rules.request = RequestRules::produce(version));
     let two = [good.clone(), good.clone()].concat();
     let marker = RecordBatchBuilder::end_transaction_marker(
-        super::super::ControlRecord {
-            kind: super::super::ControlKind::Abort,
+        ControlRecord {
+            kind: ControlKind::Abort,
             coordinator_epoch: 1,
         },
         ProducerId(7),
@@ -307,6 +312,22 @@ fn refused_records_are_named_by_their_index() {
 }
 
 #[test]
+fn of_very_many_refused_records_the_first_are_named() {
+    let mut builder = builder();
+    for _ in 0..=REFUSALS_MAX {
+        builder.append(NOW, None, Some(b"without a key"));
+    }
+    let bytes = builder.build();
+    match strict(&bytes, &rules(|rules| rules.compacted = true)) {
+        Err(InvalidRecords::Invalid { records, .. }) => {
+            let indexes: Vec<i32> = records.iter().map(|record| record.batch_index).collect();
+            assert_eq!(indexes, (0..REFUSALS_MAX as i32).collect::<Vec<_>>());
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn records_that_are_broken_inside_a_sound_batch_are_invalid_with_and_without_a_codec() {
     // length, attributes, timestamp delta, offset delta, key length, value length, header count
     let whole = [12, 0, 0, 0, 1, 1, 0];
@@ -458,8 +479,8 @@ fn offsets_that_are_not_dense_are_written_anew() {
 
 #[test]
 fn a_coordinator_may_write_markers_which_stay_uncompressed() {
-    let marker = super::super::ControlRecord {
-        kind: super::super::ControlKind::Commit,
+    let marker = ControlRecord {
+        kind: ControlKind::Commit,
         coordinator_epoch: 12,
     };
     let bytes = RecordBatchBuilder::end_transaction_marker(marker, ProducerId(1), ProducerEpoch(0), NOW);
