@@ -28,9 +28,9 @@ use crate::units::TimestampMs;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod simulated;
-pub mod syscall;
+pub(crate) mod syscall;
 #[cfg(target_os = "linux")]
-pub mod uring;
+mod uring;
 
 /// Which body of [`Io`] the operator asks for (`milena.io.backend`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

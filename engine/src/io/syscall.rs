@@ -44,7 +44,7 @@ use pool::Pool;
 
 /// Most threads that serve submitted operations. Four syncs in flight let a journal share its commits; more
 /// only queue in it.
-pub const THREADS_MAX: usize = 4;
+const THREADS_MAX: usize = 4;
 
 /// Most buffers of one `pwritev` (`IOV_MAX` of Linux).
 const BUFFERS_PER_CALL_MAX: usize = 1024;
@@ -60,14 +60,14 @@ pub(super) const WARM_CHUNK_BYTES: usize = 256 * 1024;
 
 /// The disk by system calls.
 #[derive(Debug)]
-pub struct SyscallIo {
+pub(crate) struct SyscallIo {
     pool: Pool,
     description: String,
 }
 
 impl SyscallIo {
     /// `reason` says why this body is in use; it is part of the line that [`Io::describe`] gives.
-    pub fn new(reason: &str) -> SyscallIo {
+    pub(crate) fn new(reason: &str) -> SyscallIo {
         SyscallIo {
             pool: Pool::new(THREADS_MAX),
             description: format!("syscall ({reason})"),
