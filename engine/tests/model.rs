@@ -3,7 +3,7 @@
 //!
 //! Each seed runs one script on the simulated disk: appends of several sets in every codec, reads at any
 //! offset and size, searches by timestamp, flushes, rolls, truncations, moves of the log start, retention,
-//! clean stops, kills, indexes that are missing or wrong. It leaves power cuts to `crash.rs`. A failure names
+//! clean stops, kills, indexes that are missing or wrong. It leaves power cuts to `crash/`. A failure names
 //! its seed; `MILENA_MODEL_SEED` repeats one, `MILENA_MODEL_SEED_COUNT` runs so many.
 
 use std::path::{Path, PathBuf};

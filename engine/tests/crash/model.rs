@@ -83,6 +83,15 @@ impl Timeline {
         }
     }
 
+    /// The next sequence of each producer.
+    pub(crate) fn sequences(&self) -> BTreeMap<i64, i32> {
+        let next = |batch: &Arc<StoredBatch>| {
+            let (id, sequence) = batch.producer?;
+            Some((id, sequence + batch.timestamps.len() as i32))
+        };
+        self.batches.iter().filter_map(next).collect()
+    }
+
     /// The batch that begins at `offset`.
     pub(crate) fn at(&self, offset: i64) -> Option<&Arc<StoredBatch>> {
         let index = self
@@ -182,13 +191,7 @@ impl History {
     /// What was found after a crash is what there is from now on.
     pub(crate) fn adopt(&mut self, timeline: Timeline, start: i64, high_watermark: i64) {
         let end = timeline.end();
-        self.sequences.clear();
-        for batch in &timeline.batches {
-            if let Some((id, sequence)) = batch.producer {
-                let next = sequence + batch.timestamps.len() as i32;
-                self.sequences.insert(id, next);
-            }
-        }
+        self.sequences = timeline.sequences();
         self.existence = Existence::There;
         self.timelines = vec![timeline];
         self.lower_to(end);
