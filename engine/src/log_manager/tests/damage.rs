@@ -22,6 +22,62 @@ fn reason(node: &Node) -> String {
 }
 
 #[test]
+fn a_damaged_log_is_out_of_service_until_its_bytes_are_whole_and_the_others_serve() {
+    let disk = SimulatedDisk::new(1);
+    let node = open(&disk, &["/d"]);
+    node.create("t-0");
+    node.create("u-0");
+    node.pass(seconds(1));
+    drop(node);
+    // The process was killed, the machine was not: all bytes must be whole, and these are not.
+    let segment = "/d/t-0/00000000000000000000.log";
+    write(&disk, segment, &[0x55; 200]);
+    let disk = disk.process_kill();
+    for _ in 0..2 {
+        let node = open(&disk, &["/d"]);
+        assert_eq!(node.partitions(), ["u-0"]);
+        assert_eq!(node.observer.told(), ["failed t-0 of 2", "loaded u-0 of 2"]);
+        assert!(matches!(
+            node.manager.find(&partition("t-0")),
+            Err(StorageError::OutOfService { .. })
+        ));
+        let again = node.manager.get_or_create(wanted("t-0"));
+        assert!(
+            matches!(again, Err(StorageError::OutOfService { .. })),
+            "it is not created over the damage"
+        );
+        assert_eq!(node.manager.out_of_service().len(), 1);
+        assert_eq!(
+            node.manager.shutdown().clean.len(),
+            1,
+            "the others are not recovered for its sake"
+        );
+        let file = disk.open(Path::new(segment), OpenMode::Read).unwrap();
+        assert_eq!(file.size_bytes().unwrap(), 200, "its files are untouched");
+    }
+    write(&disk, segment, &[]);
+    let node = open(&disk, &["/d"]);
+    assert_eq!(node.partitions(), ["t-0", "u-0"]);
+    assert_eq!(offsets(&disk, "/d", checkpoints::OUT_OF_SERVICE_FILE), [""; 0]);
+}
+
+#[test]
+fn a_damaged_log_can_be_deleted() {
+    let disk = SimulatedDisk::new(1);
+    let node = open(&disk, &["/d"]);
+    node.create("t-0");
+    node.pass(seconds(1));
+    drop(node);
+    write(&disk, "/d/t-0/00000000000000000000.log", &[0x55; 200]);
+    let node = open(&disk.process_kill(), &["/d"]);
+    assert_eq!(node.manager.log_count(), 0);
+    assert!(node.manager.delete(&partition("t-0")).unwrap());
+    node.create("t-0");
+    node.manager.shutdown();
+    assert_eq!(open(&node.disk, &["/d"]).partitions(), ["t-0"]);
+}
+
+#[test]
 fn who_creates_the_file_that_the_message_names_gets_what_lies_before_the_damage() {
     let disk = SimulatedDisk::new(1);
     let node = open(&disk, &["/d"]);
@@ -64,7 +120,7 @@ fn who_creates_the_file_that_the_message_names_gets_what_lies_before_the_damage(
 
     let node = open(&disk, &["/d"]);
     assert_eq!(node.log("t-0").log_end_offset(), Offset(from));
-    assert_eq!(offsets(&disk, "/d", checkpoints::OUT_OF_SERVICE_FILE), []);
+    assert_eq!(offsets(&disk, "/d", checkpoints::OUT_OF_SERVICE_FILE), [""; 0]);
     let names = names(&disk, "/d/t-0");
     assert!(!names.iter().any(|name| name.contains("give-up")), "{names:?}");
     let aside = names.iter().find(|name| name.contains(".log.cut-")).unwrap();
