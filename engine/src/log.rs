@@ -29,14 +29,14 @@
 //! the operations: `recovery` (open), `appender`, `reader`, `durability`, `retention`, `truncation`, `scrub`.
 
 mod appender;
-pub mod directory;
+mod directory;
 mod durability;
 mod epochs;
 pub mod leader_epoch_cache;
 mod names;
 mod offset_index;
 mod place;
-pub mod producer_state;
+pub(crate) mod producer_state;
 mod reader;
 mod recovery;
 mod retention;
@@ -46,7 +46,7 @@ mod segment;
 mod snapshots;
 mod sparse_index;
 mod time_index;
-mod transaction_index;
+pub(crate) mod transaction_index;
 mod truncation;
 
 use std::fmt;
@@ -144,19 +144,6 @@ pub struct LogOffsetMetadata {
     pub offset: Offset,
     pub segment_base_offset: Offset,
     pub position: u64,
-}
-
-impl LogOffsetMetadata {
-    /// Whether this lies in an earlier segment than `other`.
-    pub fn on_older_segment(&self, other: &LogOffsetMetadata) -> bool {
-        self.segment_base_offset < other.segment_base_offset
-    }
-
-    /// Bytes from `earlier` to here; `None` if they lie in different segments.
-    pub fn bytes_since(&self, earlier: &LogOffsetMetadata) -> Option<u64> {
-        (self.segment_base_offset == earlier.segment_base_offset)
-            .then(|| self.position.saturating_sub(earlier.position))
-    }
 }
 
 /// The offsets of a log at one moment. All but the first are exclusive ends.
@@ -414,7 +401,7 @@ impl Log {
     }
 
     /// Where the next record goes.
-    pub fn log_end_metadata(&self) -> LogOffsetMetadata {
+    pub(crate) fn log_end_metadata(&self) -> LogOffsetMetadata {
         self.offsets.lock().end
     }
 
@@ -583,13 +570,13 @@ impl Log {
     }
 
     /// Forgets producers that were idle for too long; returns how many.
-    pub fn remove_expired_producers(&self) -> usize {
+    pub(crate) fn remove_expired_producers(&self) -> usize {
         let now = self.clock.wall();
         self.state.lock().producers.remove_expired(now)
     }
 
     /// The largest producer id that this log knows of, so that new ids can be given out above it.
-    pub fn largest_producer_id(&self) -> Option<ProducerId> {
+    pub(crate) fn largest_producer_id(&self) -> Option<ProducerId> {
         self.state.lock().producers.producers().map(|(id, _)| id).max()
     }
 

@@ -310,13 +310,6 @@ impl LogManager {
             .collect()
     }
 
-    /// The high watermark that the checkpoint has for a partition, as of the start or its last write.
-    pub fn checkpointed_high_watermark(&self, partition: &TopicPartition) -> Option<Offset> {
-        let logs = self.logs.read();
-        logs.get(partition)
-            .and_then(|hosted| hosted.home.checkpoints.high_watermarks.get(partition))
-    }
-
     /// The directory that holds the partition's log.
     pub fn directory_of(&self, partition: &TopicPartition) -> Option<Arc<LogDirectory>> {
         self.logs

@@ -42,11 +42,11 @@ use crate::config::{Codec, Magic, TimestampType};
 use crate::units::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, TimestampMs};
 
 /// Bytes before what the length field counts: base offset (8) and the length itself (4).
-pub const LOG_OVERHEAD: usize = 12;
+pub(crate) const LOG_OVERHEAD: usize = 12;
 /// Bytes of a v2 header: all that precedes the records.
-pub const RECORD_BATCH_OVERHEAD: usize = 61;
+pub(crate) const RECORD_BATCH_OVERHEAD: usize = 61;
 /// Bytes up to and including the magic, which sits at the same place in all layouts: 8 + 4 + 4 + 1.
-pub const HEADER_SIZE_UP_TO_MAGIC: usize = 17;
+pub(crate) const HEADER_SIZE_UP_TO_MAGIC: usize = 17;
 
 /// Smallest value of the length field: crc 4, magic 1, attributes 1, key length 4, value length 4 (format
 /// v0).
@@ -122,7 +122,7 @@ pub enum BatchError {
 impl BatchError {
     /// The same error with its position counted from `by` bytes earlier.
     #[must_use]
-    pub fn shifted(mut self, by: usize) -> BatchError {
+    pub(crate) fn shifted(mut self, by: usize) -> BatchError {
         match &mut self {
             BatchError::Partial { position, .. }
             | BatchError::Size { position, .. }
@@ -245,7 +245,7 @@ impl BatchHeader {
     /// # Errors
     /// `Partial` below 17 bytes; `Size` and `Magic` if the fields are impossible.
     #[inline]
-    pub fn size_of(prefix: &[u8]) -> Result<usize, BatchError> {
+    pub(crate) fn size_of(prefix: &[u8]) -> Result<usize, BatchError> {
         Ok(size_and_magic(prefix)?.0)
     }
 
@@ -269,7 +269,7 @@ impl BatchHeader {
     }
 
     /// Bytes of this layout's header: what [`BatchHeader::parse`] needs.
-    pub const fn header_size_bytes(&self) -> usize {
+    pub(crate) const fn header_size_bytes(&self) -> usize {
         match self.magic {
             Magic::V0 => HEADER_SIZE_UP_TO_MAGIC + 1,
             Magic::V1 => HEADER_SIZE_UP_TO_MAGIC + 1 + 8,
@@ -556,7 +556,7 @@ impl<'a> Batch<'a> {
         self.header.is_control
     }
 
-    pub const fn is_compressed(&self) -> bool {
+    pub(crate) const fn is_compressed(&self) -> bool {
         !matches!(self.header.codec, Codec::None)
     }
 

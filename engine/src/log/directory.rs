@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use crate::error::{IoError, StorageError};
 
 /// Told once, by the thread that saw the failure: the directory's path and the reason. Must not block.
-pub type OfflineCallback = Box<dyn FnOnce(&Path, &str) + Send>;
+pub(crate) type OfflineCallback = Box<dyn FnOnce(&Path, &str) + Send>;
 
 /// One log directory and whether it can still serve.
 pub struct LogDirectory {
@@ -46,7 +46,7 @@ impl LogDirectory {
     }
 
     /// Sets what is called when the directory goes offline; called at once if it already is.
-    pub fn set_on_offline(&self, callback: OfflineCallback) {
+    pub(crate) fn set_on_offline(&self, callback: OfflineCallback) {
         let mut slot = self.on_offline.lock();
         match self.offline.get() {
             None => *slot = Some(callback),
@@ -59,7 +59,7 @@ impl LogDirectory {
 
     /// Takes the directory offline because of a failed write or sync. Only the first call counts; it tells
     /// the callback.
-    pub fn fail(&self, error: &IoError) {
+    pub(crate) fn fail(&self, error: &IoError) {
         self.take_offline(error.to_string());
     }
 
@@ -85,7 +85,7 @@ impl LogDirectory {
     }
 
     /// The free space last seen and the reserve below which appends stop (`milena.disk.reserve.bytes`).
-    pub fn set_space(&self, available_bytes: u64, reserve_bytes: u64) {
+    pub(crate) fn set_space(&self, available_bytes: u64, reserve_bytes: u64) {
         self.reserve_bytes.store(reserve_bytes, Ordering::Relaxed);
         self.available_bytes.store(available_bytes, Ordering::Relaxed);
     }
@@ -93,7 +93,7 @@ impl LogDirectory {
     /// Counts what an append wrote against the free space last seen, so that the reserve holds between two
     /// looks at it.
     #[inline]
-    pub fn note_appended(&self, written_bytes: u64) {
+    pub(crate) fn note_appended(&self, written_bytes: u64) {
         let less = |available: u64| Some(available.saturating_sub(written_bytes));
         let _always_set = self
             .available_bytes
@@ -103,7 +103,7 @@ impl LogDirectory {
     /// # Errors
     /// [`StorageError::Offline`] once it has failed.
     #[inline]
-    pub fn check_online(&self) -> Result<(), StorageError> {
+    pub(crate) fn check_online(&self) -> Result<(), StorageError> {
         match self.offline.get() {
             None => Ok(()),
             Some(_) => Err(self.offline_error()),
@@ -113,7 +113,7 @@ impl LogDirectory {
     /// # Errors
     /// [`StorageError::Offline`], or [`StorageError::ReserveReached`] while less than the reserve is free.
     #[inline]
-    pub fn check_appendable(&self) -> Result<(), StorageError> {
+    pub(crate) fn check_appendable(&self) -> Result<(), StorageError> {
         self.check_online()?;
         let available_bytes = self.available_bytes.load(Ordering::Relaxed);
         let reserve_bytes = self.reserve_bytes.load(Ordering::Relaxed);
@@ -129,7 +129,7 @@ impl LogDirectory {
 
     /// The error of every operation after the failure.
     #[cold]
-    pub fn offline_error(&self) -> StorageError {
+    pub(crate) fn offline_error(&self) -> StorageError {
         StorageError::Offline {
             directory: self.path.clone(),
             reason: self.offline.get().cloned().unwrap_or_default(),

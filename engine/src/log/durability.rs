@@ -512,7 +512,7 @@ impl Log {
 
     /// When `flush.ms` asks for the next [`Log::flush`], by the monotonic clock; `None` while everything is
     /// synced or `flush.ms` is not set.
-    pub fn flush_due(&self) -> Option<Duration> {
+    pub(crate) fn flush_due(&self) -> Option<Duration> {
         let flush_ms = self.config.load().flush_ms?;
         let offsets = *self.offsets.lock();
         if offsets.recovery_point >= offsets.end.offset {

@@ -46,29 +46,29 @@ use std::collections::{BTreeMap, HashMap};
 use crate::error::ProducerRefusal;
 use crate::units::{Offset, ProducerEpoch, ProducerId, Sequence, TimestampMs, TopicPartition};
 
-pub use crate::record_batch::AppendOrigin;
-pub use snapshot::{CorruptSnapshot, SnapshotEntry, decode_snapshot, encode_snapshot};
+pub(crate) use crate::record_batch::AppendOrigin;
+pub(crate) use snapshot::{CorruptSnapshot, SnapshotEntry, decode_snapshot, encode_snapshot};
 
 /// Batches remembered for each producer, as many as a client may have in flight
 /// (`ProducerStateEntry.NumBatchesToRetain`).
-pub const BATCHES_TO_RETAIN: usize = 5;
+pub(crate) const BATCHES_TO_RETAIN: usize = 5;
 
 /// What the state machine needs of one batch that carries a producer id; offsets as assigned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProducerBatch {
-    pub producer_id: ProducerId,
-    pub epoch: ProducerEpoch,
-    pub base_offset: Offset,
+pub(crate) struct ProducerBatch {
+    pub(crate) producer_id: ProducerId,
+    pub(crate) epoch: ProducerEpoch,
+    pub(crate) base_offset: Offset,
     /// Inclusive.
-    pub last_offset: Offset,
+    pub(crate) last_offset: Offset,
     /// The largest timestamp in the batch; for a control batch, that of its record.
-    pub max_timestamp: TimestampMs,
-    pub content: BatchContent,
+    pub(crate) max_timestamp: TimestampMs,
+    pub(crate) content: BatchContent,
 }
 
 /// What a batch with a producer id holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BatchContent {
+pub(crate) enum BatchContent {
     /// Records. `base_sequence` and `last_sequence` are `None` where the writer has none (a coordinator).
     Data {
         base_sequence: Option<Sequence>,
@@ -87,14 +87,14 @@ pub enum BatchContent {
 
 /// How a transaction ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TransactionOutcome {
+pub(crate) enum TransactionOutcome {
     Abort,
     Commit,
 }
 
 /// What is to be done with a set of batches that is not refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Not seen before: write it.
     New,
     /// Written already: answer with the original offsets (`last_offset` inclusive), write nothing.
@@ -107,29 +107,29 @@ pub enum Verdict {
 
 /// One aborted transaction, as an entry of `.txnindex` and of a Fetch response. Both offsets are inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AbortedTransaction {
-    pub producer_id: ProducerId,
+pub(crate) struct AbortedTransaction {
+    pub(crate) producer_id: ProducerId,
     /// Of the first batch of the transaction; of the marker itself if there was no data.
-    pub first_offset: Offset,
+    pub(crate) first_offset: Offset,
     /// Of the abort marker.
-    pub last_offset: Offset,
+    pub(crate) last_offset: Offset,
     /// The last stable offset (exclusive) that the marker made possible, the high watermark aside.
-    pub last_stable_offset: Offset,
+    pub(crate) last_stable_offset: Offset,
 }
 
 /// One remembered batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BatchMetadata {
-    pub last_sequence: Option<Sequence>,
-    pub last_offset: Offset,
+pub(crate) struct BatchMetadata {
+    pub(crate) last_sequence: Option<Sequence>,
+    pub(crate) last_offset: Offset,
     /// Last offset minus first offset.
-    pub offset_delta: i32,
-    pub timestamp: TimestampMs,
+    pub(crate) offset_delta: i32,
+    pub(crate) timestamp: TimestampMs,
 }
 
 impl BatchMetadata {
     /// Sequence of the first record, counted back from the last, wrapping from 0 to `i32::MAX`.
-    pub fn first_sequence(&self) -> Option<Sequence> {
+    pub(crate) fn first_sequence(&self) -> Option<Sequence> {
         let last = i64::from(self.last_sequence?.get());
         let first = last - i64::from(self.offset_delta);
         let wrapped = if first < 0 {
@@ -140,16 +140,19 @@ impl BatchMetadata {
         i32::try_from(wrapped).ok().map(Sequence)
     }
 
-    pub fn first_offset(&self) -> Offset {
+    pub(crate) fn first_offset(&self) -> Offset {
         Offset(self.last_offset.get() - i64::from(self.offset_delta))
     }
 }
 
 /// What is known of one producer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProducerEntry {
+pub(crate) struct ProducerEntry {
+    /// `None` only after a snapshot that says so.
     epoch: Option<ProducerEpoch>,
+    /// Of the last transaction marker; `None` before the first.
     coordinator_epoch: Option<i32>,
+    /// Of the last batch or marker.
     last_timestamp: TimestampMs,
     current_transaction_first_offset: Option<Offset>,
     /// Oldest first; those at `batch_count` and beyond are unused.
@@ -167,27 +170,8 @@ impl ProducerEntry {
         batch_count: 0,
     };
 
-    /// `None` only in a snapshot that says so.
-    pub fn epoch(&self) -> Option<ProducerEpoch> {
-        self.epoch
-    }
-
-    /// Of the last transaction marker; `None` before the first.
-    pub fn coordinator_epoch(&self) -> Option<i32> {
-        self.coordinator_epoch
-    }
-
-    /// Of the last batch or marker.
-    pub fn last_timestamp(&self) -> TimestampMs {
-        self.last_timestamp
-    }
-
-    pub fn current_transaction_first_offset(&self) -> Option<Offset> {
-        self.current_transaction_first_offset
-    }
-
     /// The remembered batches of the present epoch, oldest first.
-    pub fn batches(&self) -> impl DoubleEndedIterator<Item = &BatchMetadata> {
+    pub(crate) fn batches(&self) -> impl DoubleEndedIterator<Item = &BatchMetadata> {
         self.batches[..usize::from(self.batch_count)].iter().flatten()
     }
 
@@ -271,7 +255,7 @@ struct Transaction {
 
 /// The producer state of one log. See the module's text for its invariants.
 #[derive(Clone, Debug)]
-pub struct ProducerStateManager {
+pub(crate) struct ProducerStateManager {
     topic_partition: TopicPartition,
     producer_id_expiration_ms: i64,
     producers: HashMap<ProducerId, ProducerEntry>,
@@ -285,7 +269,10 @@ pub struct ProducerStateManager {
 
 impl ProducerStateManager {
     /// Knows nothing, ends at offset 0. `producer_id_expiration_ms` is `transactional.id.expiration.ms`.
-    pub fn new(topic_partition: TopicPartition, producer_id_expiration_ms: i64) -> ProducerStateManager {
+    pub(crate) fn new(
+        topic_partition: TopicPartition,
+        producer_id_expiration_ms: i64,
+    ) -> ProducerStateManager {
         ProducerStateManager {
             topic_partition,
             producer_id_expiration_ms,
@@ -301,7 +288,11 @@ impl ProducerStateManager {
     ///
     /// # Errors
     /// The refusal; never with origin `Replication`.
-    pub fn check(&self, batch: &ProducerBatch, origin: AppendOrigin) -> Result<Verdict, ProducerRefusal> {
+    pub(crate) fn check(
+        &self,
+        batch: &ProducerBatch,
+        origin: AppendOrigin,
+    ) -> Result<Verdict, ProducerRefusal> {
         let entry = self.producers.get(&batch.producer_id);
         if origin == AppendOrigin::Replication || batch.content == BatchContent::EmptyControl {
             return Ok(Verdict::New);
@@ -408,7 +399,7 @@ impl ProducerStateManager {
     ///
     /// `map_end_offset` does not move: the log moves it past the whole append with
     /// [`Self::set_map_end_offset`], also for appends without producer ids.
-    pub fn apply(&mut self, batch: &ProducerBatch) -> Option<AbortedTransaction> {
+    pub(crate) fn apply(&mut self, batch: &ProducerBatch) -> Option<AbortedTransaction> {
         let entry = match batch.content {
             BatchContent::EmptyControl => return None,
             _ => self
@@ -480,7 +471,7 @@ impl ProducerStateManager {
     ///
     /// # Errors
     /// The first refusal; never with origin `Replication`.
-    pub fn append(
+    pub(crate) fn append(
         &mut self,
         batches: impl IntoIterator<Item = ProducerBatch>,
         origin: AppendOrigin,
@@ -518,7 +509,7 @@ impl ProducerStateManager {
 
     /// The smallest offset that a `read_committed` reader must not pass: of an ongoing transaction, or of a
     /// completed one whose marker is not below the high watermark.
-    pub fn first_unstable_offset(&self) -> Option<Offset> {
+    pub(crate) fn first_unstable_offset(&self) -> Option<Offset> {
         let unreplicated = self.unreplicated.keys().next().copied();
         match (self.first_undecided_offset(), unreplicated) {
             (Some(left), Some(right)) => Some(left.min(right)),
@@ -527,12 +518,12 @@ impl ProducerStateManager {
     }
 
     /// The first offset of the oldest ongoing transaction.
-    pub fn first_undecided_offset(&self) -> Option<Offset> {
+    pub(crate) fn first_undecided_offset(&self) -> Option<Offset> {
         self.ongoing.keys().next().copied()
     }
 
     /// Forgets completed transactions whose markers are now replicated (below `high_watermark`).
-    pub fn on_high_watermark_updated(&mut self, high_watermark: Offset) {
+    pub(crate) fn on_high_watermark_updated(&mut self, high_watermark: Offset) {
         self.remove_unreplicated(high_watermark);
     }
 
@@ -544,37 +535,29 @@ impl ProducerStateManager {
     }
 
     /// Up to where (exclusive) the state covers the log.
-    pub fn map_end_offset(&self) -> Offset {
+    pub(crate) fn map_end_offset(&self) -> Offset {
         self.map_end_offset
     }
 
     /// Called after each append with the offset that follows its last record.
-    pub fn set_map_end_offset(&mut self, offset: Offset) {
+    pub(crate) fn set_map_end_offset(&mut self, offset: Offset) {
         self.map_end_offset = offset;
     }
 
     /// No producers and no transactions: there is nothing that a truncation could undo.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.producers.is_empty() && self.unreplicated.is_empty()
     }
 
-    pub fn producer_count(&self) -> usize {
-        self.producers.len()
-    }
-
-    pub fn producer(&self, id: ProducerId) -> Option<&ProducerEntry> {
-        self.producers.get(&id)
-    }
-
     /// All known producers, in no order.
-    pub fn producers(&self) -> impl Iterator<Item = (ProducerId, &ProducerEntry)> {
+    pub(crate) fn producers(&self) -> impl Iterator<Item = (ProducerId, &ProducerEntry)> {
         self.producers.iter().map(|(id, entry)| (*id, entry))
     }
 
     /// The bytes of a snapshot file named by the returned offset, or `None` if the state did not move since
     /// the last one. Afterwards the snapshot counts as taken: a failed write of it is final for the
     /// directory.
-    pub fn take_snapshot(&mut self) -> Option<(Offset, Vec<u8>)> {
+    pub(crate) fn take_snapshot(&mut self) -> Option<(Offset, Vec<u8>)> {
         if self.map_end_offset <= self.last_snapshot_offset {
             return None;
         }
@@ -584,7 +567,7 @@ impl ProducerStateManager {
 
     /// The present state as the bytes of a snapshot file: producers in order of their ids, the last batch of
     /// each.
-    pub fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut entries: Vec<SnapshotEntry> = self
             .producers
             .iter()
@@ -599,7 +582,7 @@ impl ProducerStateManager {
     ///
     /// # Errors
     /// The bytes are not a snapshot; the state is unchanged and the caller tries an older one.
-    pub fn load_snapshot(
+    pub(crate) fn load_snapshot(
         &mut self,
         offset: Offset,
         bytes: &[u8],
@@ -626,7 +609,7 @@ impl ProducerStateManager {
 
     /// Knows nothing and covers the log up to `offset`, as though a snapshot without producers had been
     /// loaded: the start of a rebuild without a usable snapshot (`offset` = log start offset).
-    pub fn clear_and_start_at(&mut self, offset: Offset) {
+    pub(crate) fn clear_and_start_at(&mut self, offset: Offset) {
         self.producers.clear();
         self.ongoing.clear();
         self.unreplicated.clear();
@@ -634,31 +617,23 @@ impl ProducerStateManager {
         self.last_snapshot_offset = offset;
     }
 
-    /// Whether the state must be rebuilt (from the newest snapshot at or below `log_end_offset`, then by
-    /// replay) after the log came to end there. Before the rebuild the log removes snapshot files above
-    /// `log_end_offset` and those at or below the log start offset; where no rebuild is needed
-    /// [`Self::truncate_head`] follows instead.
-    pub fn needs_reload(&self, log_end_offset: Offset) -> bool {
-        self.map_end_offset != log_end_offset
-    }
-
     /// After the log's head was removed: `latest_snapshot` is the offset of the newest snapshot file that
     /// remains once those below `log_start_offset` are deleted. Producers stay known.
-    pub fn truncate_head(&mut self, log_start_offset: Offset, latest_snapshot: Option<Offset>) {
+    pub(crate) fn truncate_head(&mut self, log_start_offset: Offset, latest_snapshot: Option<Offset>) {
         self.remove_unreplicated(log_start_offset);
         self.map_end_offset = self.map_end_offset.max(log_start_offset);
         self.last_snapshot_offset = latest_snapshot.unwrap_or(log_start_offset);
     }
 
     /// After the log was emptied to start at `offset`; the log deletes all snapshot files.
-    pub fn truncate_fully_and_start_at(&mut self, offset: Offset) {
+    pub(crate) fn truncate_fully_and_start_at(&mut self, offset: Offset) {
         self.clear_and_start_at(offset);
         self.last_snapshot_offset = Offset::ZERO;
     }
 
     /// Forgets producers idle for `transactional.id.expiration.ms` or longer, except those with an open
     /// transaction. Returns how many.
-    pub fn remove_expired(&mut self, now: TimestampMs) -> usize {
+    pub(crate) fn remove_expired(&mut self, now: TimestampMs) -> usize {
         let before = self.producers.len();
         let limit = self.producer_id_expiration_ms;
         self.producers.retain(|_, entry| !is_expired(entry, now, limit));

@@ -14,8 +14,7 @@ use crate::log::place::Place;
 use crate::log::producer_state::AbortedTransaction;
 use crate::units::{Offset, ProducerId};
 
-/// 2 + 8 + 8 + 8 + 8
-const ENTRY_SIZE_BYTES: usize = 34;
+const ENTRY_SIZE_BYTES: usize = 2 + 8 + 8 + 8 + 8;
 const VERSION: i16 = 0;
 
 #[derive(Debug, Default)]
@@ -148,23 +147,30 @@ fn encode(transaction: &AbortedTransaction, out: &mut Vec<u8>) {
     out.extend_from_slice(&transaction.last_stable_offset.get().to_be_bytes());
 }
 
+fn long(entry: &[u8], at: usize) -> i64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&entry[at..at + 8]);
+    i64::from_be_bytes(bytes)
+}
+
+/// Whose transactions a file tells of, whatever else is wrong with it.
+pub(crate) fn producer_ids(bytes: &[u8]) -> impl Iterator<Item = ProducerId> {
+    let entries = bytes.chunks_exact(ENTRY_SIZE_BYTES);
+    entries.map(|entry| ProducerId(long(entry, 2)))
+}
+
 fn decode(bytes: &[u8], base: Offset) -> Result<Vec<AbortedTransaction>, String> {
     let mut entries = Vec::with_capacity(bytes.len() / ENTRY_SIZE_BYTES);
     for (index, entry) in bytes.chunks_exact(ENTRY_SIZE_BYTES).enumerate() {
-        let long = |at: usize| {
-            let mut bytes = [0; 8];
-            bytes.copy_from_slice(&entry[at..at + 8]);
-            i64::from_be_bytes(bytes)
-        };
         let version = i16::from_be_bytes([entry[0], entry[1]]);
         if version > VERSION {
             return Err(format!("entry {index} has version {version}, expected {VERSION}"));
         }
         let transaction = AbortedTransaction {
-            producer_id: ProducerId(long(2)),
-            first_offset: Offset(long(10)),
-            last_offset: Offset(long(18)),
-            last_stable_offset: Offset(long(26)),
+            producer_id: ProducerId(long(entry, 2)),
+            first_offset: Offset(long(entry, 10)),
+            last_offset: Offset(long(entry, 18)),
+            last_stable_offset: Offset(long(entry, 26)),
         };
         if transaction.last_offset < base {
             return Err(format!(

@@ -14,15 +14,13 @@ use std::path::{Path, PathBuf};
 use crate::checkpoint::{self, LeaderEpochCheckpoint};
 use crate::io::Io;
 use crate::log::producer_state::decode_snapshot;
-use crate::log::{Log, UpperBound};
+use crate::log::{Log, UpperBound, transaction_index};
 use crate::record_batch::batches;
 use crate::units::{LeaderEpoch, ProducerId, TopicPartition};
 
 use super::LogManager;
 use super::survey::Survey;
 
-/// An entry of `.txnindex`: version (2), producer id (8), first, last and last stable offset (8 each).
-const ABORTED_TRANSACTION_SIZE_BYTES: usize = 2 + 8 * 4;
 /// Holds the producer id of each transactional id.
 const TRANSACTION_STATE_TOPIC: &str = "__transaction_state";
 /// Read at once of that topic.
@@ -119,11 +117,7 @@ fn highest_producer_id_in(path: &Path, io: &dyn Io) -> Option<ProducerId> {
             let producers = decode_snapshot(&read()?).ok()?;
             producers.iter().map(|producer| producer.producer_id).max()
         } else if entry.name.ends_with(".txnindex") {
-            let bytes = read()?;
-            let aborted = bytes.chunks_exact(ABORTED_TRANSACTION_SIZE_BYTES);
-            aborted
-                .filter_map(|entry| Some(ProducerId(i64::from_be_bytes(entry[2..10].try_into().ok()?))))
-                .max()
+            transaction_index::producer_ids(&read()?).max()
         } else {
             None
         }
@@ -168,7 +162,7 @@ mod tests {
         write(&disk, "/d/t-0/00000000000000000009.snapshot", &snapshot(&[4]));
         write(&disk, "/d/u-0/leader-epoch-checkpoint", b"0\n9\n0 0\n");
         write(&disk, "/d/u-0/00000000000000000005.snapshot", b"no snapshot");
-        let mut aborted = vec![0; ABORTED_TRANSACTION_SIZE_BYTES];
+        let mut aborted = vec![0; 34];
         aborted[2..10].copy_from_slice(&77i64.to_be_bytes());
         aborted.extend_from_slice(&[0xff; 20]);
         write(&disk, "/d/v-0/00000000000000000000.txnindex", &aborted);

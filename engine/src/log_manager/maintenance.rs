@@ -280,7 +280,7 @@ impl LogManager {
     }
 
     /// Writes the high watermarks of directories where one moved.
-    pub fn checkpoint_high_watermarks(&self) {
+    fn checkpoint_high_watermarks(&self) {
         let mut moved: Vec<Arc<Home>> = Vec::new();
         for hosted in self.logs.read().values() {
             let written = hosted.written_high_watermark.load(Ordering::Relaxed);
@@ -328,7 +328,7 @@ impl LogManager {
 
     /// Writes the recovery points of directories where one moved, and removes producer snapshots that
     /// recovery from there would not use.
-    pub fn checkpoint_recovery_points(&self) {
+    fn checkpoint_recovery_points(&self) {
         for home in self.online_homes() {
             let Some(moved) = self.write_recovery_points(home) else {
                 continue;
@@ -391,7 +391,7 @@ impl LogManager {
     }
 
     /// Writes the log start offsets of directories where one moved.
-    pub fn checkpoint_log_start_offsets(&self) {
+    fn checkpoint_log_start_offsets(&self) {
         self.online_homes().for_each(|home| {
             self.write_log_start_offsets(home);
         });

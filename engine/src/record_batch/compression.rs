@@ -27,14 +27,14 @@ use super::BatchError;
 use crate::config::{Codec, Magic};
 
 /// Usual size of a window, in bytes: the block size of Kafka's own LZ4 writer.
-pub const WINDOW_SIZE: usize = 64 * 1024;
+pub(super) const WINDOW_SIZE: usize = 64 * 1024;
 /// Bytes that one compressed batch may expand to: what Kafka's 32-bit counters can hold.
-pub const OUTPUT_SIZE_LIMIT: u64 = i32::MAX as u64;
+pub(super) const OUTPUT_SIZE_LIMIT: u64 = i32::MAX as u64;
 /// Bytes that one record of a compressed batch may have where it must be held in memory as a whole.
 ///
 /// **Deviation:** Kafka allocates whatever the record states; no producer of 2.7.2 can send a record larger
 /// than this, since `max.request.size` counts uncompressed bytes.
-pub const RECORD_SIZE_LIMIT: usize = 256 << 20;
+pub(super) const RECORD_SIZE_LIMIT: usize = 256 << 20;
 
 /// Buffers larger than this are not kept for the next batch.
 const POOLED_BUFFER_MAX: usize = 4 << 20;
@@ -97,7 +97,7 @@ impl Decompressor<'_> {
 
 /// A sliding view over a decompressed stream.
 #[derive(Debug)]
-pub struct Window<'a> {
+pub(super) struct Window<'a> {
     decompressor: Decompressor<'a>,
     buffer: Vec<u8>,
     /// `buffer[start..end]` is decompressed and not yet consumed.
@@ -113,7 +113,7 @@ impl<'a> Window<'a> {
     ///
     /// # Errors
     /// `Compression` if the stream's own header is broken; `UnsupportedCompression` for zstd below v2.
-    pub fn new(codec: Codec, magic: Magic, compressed: &'a [u8]) -> Result<Window<'a>, BatchError> {
+    pub(super) fn new(codec: Codec, magic: Magic, compressed: &'a [u8]) -> Result<Window<'a>, BatchError> {
         let decompressor = match codec {
             Codec::None => Decompressor::None { input: compressed },
             Codec::Gzip => Decompressor::Gzip(gzip::Reader::new(compressed)?),
@@ -139,12 +139,12 @@ impl<'a> Window<'a> {
 
     /// What is decompressed and not yet consumed.
     #[inline]
-    pub fn available(&self) -> &[u8] {
+    pub(super) fn available(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
     }
 
     /// Decompressed bytes consumed so far.
-    pub fn consumed(&self) -> u64 {
+    pub(super) fn consumed(&self) -> u64 {
         self.consumed
     }
 
@@ -154,7 +154,7 @@ impl<'a> Window<'a> {
     /// # Errors
     /// `Compression`, also when [`OUTPUT_SIZE_LIMIT`] is passed.
     #[inline]
-    pub fn fill_to(&mut self, size: usize) -> Result<bool, BatchError> {
+    pub(super) fn fill_to(&mut self, size: usize) -> Result<bool, BatchError> {
         if self.end - self.start >= size {
             Ok(true)
         } else {
@@ -191,7 +191,7 @@ impl<'a> Window<'a> {
 
     /// Drops the first `size` available bytes.
     #[inline]
-    pub fn consume(&mut self, size: usize) {
+    pub(super) fn consume(&mut self, size: usize) {
         debug_assert!(size <= self.end - self.start);
         self.start += size;
         self.consumed += size as u64;
@@ -202,7 +202,7 @@ impl<'a> Window<'a> {
     ///
     /// # Errors
     /// As [`Window::fill_to`].
-    pub fn skip(&mut self, mut size: usize) -> Result<bool, BatchError> {
+    pub(super) fn skip(&mut self, mut size: usize) -> Result<bool, BatchError> {
         loop {
             let available = self.end - self.start;
             if size <= available {
@@ -221,7 +221,7 @@ impl<'a> Window<'a> {
     ///
     /// # Errors
     /// As [`Window::fill_to`].
-    pub fn at_end(&mut self) -> Result<bool, BatchError> {
+    pub(super) fn at_end(&mut self) -> Result<bool, BatchError> {
         Ok(!self.fill_to(1)?)
     }
 }
@@ -291,7 +291,7 @@ impl Compressor {
     }
 
     /// Bytes in the output so far, what stood there before included; what the codec still holds back is not.
-    pub fn size_bytes(&self) -> usize {
+    pub(super) fn size_bytes(&self) -> usize {
         match &self.inner {
             Inner::None(out) => out.len(),
             Inner::Gzip(encoder) => encoder.get_ref().len(),

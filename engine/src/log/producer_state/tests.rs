@@ -170,7 +170,7 @@ fn a_new_epoch_forgets_the_batches_of_the_old_one() {
     let mut state = manager();
     client(&mut state, data(ID, 0, 0, 0, 3)).unwrap();
     client(&mut state, data(ID, 1, 0, 3, 3)).unwrap();
-    assert_eq!(state.producer(ID).unwrap().batches().count(), 1);
+    assert_eq!(state.producers[&ID].batches().count(), 1);
     assert_eq!(
         refusal_name(&client(&mut state, data(ID, 0, 0, 6, 3))),
         "stale epoch"
@@ -324,7 +324,7 @@ fn a_marker_of_an_older_coordinator_or_producer_epoch_is_refused() {
         refusal_name(&append(&mut state, commit(3, 5, 1), AppendOrigin::Coordinator)),
         "new"
     );
-    assert_eq!(state.producer(ID).unwrap().coordinator_epoch(), Some(5));
+    assert_eq!(state.producers[&ID].coordinator_epoch, Some(5));
 }
 
 #[test]
@@ -474,14 +474,14 @@ fn an_idle_producer_expires_unless_its_transaction_is_open() {
     assert_eq!(state.remove_expired(TimestampMs(1000 + HOUR_MS - 1)), 0);
     let bytes = state.encode();
     assert_eq!(state.remove_expired(TimestampMs(1000 + HOUR_MS)), 1);
-    assert!(state.producer(ID).is_none() && state.producer(OTHER).is_some());
+    assert!(!state.producers.contains_key(&ID) && state.producers.contains_key(&OTHER));
 
     let mut loaded = manager();
     loaded
         .load_snapshot(Offset(2), &bytes, TimestampMs(1000 + HOUR_MS))
         .unwrap();
     assert_eq!(
-        loaded.producer_count(),
+        loaded.producers.len(),
         1,
         "an expired producer is not loaded either"
     );
@@ -502,9 +502,7 @@ fn removing_the_head_keeps_producers_and_forgets_replicated_transactions() {
     state.truncate_head(Offset(5), None);
     assert_eq!(state.first_unstable_offset(), None);
     assert_eq!(state.map_end_offset(), Offset(5));
-    assert_eq!(state.producer_count(), 1);
-    assert!(!state.needs_reload(Offset(5)));
-    assert!(state.needs_reload(Offset(4)));
+    assert_eq!(state.producers.len(), 1);
     assert_eq!(state.take_snapshot(), None);
 }
 
