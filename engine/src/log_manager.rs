@@ -28,6 +28,7 @@
 
 mod adoption;
 mod checkpoints;
+mod creation;
 mod deletion;
 mod loading;
 mod maintenance;
@@ -51,12 +52,11 @@ use crate::checkpoint::BrokerMetadata;
 use crate::config::LogConfig;
 use crate::error::StorageError;
 use crate::io::{Clock, DirectoryLock, Io};
-use crate::log::{Log, LogDirectory, LogOpenError, OpenOptions};
+use crate::log::{Log, LogDirectory};
 use crate::units::{Offset, TopicPartition};
 
 use checkpoints::DirectoryCheckpoints;
 use deletion::Deletion;
-use partition_directory::PartitionDirectoryName;
 use reserve::ReserveWatch;
 use schedule::Schedule;
 
@@ -324,196 +324,6 @@ impl LogManager {
         for home in &self.homes {
             let now = self.clock.wall();
             survey::write_metadata(&home.directory, home.metadata.as_ref(), metadata, &*self.io, now);
-        }
-    }
-
-    /// The log of one partition, created if need be. See [`Self::get_or_create_all`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn get_or_create(&self, wanted: WantedLog) -> Result<Arc<Log>, StorageError> {
-        self.get_or_create_all(vec![wanted])
-            .pop()
-            .expect("one answer for one request")
-    }
-
-    /// The logs of several partitions, in the order asked; those missing are created. When it returns, the
-    /// new directories survive a power cut: each log directory is synced once for all of them.
-    ///
-    /// # Errors
-    /// For each on its own: [`StorageError::OutOfService`]; [`StorageError::Offline`] if the preferred
-    /// directory or all are offline, or if one is and the log `is_new` not; [`StorageError::ReserveReached`]
-    /// if none has space left.
-    pub fn get_or_create_all(&self, wanted: Vec<WantedLog>) -> Vec<Result<Arc<Log>, StorageError>> {
-        let _changing = self.changing.lock();
-        let mut counts = self.log_counts();
-        let mut answers: Vec<Result<Arc<HostedLog>, StorageError>> = Vec::with_capacity(wanted.len());
-        let mut created: Vec<(usize, TopicPartition)> = Vec::new();
-        for wanted in wanted {
-            let existing = self.logs.read().get(&wanted.partition).cloned();
-            let earlier = || {
-                created
-                    .iter()
-                    .find(|(_, partition)| *partition == wanted.partition)
-            };
-            if let Some(hosted) = existing {
-                answers.push(Ok(hosted));
-            } else if let Some((index, _)) = earlier() {
-                let again = answers[*index]
-                    .as_ref()
-                    .map(Arc::clone)
-                    .map_err(|_| self.lost_directory());
-                answers.push(again);
-            } else {
-                let partition = wanted.partition.clone();
-                let answer = self.create(wanted, &mut counts);
-                if answer.is_ok() {
-                    created.push((answers.len(), partition));
-                }
-                answers.push(answer);
-            }
-        }
-        self.make_created_durable(&mut answers, &created);
-        let mut logs = self.logs.write();
-        for (index, partition) in created {
-            if let Ok(hosted) = &answers[index] {
-                logs.insert(partition, hosted.clone());
-            }
-        }
-        drop(logs);
-        answers
-            .into_iter()
-            .map(|answer| answer.map(|hosted| hosted.log.clone()))
-            .collect()
-    }
-
-    fn lost_directory(&self) -> StorageError {
-        let offline = self.directories().find(|directory| !directory.is_online());
-        offline.map_or_else(
-            || StorageError::Offline {
-                directory: PathBuf::new(),
-                reason: "no log directory is left".to_owned(),
-            },
-            |directory| directory.offline_error(),
-        )
-    }
-
-    /// How many logs each home has, in the order of the homes.
-    fn log_counts(&self) -> Vec<usize> {
-        let logs = self.logs.read();
-        let unavailable = self.unavailable.read();
-        let homes = || {
-            let served = logs.values().map(|hosted| &hosted.home);
-            served.chain(unavailable.values().map(|entry| &entry.home))
-        };
-        if let [only] = self.homes.as_slice() {
-            let _ = only;
-            return vec![logs.len()];
-        }
-        self.homes
-            .iter()
-            .map(|home| homes().filter(|other| Arc::ptr_eq(home, other)).count())
-            .collect()
-    }
-
-    fn create(&self, wanted: WantedLog, counts: &mut [usize]) -> Result<Arc<HostedLog>, StorageError> {
-        self.check_available(&wanted.partition)?;
-        if !wanted.is_new {
-            self.check_all_online()?;
-        }
-        let mut candidates: Vec<usize> = match &wanted.preferred_directory {
-            Some(path) => (0..self.homes.len())
-                .filter(|index| self.homes[*index].directory.path() == path)
-                .collect(),
-            None => (0..self.homes.len()).collect(),
-        };
-        candidates.sort_by_key(|index| (self.homes[*index].reserve.lock().is_refusing(), counts[*index]));
-        let mut last_error = None;
-        for index in candidates {
-            let home = &self.homes[index];
-            // An empty log takes a few blocks of the reserve. Were it refused, its partition would stay offline when
-            // there is room again.
-            if let Err(refusal) = home.directory.check_online() {
-                last_error.get_or_insert(refusal);
-                continue;
-            }
-            match self.create_in(home, &wanted) {
-                Ok(log) => {
-                    counts[index] += 1;
-                    tracing::info!(
-                        "Created log for partition {} in {}",
-                        wanted.partition,
-                        home.directory.path().display()
-                    );
-                    return Ok(Arc::new(HostedLog::new(log, home.clone(), None)));
-                }
-                Err(error) => last_error = Some(error),
-            }
-        }
-        Err(last_error.unwrap_or_else(|| StorageError::Offline {
-            directory: wanted.preferred_directory.unwrap_or_default(),
-            reason: "it is not one of the log directories in use".to_owned(),
-        }))
-    }
-
-    fn create_in(&self, home: &Arc<Home>, wanted: &WantedLog) -> Result<Arc<Log>, StorageError> {
-        let fatal = |error| {
-            checkpoints::tolerate_full(&home.directory, &error);
-            StorageError::Io(error)
-        };
-        home.checkpoints
-            .forget(&*self.io, &wanted.partition)
-            .map_err(fatal)?;
-        self.lower_synced_ends(home, &[(&wanted.partition, None)])?;
-        let options = OpenOptions {
-            producer_id_expiration_ms: self.config.producer_id_expiration_ms,
-            ..OpenOptions::default()
-        };
-        let name = PartitionDirectoryName::current(&wanted.partition);
-        let (io, clock) = (self.io.clone(), self.clock.clone());
-        let (directory, config) = (home.directory.clone(), wanted.config.clone());
-        let opened = Log::open(
-            directory,
-            &name,
-            wanted.partition.clone(),
-            config,
-            &options,
-            io,
-            clock,
-        );
-        opened.map_err(|error| match error {
-            LogOpenError::Storage(error) => error,
-            LogOpenError::OutOfService { partition, reason } => {
-                StorageError::OutOfService { partition, reason }
-            }
-        })
-    }
-
-    /// Syncs each log directory that got new entries; where that fails, so do the logs created there.
-    fn make_created_durable(
-        &self,
-        answers: &mut [Result<Arc<HostedLog>, StorageError>],
-        created: &[(usize, TopicPartition)],
-    ) {
-        for home in &self.homes {
-            let here: Vec<usize> = created
-                .iter()
-                .map(|(index, _)| *index)
-                .filter(|index| {
-                    answers[*index]
-                        .as_ref()
-                        .is_ok_and(|hosted| Arc::ptr_eq(&hosted.home, home))
-                })
-                .collect();
-            if here.is_empty() {
-                continue;
-            }
-            if let Err(error) = self.io.sync_dir(home.directory.path()) {
-                home.directory.fail(&error);
-                for index in here {
-                    answers[index] = Err(home.directory.offline_error());
-                }
-            }
         }
     }
 

@@ -71,6 +71,13 @@ impl Durability {
         }
     }
 
+    /// Takes out those who wait for an offset of which `is_meant` holds, in the order of their offsets.
+    fn take_waiters(&mut self, is_meant: impl Fn(Offset) -> bool) -> Vec<(Offset, SyncDone)> {
+        let mut taken: Vec<_> = self.waiters.extract_if(.., |(upto, _)| is_meant(*upto)).collect();
+        taken.sort_by_key(|(upto, _)| *upto);
+        taken
+    }
+
     /// What is to be synced beside files.
     fn names_to_sync(&self) -> NamesToSync {
         NamesToSync {
@@ -287,8 +294,7 @@ impl Log {
             self.durability.lock().in_flight = false;
             return self.fail_waiters();
         }
-        let mut ready = Vec::new();
-        {
+        let ready = {
             let mut durability = self.durability.lock();
             durability.in_flight = false;
             durability.names_synced(round.names);
@@ -304,19 +310,11 @@ impl Log {
                 offsets.recovery_point = offsets.recovery_point.max(target.min(round.active_base));
             }
             let synced_end = self.offsets.lock().synced_end;
-            let mut index = 0;
-            while index < durability.waiters.len() {
-                if durability.waiters[index].0 <= synced_end {
-                    ready.push(durability.waiters.swap_remove(index));
-                } else {
-                    index += 1;
-                }
-            }
-        }
+            durability.take_waiters(|upto| upto <= synced_end)
+        };
         if self.is_synced_mode() {
             self.notify();
         }
-        ready.sort_unstable_by_key(|(upto, _)| *upto);
         for (_, done) in ready {
             done(Ok(()));
         }
@@ -334,19 +332,11 @@ impl Log {
 
     /// After a truncation to `end`: waiters beyond are refused (their records are gone), ends are lowered.
     pub(super) fn truncate_durability(&self, end: Offset) {
-        let mut gone = Vec::new();
-        {
+        let gone = {
             let mut durability = self.durability.lock();
             durability.wanted = durability.wanted.min(end);
-            let mut index = 0;
-            while index < durability.waiters.len() {
-                if durability.waiters[index].0 > end {
-                    gone.push(durability.waiters.swap_remove(index));
-                } else {
-                    index += 1;
-                }
-            }
-        }
+            durability.take_waiters(|upto| upto > end)
+        };
         for (upto, done) in gone {
             let reason = format!("the log was truncated to {end}, below {upto}");
             done(Err(StorageError::OutOfService {
@@ -496,12 +486,7 @@ impl Log {
 
     fn release_synced_waiters(&self) {
         let synced_end = self.synced_end();
-        let (ready, rest): (Vec<_>, Vec<_>) = {
-            let mut durability = self.durability.lock();
-            let waiters = std::mem::take(&mut durability.waiters);
-            waiters.into_iter().partition(|(upto, _)| *upto <= synced_end)
-        };
-        self.durability.lock().waiters.extend(rest);
+        let ready = self.durability.lock().take_waiters(|upto| upto <= synced_end);
         for (_, done) in ready {
             done(Ok(()));
         }

@@ -31,7 +31,7 @@ use crate::io::{FileHandle, OpenMode};
 use crate::log::names;
 use crate::log::offset_index::OffsetPosition;
 use crate::log::place::Place;
-use crate::log::scan::{BatchScanner, LOOKUP_WINDOW_SIZE_BYTES, Step};
+use crate::log::scan::{BatchScanner, Step};
 use crate::log::sparse_index::SparseIndex;
 use crate::log::time_index::TimestampOffset;
 use crate::log::transaction_index::TransactionIndex;
@@ -393,23 +393,14 @@ impl LogSegment {
         }
         // The largest timestamp may have been cut off: take the last entry's, then look at what follows it.
         let last = state.times.last(place, base)?;
-        let mut largest = last.unwrap_or(TimestampOffset {
+        let largest = last.unwrap_or(TimestampOffset {
             timestamp: TimestampMs::NONE,
             offset: base,
         });
         let from = self
             .lookup(place, state, largest.offset)?
             .map_or(0, |entry| u64::from(entry.position));
-        let mut scanner = BatchScanner::new(file.as_ref(), from, position, LOOKUP_WINDOW_SIZE_BYTES);
-        while let Step::Batch { header, .. } = scanner.step()? {
-            if header.max_timestamp > largest.timestamp {
-                largest = TimestampOffset {
-                    timestamp: header.max_timestamp,
-                    offset: header.last_offset,
-                };
-            }
-        }
-        state.largest = Some(largest);
+        state.largest = Some(lookup::scan_largest(&file, from..position, largest)?);
         Ok(())
     }
 

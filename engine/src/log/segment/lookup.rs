@@ -4,6 +4,8 @@
 //! one costs is a scan of headers from the beginning. Source: `LogSegment.translateOffset`,
 //! `LogSegment.findOffsetByTimestamp`.
 
+use std::ops::Range;
+
 use crate::error::{IoError, StorageError};
 use crate::io::FileHandle;
 use crate::log::names;
@@ -246,30 +248,18 @@ impl LogSegment {
         };
         let largest = match last {
             Some(entry) if self.is_sound_time(place, &entry)? => entry,
-            _ => self.scan_largest(place)?,
+            _ => {
+                let none = TimestampOffset {
+                    timestamp: TimestampMs::NONE,
+                    offset: base,
+                };
+                match self.size_bytes() {
+                    0 => none,
+                    size => scan_largest(&self.file(place)?, 0..size, none)?,
+                }
+            }
         };
         Ok(*self.state.lock().largest.get_or_insert(largest))
-    }
-
-    fn scan_largest(&self, place: &Place) -> Result<TimestampOffset, StorageError> {
-        let mut largest = TimestampOffset {
-            timestamp: TimestampMs::NONE,
-            offset: self.base_offset,
-        };
-        if self.is_empty() {
-            return Ok(largest);
-        }
-        let file = self.file(place)?;
-        let mut scanner = BatchScanner::new(file.as_ref(), 0, self.size_bytes(), LOOKUP_WINDOW_SIZE_BYTES);
-        while let Step::Batch { header, .. } = scanner.step()? {
-            if header.max_timestamp > largest.timestamp {
-                largest = TimestampOffset {
-                    timestamp: header.max_timestamp,
-                    offset: header.last_offset,
-                };
-            }
-        }
-        Ok(largest)
     }
 
     /// When the file was last written, as the file system says.
@@ -280,4 +270,23 @@ impl LogSegment {
             .stat(&path)?
             .map_or(TimestampMs::NONE, |stat| stat.modified))
     }
+}
+
+/// The largest of `known` and the timestamps in the batch headers of `range`, and where.
+pub(super) fn scan_largest(
+    file: &FileHandle,
+    range: Range<u64>,
+    known: TimestampOffset,
+) -> Result<TimestampOffset, IoError> {
+    let mut largest = known;
+    let mut scanner = BatchScanner::new(file.as_ref(), range.start, range.end, LOOKUP_WINDOW_SIZE_BYTES);
+    while let Step::Batch { header, .. } = scanner.step()? {
+        if header.max_timestamp > largest.timestamp {
+            largest = TimestampOffset {
+                timestamp: header.max_timestamp,
+                offset: header.last_offset,
+            };
+        }
+    }
+    Ok(largest)
 }

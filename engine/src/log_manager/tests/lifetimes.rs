@@ -169,3 +169,15 @@ fn a_second_start_on_the_same_directory_is_refused_until_the_first_has_ended() {
     node.manager.shutdown();
     open(&disk, &["/d"]);
 }
+
+#[test]
+fn a_creation_that_is_not_durable_is_refused_to_each_who_asked_for_it() {
+    let disk = SimulatedDisk::new(1);
+    let node = open(&disk, &["/d"]);
+    disk.fail_after(0, Fault::FailedSync);
+    let answers = node.manager.get_or_create_all(vec![wanted("t-0"), wanted("t-0")]);
+    for answer in &answers {
+        assert!(matches!(answer, Err(StorageError::Offline { .. })), "{answer:?}");
+    }
+    assert_eq!(node.manager.log_count(), 0);
+}
