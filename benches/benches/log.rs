@@ -1,7 +1,8 @@
 //! One log on the real disk of the directory for temporary files.
 //!
-//! An append is bound by the copy into the page cache and the file system's work for each page; a synced one by the medium; a
-//! read by nothing but the index; recovery by memory bandwidth (CRC of what lies in the page cache).
+//! An append is bound by the copy into the page cache and the file system's work for each page; a synced one by
+//! the medium; a read by nothing but the index; recovery by memory bandwidth (CRC of what lies in the page
+//! cache).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

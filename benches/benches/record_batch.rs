@@ -1,7 +1,7 @@
 //! Batches in memory: what a leader does to each before it takes the partition's lock.
 //!
-//! Bound by one core; CRC by its memory bandwidth, the scan of records by branches (one record is some eight varints), codecs
-//! by decompression. A batch has 64 KiB of values, as Kafka's producers send under load.
+//! Bound by one core; CRC by its memory bandwidth, the scan of records by branches (one record is some eight
+//! varints), codecs by decompression. A batch has 64 KiB of values, as Kafka's producers send under load.
 
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};

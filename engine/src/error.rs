@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use crate::units::{Offset, ProducerEpoch, ProducerId, Sequence, TopicPartition};
 
-/// A disk operation that failed: which, where, and what the system said. Final for the directory if it was a write or sync.
+/// A disk operation that failed: which, where, and what the system said. Final for the directory if it was a
+/// write or sync.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} {}: {source}", path.display())]
 pub struct IoError {
@@ -17,6 +18,7 @@ pub struct IoError {
 }
 
 impl IoError {
+    /// `operation` is the name of the call.
     pub fn new(operation: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> IoError {
         IoError {
             operation,
@@ -25,6 +27,7 @@ impl IoError {
         }
     }
 
+    /// That of the system's answer.
     pub fn kind(&self) -> std::io::ErrorKind {
         self.source.kind()
     }
@@ -137,7 +140,10 @@ pub enum StorageError {
     #[error("log directory {} is offline: {reason}", directory.display())]
     Offline { directory: PathBuf, reason: String },
     /// Less than `milena.disk.reserve.bytes` is free; appends resume by themselves once space is back.
-    #[error("log directory {} has {available_bytes} bytes free, less than the reserve of {reserve_bytes}", directory.display())]
+    #[error(
+        "log directory {} has {available_bytes} bytes free, less than the reserve of {reserve_bytes}",
+        directory.display()
+    )]
     ReserveReached {
         directory: PathBuf,
         available_bytes: u64,

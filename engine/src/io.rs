@@ -55,6 +55,7 @@ impl Backend {
         }
     }
 
+    /// As [`Backend::from_name`] takes it.
     pub const fn name(self) -> &'static str {
         match self {
             Backend::Auto => "auto",
@@ -116,21 +117,25 @@ pub enum OpenMode {
     Truncate,
 }
 
-/// What a directory entry is.
+/// What a directory entry is, symbolic links followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
     File,
     Directory,
+    /// A device, a socket, a link to nowhere.
     Other,
 }
 
+/// What the file system says of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileStat {
     pub kind: FileKind,
     pub size_bytes: u64,
+    /// When the content changed last.
     pub modified: TimestampMs,
 }
 
+/// One name in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirEntry {
     /// The last component only. Names that are not UTF-8 are given lossily: Kafka writes ASCII names alone.
@@ -182,17 +187,17 @@ pub trait File: Any + Send + Sync + fmt::Debug {
     /// Present size in bytes.
     fn size_bytes(&self) -> Result<u64, IoError>;
 
-    /// Cuts or extends (with zeros) the file.
+    /// Cuts or extends (with zeros) the file. Not durable before a sync.
     fn set_len(&self, size_bytes: u64) -> Result<(), IoError>;
 
-    /// Reserves space and sets the length (`log.preallocate`).
+    /// Reserves space for so many bytes and sets the length (`log.preallocate`). Not durable before a sync.
     fn allocate(&self, size_bytes: u64) -> Result<(), IoError>;
 
     /// Asks for space from `position` to `end`, behind the end of the file, for appends to come; the length stays,
     /// and [`File::set_len`] gives back what was not used. A hint: where it cannot be had nothing changes.
     fn reserve(&self, position: u64, end: u64);
 
-    /// fdatasync, waiting for it.
+    /// fdatasync, waiting for it: on `Ok` all bytes and the length are on the medium.
     fn sync(&self) -> Result<(), IoError>;
 
     /// Whether a read of the range would be served from memory. May err on the side of `true`.
@@ -208,8 +213,10 @@ pub trait File: Any + Send + Sync + fmt::Debug {
 /// Holds the `.lock` of a log directory until dropped.
 pub trait DirectoryLock: Send + Sync + fmt::Debug {}
 
-/// The disk.
+/// The disk. Each method's errors are the system's, with the call that failed; what it makes durable is said at
+/// the top of this file.
 pub trait Io: Send + Sync + fmt::Debug {
+    /// Opens a file. Its name, if this created it, is not durable yet.
     fn open(&self, path: &Path, mode: OpenMode) -> Result<FileHandle, IoError>;
 
     /// `None` if nothing is there.
@@ -236,6 +243,7 @@ pub trait Io: Send + Sync + fmt::Debug {
     /// Sets the modification time (compaction and retention judge old segments by it).
     fn set_modified(&self, path: &Path, modified: TimestampMs) -> Result<(), IoError>;
 
+    /// Of the file system under a directory.
     fn space(&self, directory: &Path) -> Result<Space, IoError>;
 
     /// Takes the POSIX record lock that Kafka's `FileLock` takes on `path`, creating the file; `None` if
@@ -255,6 +263,7 @@ pub trait Io: Send + Sync + fmt::Debug {
 
 /// The time. Wall clock for records and retention, monotonic for waiting; they never mix.
 pub trait Clock: Send + Sync + fmt::Debug {
+    /// What people call the time; it may jump either way.
     fn wall(&self) -> TimestampMs;
 
     /// Since an arbitrary start; never goes back.
@@ -268,6 +277,7 @@ pub struct SystemClock {
 }
 
 impl SystemClock {
+    /// Monotonic time counts from now.
     pub fn new() -> SystemClock {
         SystemClock {
             start: std::time::Instant::now(),

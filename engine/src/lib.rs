@@ -4,8 +4,9 @@
 //!
 //! What it promises:
 //! - **Order.** Records of one log get consecutive offsets in the order in which `append` was called.
-//! - **Durability.** A record is in the page cache when `append` returns; it is on the medium when the log's synced end has
-//!   passed it. `docs/durability.md` says which of the two an acknowledgement means under which setting.
+//! - **Durability.** A record is in the page cache when `append` returns; it is on the medium when the log's
+//!   synced end has passed it. `docs/durability.md` says which of the two an acknowledgement means under which
+//!   setting.
 //! - **Finality.** The first failed write or sync takes the log directory offline for good; it is never retried.
 //! - **Bytes.** A producer's bytes are kept as sent unless the topic's settings demand a rewrite.
 //!

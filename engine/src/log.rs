@@ -22,7 +22,7 @@
 //!
 //! What it leaves to others: validation of a producer's records ([`crate::record_batch`]), which logs there
 //! are and when retention, flushes and deletions run ([`crate::log_manager`]), who may read how far (the
-//! replica manager sets the high watermark). Matches `Log.scala` of 2.7.2.
+//! replica manager sets the high watermark). Source: `Log.scala` of 2.7.2.
 //!
 //! The parts: [`directory`], `place` (where a log's files are), `names`, `segment`, `scan`, `sparse_index`
 //! with `offset_index`, `time_index` and `transaction_index`, [`producer_state`], [`leader_epoch_cache`], and
@@ -170,6 +170,7 @@ pub struct LogOffsetSnapshot {
 /// threads may arrive out of order: read the log's present offsets rather than count on the argument being
 /// the newest.
 pub trait LogListener: Send + Sync {
+    /// `offsets` are those of some moment after the move.
     fn offsets_moved(&self, partition: &TopicPartition, offsets: &LogOffsetSnapshot);
 }
 
@@ -184,6 +185,7 @@ pub struct FileSlice {
 }
 
 impl FileSlice {
+    /// There is nothing to send.
     pub fn is_empty(&self) -> bool {
         self.size_bytes == 0
     }
@@ -239,6 +241,7 @@ pub struct FetchInfo {
 }
 
 impl FetchInfo {
+    /// Bytes of the records found; 0 if there is nothing to read now.
     pub fn size_bytes(&self) -> usize {
         self.records.as_ref().map_or(0, |slice| slice.size_bytes)
     }
@@ -343,6 +346,7 @@ impl Log {
         self.place.path()
     }
 
+    /// The settings in force.
     pub fn config(&self) -> Arc<LogConfig> {
         self.config.load_full()
     }
@@ -380,6 +384,7 @@ impl Log {
         self.offsets.lock().end.offset
     }
 
+    /// Everything below is replicated as far as it must be, so that consumers may read it.
     pub fn high_watermark(&self) -> Offset {
         self.offsets.lock().high_watermark
     }
@@ -437,8 +442,8 @@ impl Log {
         self.move_high_watermark(high_watermark, |_, _| true)
     }
 
-    /// Moves the high watermark forward (leaders). Appends of several threads tell of it in any order: what comes late changes
-    /// nothing.
+    /// Moves the high watermark forward (leaders). Appends of several threads tell of it in any order: what
+    /// comes late changes nothing.
     pub fn advance_high_watermark(&self, high_watermark: Offset) -> Offset {
         self.move_high_watermark(high_watermark, |from, to| to > from)
     }
@@ -472,7 +477,7 @@ impl Log {
         offsets.first_unstable = first.map(|first| first.max(offsets.log_start));
     }
 
-    /// Bytes of all segments.
+    /// Bytes of the batches in all segments; indexes are not counted.
     pub fn size_bytes(&self) -> u64 {
         self.segments
             .load()
@@ -481,6 +486,7 @@ impl Log {
             .sum()
     }
 
+    /// At least 1.
     pub fn segment_count(&self) -> usize {
         self.segments.load().len()
     }

@@ -65,7 +65,7 @@ pub use loading::LoadProgress;
 pub use shutdown::ShutdownReport;
 pub use survey::{LogDirsError, Survey, SurveyedDirectory};
 
-/// Settings of the manager. Times in milliseconds; Kafka's names where it has one.
+/// Settings of the manager. Times in milliseconds; under Kafka's names where it has them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogManagerConfig {
     /// `num.recovery.threads.per.data.dir`
@@ -194,7 +194,7 @@ pub struct LogDescription {
     pub log_end_offset: Offset,
 }
 
-/// All logs of a broker. See the module's text.
+/// All logs of a broker. See the module for what it promises.
 pub struct LogManager {
     config: LogManagerConfig,
     io: Arc<dyn Io>,
@@ -265,6 +265,7 @@ impl LogManager {
             .chain(&self.offline_from_start)
     }
 
+    /// Of [`Self::directories`], those that have not failed.
     pub fn online_directory_count(&self) -> usize {
         self.directories()
             .filter(|directory| directory.is_online())

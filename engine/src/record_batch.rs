@@ -505,14 +505,17 @@ impl<'a> Batch<'a> {
         self.bytes.len()
     }
 
+    /// The whole batch, header included.
     pub const fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
+    /// The layout.
     pub const fn magic(&self) -> Magic {
         self.header.magic
     }
 
+    /// How the records are compressed.
     pub const fn codec(&self) -> Codec {
         self.header.codec
     }
@@ -523,6 +526,7 @@ impl<'a> Batch<'a> {
         self.header.base_offset
     }
 
+    /// Offset of the last record, inclusive.
     pub const fn last_offset(&self) -> Offset {
         self.header.last_offset
     }
@@ -532,34 +536,42 @@ impl<'a> Batch<'a> {
         self.header.next_offset()
     }
 
+    /// See [`BatchHeader::leader_epoch`].
     pub const fn leader_epoch(&self) -> Option<LeaderEpoch> {
         self.header.leader_epoch
     }
 
+    /// See [`BatchHeader::first_timestamp`].
     pub const fn first_timestamp(&self) -> TimestampMs {
         self.header.first_timestamp
     }
 
+    /// As the header says: the append time of a `LogAppendTime` batch, [`TimestampMs::NONE`] in format v0.
     pub const fn max_timestamp(&self) -> TimestampMs {
         self.header.max_timestamp
     }
 
+    /// Which clock stamped the records.
     pub const fn timestamp_type(&self) -> TimestampType {
         self.header.timestamp_type
     }
 
+    /// Part of a transaction.
     pub const fn is_transactional(&self) -> bool {
         self.header.is_transactional
     }
 
+    /// Holds a marker, not records of a client.
     pub const fn is_control(&self) -> bool {
         self.header.is_control
     }
 
+    /// By any codec.
     pub(crate) const fn is_compressed(&self) -> bool {
         !matches!(self.header.codec, Codec::None)
     }
 
+    /// See [`BatchHeader::producer`].
     pub const fn producer(&self) -> Option<ProducerStamp> {
         self.header.producer
     }

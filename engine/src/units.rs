@@ -1,7 +1,8 @@
-//! Distinct types for the quantities of a log, so that no bare integer crosses a boundary and no two kinds are mixed up.
+//! Distinct types for the quantities of a log, so that no bare integer crosses a boundary and no two kinds are
+//! mixed up.
 //!
-//! All are signed and as wide as on the wire and on disk; "absent" is an `Option` inside the engine and becomes −1 only
-//! where bytes are written.
+//! All are signed and as wide as on the wire and on disk; "absent" is an `Option` inside the engine and becomes −1
+//! only where bytes are written.
 
 use std::fmt;
 use std::sync::Arc;
@@ -104,6 +105,7 @@ pub struct TopicPartition {
 }
 
 impl TopicPartition {
+    /// Neither is checked.
     pub fn new(topic: impl Into<Arc<str>>, partition: i32) -> TopicPartition {
         TopicPartition {
             topic: topic.into(),

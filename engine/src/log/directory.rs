@@ -6,7 +6,7 @@
 //! full.
 //!
 //! It leaves to others: listing and locking the directory ([`crate::log_manager`]), and what the broker does
-//! when it goes offline (the callback). Matches `LogDirFailureChannel` of 2.7.2.
+//! when it goes offline (the callback). Source: `LogDirFailureChannel` of 2.7.2; KIP-112.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -41,6 +41,7 @@ impl LogDirectory {
         }
     }
 
+    /// As `log.dirs` names it.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -80,6 +81,7 @@ impl LogDirectory {
         self.offline.get().map(String::as_str)
     }
 
+    /// Whether nothing has failed so far.
     pub fn is_online(&self) -> bool {
         self.offline.get().is_none()
     }
@@ -100,6 +102,8 @@ impl LogDirectory {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
+    /// Before anything is written or read below it.
+    ///
     /// # Errors
     /// [`StorageError::Offline`] once it has failed.
     #[inline]
@@ -110,6 +114,8 @@ impl LogDirectory {
         }
     }
 
+    /// Before records are written below it.
+    ///
     /// # Errors
     /// [`StorageError::Offline`], or [`StorageError::ReserveReached`] while less than the reserve is free.
     #[inline]

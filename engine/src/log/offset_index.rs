@@ -1,7 +1,9 @@
-//! Entries of `.index`: the last offset of a produced set and the file position where the set begins.
+//! Entries of `.index`: the last offset of a batch and the file position where the batch begins.
 //!
-//! 8 bytes: `offset − base` i32, position i32. Offsets and positions strictly increase. A lookup takes the
-//! last entry at or below the target and scans on from its position. Source: `OffsetIndex.scala`.
+//! 8 bytes, big-endian: `offset − base` i32, position i32. Offsets and positions strictly increase. Not every batch
+//! has one: a lookup takes the last entry at or below the target and scans on from its position. There is no
+//! checksum: an entry is a hint that is compared with the batch it names, and an index is rebuilt from the
+//! segment. Source: `OffsetIndex.scala`.
 
 use crate::log::names;
 use crate::log::sparse_index::Entry;

@@ -13,6 +13,7 @@ use crate::error::IoError;
 use crate::io::{FileHandle, Io, OpenMode};
 use crate::log::directory::LogDirectory;
 
+/// The door of one log to its files. See the module.
 #[derive(Debug)]
 pub(crate) struct Place {
     pub(crate) io: Arc<dyn Io>,

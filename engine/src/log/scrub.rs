@@ -1,14 +1,17 @@
-//! The background scrub: reads sealed and active segments at leisure and checks every batch's CRC and its place in the order.
+//! The background scrub: reads sealed and active segments at leisure and checks every batch's CRC and its place in
+//! the order.
 //!
 //! It is driven from outside in steps of bounded size and keeps its place in a [`ScrubCursor`]. A bad batch
 //! takes the partition out of service with a message; it is never served on. What is being appended is not
 //! looked at.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
-use crate::error::StorageError;
+use crate::error::{IoError, StorageError};
 use crate::log::Log;
 use crate::log::scan::{BatchScanner, SCAN_WINDOW_SIZE_BYTES, Step};
+use crate::record_batch::BatchHeader;
 use crate::units::Offset;
 
 /// Where a scrub goes on. The default begins at the log start.
@@ -26,6 +29,37 @@ pub struct ScrubProgress {
     pub is_complete: bool,
 }
 
+/// What lies where the scanner stands.
+enum Checked {
+    End,
+    Sound { position: u64, header: BatchHeader },
+    Damaged { position: u64, found: String },
+}
+
+/// Checks the next batch, whose offsets must lie within `due`: the CRC does not cover its base offset, but its
+/// place among the others tells.
+fn check_next(scanner: &mut BatchScanner<'_>, due: &Range<Offset>) -> Result<Checked, IoError> {
+    let (position, header) = match scanner.step()? {
+        Step::End => return Ok(Checked::End),
+        Step::Bad { position, error } => {
+            let found = error.to_string();
+            return Ok(Checked::Damaged { position, found });
+        }
+        Step::Batch { position, header } => (position, header),
+    };
+    let batch = scanner.batch(position, &header)?;
+    if let Err(error) = batch.and_then(|batch| batch.verify_crc()) {
+        let found = error.to_string();
+        return Ok(Checked::Damaged { position, found });
+    }
+    if header.base_offset < due.start || header.last_offset >= due.end {
+        let (first, last) = (header.base_offset, header.last_offset);
+        let found = format!("offsets {first} to {last}, outside of the log's order");
+        return Ok(Checked::Damaged { position, found });
+    }
+    Ok(Checked::Sound { position, header })
+}
+
 impl Log {
     /// Checks at least one batch and at most about `budget_bytes` from `cursor` on, and moves it.
     ///
@@ -36,16 +70,19 @@ impl Log {
         let truncations = self.truncations.load(Ordering::Acquire);
         let segments = self.segments.load_full();
         let end = self.log_end_metadata();
-        let mut checked_bytes = 0;
+        let mut progress = ScrubProgress {
+            checked_bytes: 0,
+            is_complete: false,
+        };
         let from = cursor.segment_base_offset.unwrap_or(Offset::ZERO);
         let first = segments.partition_point(|segment| segment.base_offset < from);
         for (index, segment) in segments.iter().enumerate().skip(first) {
-            let start = if Some(segment.base_offset) == cursor.segment_base_offset {
-                cursor.position
-            } else {
-                0
+            let base_offset = segment.base_offset;
+            let start = match cursor.segment_base_offset {
+                Some(at_hand) if at_hand == base_offset => cursor.position,
+                _ => 0,
             };
-            let is_active = segment.base_offset == end.segment_base_offset;
+            let is_active = base_offset == end.segment_base_offset;
             let size = if is_active {
                 end.position
             } else {
@@ -54,53 +91,34 @@ impl Log {
             if start < size {
                 let file = segment.file(&self.place)?;
                 let mut scanner = BatchScanner::new(file.as_ref(), start, size, SCAN_WINDOW_SIZE_BYTES);
-                // The CRC does not cover a batch's base offset: its place among the others tells.
-                let mut due = segment.base_offset;
-                let beyond = segments
-                    .get(index + 1)
-                    .map_or(end.offset, |next| next.base_offset);
+                let next = segments.get(index + 1);
+                let mut due = base_offset..next.map_or(end.offset, |next| next.base_offset);
                 loop {
-                    let damage = match scanner.step()? {
-                        Step::End => break,
-                        Step::Bad { position, error } => Some((position, error.to_string())),
-                        Step::Batch { position, header } => {
-                            let sound = scanner
-                                .batch(position, &header)?
-                                .and_then(|batch| batch.verify_crc());
-                            checked_bytes += header.size_bytes as u64;
+                    match check_next(&mut scanner, &due)? {
+                        Checked::End => break,
+                        Checked::Sound { position, header } => {
+                            due.start = header.next_offset();
+                            progress.checked_bytes += header.size_bytes as u64;
                             *cursor = ScrubCursor {
-                                segment_base_offset: Some(segment.base_offset),
+                                segment_base_offset: Some(base_offset),
                                 position: position + header.size_bytes as u64,
                             };
-                            let is_in_place = header.base_offset >= due && header.last_offset < beyond;
-                            due = header.next_offset();
-                            let found = match sound {
-                                Err(error) => Some(error.to_string()),
-                                Ok(()) if is_in_place => None,
-                                Ok(()) => Some(format!(
-                                    "offsets {} to {}, outside of the log's order",
-                                    header.base_offset, header.last_offset
-                                )),
-                            };
-                            found.map(|found| (position, found))
                         }
-                    };
-                    if let Some((position, found)) = damage {
-                        if self.truncations.load(Ordering::Acquire) != truncations || segment.is_deleted() {
+                        // What was cut or deleted meanwhile may look like anything.
+                        Checked::Damaged { .. }
+                            if segment.is_deleted()
+                                || self.truncations.load(Ordering::Acquire) != truncations =>
+                        {
                             *cursor = ScrubCursor::default();
-                            return Ok(ScrubProgress {
-                                checked_bytes,
-                                is_complete: false,
-                            });
+                            return Ok(progress);
                         }
-                        let damage = segment.corrupt(&self.place, position, "a sound batch", found);
-                        return Err(self.take_out_of_service(&damage));
+                        Checked::Damaged { position, found } => {
+                            let damage = segment.corrupt(&self.place, position, "a sound batch", found);
+                            return Err(self.take_out_of_service(&damage));
+                        }
                     }
-                    if checked_bytes >= budget_bytes {
-                        return Ok(ScrubProgress {
-                            checked_bytes,
-                            is_complete: false,
-                        });
+                    if progress.checked_bytes >= budget_bytes {
+                        return Ok(progress);
                     }
                 }
             }
@@ -109,9 +127,7 @@ impl Log {
             }
         }
         *cursor = ScrubCursor::default();
-        Ok(ScrubProgress {
-            checked_bytes,
-            is_complete: true,
-        })
+        progress.is_complete = true;
+        Ok(progress)
     }
 }

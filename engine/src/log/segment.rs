@@ -7,10 +7,10 @@
 //! first append or read.
 //!
 //! Invariants: the file holds whole batches in `0..size_bytes`, in strictly increasing offset order, all
-//! within `i32::MAX` of the base offset; what lies behind is preallocation or being written. Index rules (§
-//! append): an entry is due when more than `index.interval.bytes` lie between the position of the last entry
-//! and the batch at hand; it names that batch's last offset and position. A time-index entry goes with it if
-//! the largest timestamp grew.
+//! within `i32::MAX` of the base offset; what lies behind is preallocation, reserved or being written. An index
+//! entry is due when more than `index.interval.bytes` lie between the position of the last entry and the batch
+//! at hand; it names that batch's last offset and position. A time-index entry goes with it if the largest
+//! timestamp grew.
 //!
 //! Left to the log: which segment is active, locking of appends, durability. Source: `LogSegment.scala`.
 //!
@@ -40,9 +40,11 @@ use crate::units::{Offset, TimestampMs};
 
 pub(crate) use cursor::{AppendCursor, RollParams};
 
+/// One segment: its files, and what is known of them without opening them.
 #[derive(Debug)]
 pub(crate) struct LogSegment {
     pub(crate) base_offset: Offset,
+    /// Bytes of batches that readers may see.
     size_bytes: AtomicU64,
     /// Renamed to `.deleted`; readers that still hold it may finish.
     deleted: AtomicBool,
@@ -308,8 +310,8 @@ impl LogSegment {
         }
     }
 
-    /// Completes the indexes on disk and trims preallocated and reserved space: at a roll and at a clean close. Nothing is
-    /// synced. A failure is final for the directory.
+    /// Completes the indexes on disk and trims preallocated and reserved space: at a roll and at a clean close.
+    /// Nothing is synced. A failure is final for the directory.
     pub(crate) fn complete_files(&self, place: &Place) -> Result<(), IoError> {
         let mut state = self.state.lock();
         let state = &mut *state;

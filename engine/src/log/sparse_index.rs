@@ -35,6 +35,7 @@ pub(crate) trait Entry: Copy {
     fn decode(base: Offset, bytes: &[u8]) -> Self;
 }
 
+/// The entries of one index, in memory as far as they are not written. See the module for what it promises.
 #[derive(Debug)]
 pub(crate) struct SparseIndex<E> {
     /// `None` until the file was looked at.

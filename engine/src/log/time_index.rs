@@ -1,6 +1,6 @@
 //! Entries of `.timeindex`: the largest timestamp so far and the last offset of the batch that has it.
 //!
-//! 12 bytes: timestamp i64, `offset − base` i32. Timestamps strictly increase, offsets do not decrease: all
+//! 12 bytes, big-endian: timestamp i64 (milliseconds), `offset − base` i32. Timestamps strictly increase, offsets do not decrease: all
 //! records with a larger timestamp come after the offset. One slot is kept for the entry that is appended
 //! when the segment becomes inactive or is closed, which holds its largest timestamp. Source:
 //! `TimeIndex.scala`.

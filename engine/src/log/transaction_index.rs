@@ -1,7 +1,7 @@
 //! `.txnindex`: the aborted transactions whose markers lie in a segment, so that a `read_committed` consumer
 //! can skip them.
 //!
-//! 34 bytes an entry, in order of the markers: version i16 (0), producer id i64, first offset i64, last
+//! 34 bytes an entry, big-endian, in order of the markers: version i16 (0), producer id i64, first offset i64, last
 //! offset i64 (the marker), last stable offset i64. The file appears with the first abort. Source:
 //! `TransactionIndex.scala`; KIP-98.
 
@@ -17,6 +17,7 @@ use crate::units::{Offset, ProducerId};
 const ENTRY_SIZE_BYTES: usize = 2 + 8 + 8 + 8 + 8;
 const VERSION: i16 = 0;
 
+/// One segment's index of aborted transactions.
 #[derive(Debug, Default)]
 pub(crate) struct TransactionIndex {
     /// Entries in the file; `None` until it was looked at.

@@ -81,12 +81,14 @@ impl RecordBatchBuilder {
         }
     }
 
+    /// The layout.
     #[must_use]
     pub fn magic(mut self, magic: Magic) -> Self {
         self.magic = magic;
         self
     }
 
+    /// How the records are compressed.
     #[must_use]
     pub fn codec(mut self, codec: Codec) -> Self {
         self.codec = codec;
@@ -100,6 +102,7 @@ impl RecordBatchBuilder {
         self
     }
 
+    /// As a leader stamps it; v2 alone holds it.
     #[must_use]
     pub fn leader_epoch(mut self, epoch: LeaderEpoch) -> Self {
         self.leader_epoch = Some(epoch);
@@ -120,12 +123,14 @@ impl RecordBatchBuilder {
         self
     }
 
+    /// Part of a transaction; needs a producer.
     #[must_use]
     pub fn transactional(mut self, is_transactional: bool) -> Self {
         self.is_transactional = is_transactional;
         self
     }
 
+    /// Holds markers, not records; needs a producer.
     #[must_use]
     pub fn control(mut self, is_control: bool) -> Self {
         self.is_control = is_control;
@@ -325,10 +330,12 @@ impl RecordBatchBuilder {
         self.last_offset.map_or(self.base_offset, |last| last.plus(1))
     }
 
+    /// Appended so far.
     pub fn record_count(&self) -> u32 {
         self.record_count
     }
 
+    /// No record was appended so far.
     pub fn is_empty(&self) -> bool {
         self.record_count == 0
     }

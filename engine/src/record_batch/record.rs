@@ -43,14 +43,17 @@ pub struct Headers<'a> {
 }
 
 impl<'a> Headers<'a> {
+    /// How many there are.
     pub const fn len(&self) -> usize {
         self.count as usize
     }
 
+    /// The record has none.
     pub const fn is_empty(&self) -> bool {
         self.count == 0
     }
 
+    /// In the producer's order; a key may recur.
     pub fn iter(&self) -> impl Iterator<Item = RecordHeader<'a>> + use<'a> {
         let (bytes, mut position) = (self.bytes, 0);
         (0..self.count).map_while(move |_| {

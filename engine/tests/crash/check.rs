@@ -1,6 +1,7 @@
 //! The promises of `docs/durability.md`, each as a comparison of what a start finds with the [`Model`].
 //!
-//! Nothing here panics on a broken promise: it returns a [`Violation`], so that planted bugs can be expected to be found.
+//! Nothing here panics on a broken promise: it returns a [`Violation`], so that planted bugs can be expected to
+//! be found.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -197,8 +198,8 @@ fn one_log(log: &Arc<Log>, history: &History, crash: Crash) -> Result<Found, Vio
     })
 }
 
-/// What is left of a course that ends at `end`. An end inside a batch is that of a log which lost all that it held, and whose
-/// start, which is durable, had been moved there.
+/// What is left of a course that ends at `end`. An end inside a batch is that of a log which lost all that it
+/// held, and whose start, which is durable, had been moved there.
 fn found_of(candidate: &Timeline, end: i64) -> Timeline {
     let left = candidate.prefix(end);
     if left.end() == end {
@@ -491,8 +492,8 @@ pub(crate) fn recovery(
     Ok(findings)
 }
 
-/// Who does what the message says gets a partition back into service with all that was acknowledged, whatever power cuts come
-/// in between.
+/// Who does what the message says gets a partition back into service with all that was acknowledged, whatever
+/// power cuts come in between.
 fn way_back(
     image: &SimulatedDisk,
     clock: &Arc<ManualClock>,
@@ -555,8 +556,8 @@ fn snapshot(disk: &SimulatedDisk, directories: &[&str]) -> Files {
             (path, content)
         })
         .filter(|(path, content)| {
-            // Two files may hold more than can be built from the log: producers without a batch in it, and the entry that a
-            // clean stop adds to the time index. A power cut may take either.
+            // Two files may hold more than can be built from the log: producers without a batch in it, and the
+            // entry that a clean stop adds to the time index. A power cut may take either.
             let holds_more = path
                 .extension()
                 .is_some_and(|of| of == "snapshot" || of == "timeindex");
@@ -575,8 +576,8 @@ fn difference(before: &Files, after: &Files) -> Option<PathBuf> {
     of(before, after).or_else(|| of(after, before))
 }
 
-/// A retry of a producer's last batch is recognised, its next batch is taken, and what is written then is there after a clean
-/// stop.
+/// A retry of a producer's last batch is recognised, its next batch is taken, and what is written then is there
+/// after a clean stop.
 fn going_on(node: &Node, findings: &Findings) -> Result<(), Violation> {
     let mut ends = BTreeMap::new();
     for (partition, found) in &findings.logs {

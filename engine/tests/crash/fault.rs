@@ -1,5 +1,5 @@
-//! Single faults at every operation: the first failure is final for its directory and for no other, nothing is acknowledged
-//! after it, and what was acknowledged before is there afterwards.
+//! Single faults at every operation: the first failure is final for its directory and for no other, nothing is
+//! acknowledged after it, and what was acknowledged before is there afterwards.
 
 use std::collections::BTreeMap;
 

@@ -1,14 +1,13 @@
 //! What survives a crash: scripts of operations over a log manager on the simulated disk, hit at every disk operation.
 //!
-//! For each operation of a script the power is cut, or the process killed, just before it; of each power cut several images
-//! of the disk are taken; each is recovered and compared with every promise of `docs/durability.md` ([`check`]). Single
-//! faults are tried at every operation, and bits are flipped at rest in every file. Planted bugs - a disk, an index or a
-//! reader that misbehaves between the engine and the test - must be found by the same checks: a check that never failed
-//! proves nothing.
+//! For each operation of a script the power is cut, or the process killed, just before it; of each power cut
+//! several images of the disk are taken; each is recovered and compared with every promise of
+//! `docs/durability.md` ([`check`]). Single faults are tried at every operation, and bits are flipped at rest
+//! in every file. Planted bugs - a disk, an index or a reader that misbehaves between the engine and the test -
+//! must be found by the same checks: a check that never failed proves nothing.
 //!
-//! A failure names the seed. `campaign` is a sample; the long run is
-//! `MILENA_CRASH_IMAGES=100000 cargo test --profile campaign -p milena-engine --test crash campaign -- --nocapture`, and
-//! `MILENA_CRASH_SEED` says where to begin.
+//! A failure names the seed. `campaign` is a sample; `docs/hacking.md` says how the long run is started and a failure
+//! repeated.
 
 mod check;
 mod damage;
@@ -37,7 +36,8 @@ struct Tally {
     out_of_service: u64,
 }
 
-/// Runs the script of `seed` up to its operation `cut_at` and recovers `image_count` images; `None` if the script ends before.
+/// Runs the script of `seed` up to its operation `cut_at` and recovers `image_count` images; `None` if the
+/// script ends before.
 fn crash_at(
     seed: u64,
     settings: Settings,

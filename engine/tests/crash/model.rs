@@ -1,9 +1,9 @@
 //! What the disk has been promised to hold: the other side of every comparison.
 //!
-//! A [`Model`] is kept beside the engine while a script runs. Before each step it notes what may happen, after the step what
-//! must have happened, so that at any moment it says for each partition: which batches, byte for byte and at which offsets,
-//! may be found after a crash, how far they must be there after a power cut or a kill, and where log start and high
-//! watermark may lie. It knows nothing of files.
+//! A [`Model`] is kept beside the engine while a script runs. Before each step it notes what may happen, after
+//! the step what must have happened, so that at any moment it says for each partition: which batches, byte for
+//! byte and at which offsets, may be found after a crash, how far they must be there after a power cut or a
+//! kill, and where log start and high watermark may lie. It knows nothing of files.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -126,8 +126,8 @@ pub(crate) struct History {
     pub(crate) served: i64,
     /// The log starts within these, both inclusive.
     pub(crate) log_start: (i64, i64),
-    /// The highest log start ever: producers whose last batch lies below may be forgotten, though the log may start lower
-    /// again after a crash.
+    /// The highest log start ever: producers whose last batch lies below may be forgotten, though the log may
+    /// start lower again after a crash.
     pub(crate) forgotten: i64,
     /// The high watermark was checkpointed here, and never lay higher than the second.
     pub(crate) high_watermark: (i64, i64),
@@ -178,7 +178,8 @@ impl History {
         self.synced.fetch_max(end, Ordering::Relaxed);
     }
 
-    /// Nothing at or above `end` is promised any more. Sets a new mark, so that a completion that is late changes nothing.
+    /// Nothing at or above `end` is promised any more. Sets a new mark, so that a completion that is late
+    /// changes nothing.
     pub(crate) fn lower_to(&mut self, end: i64) {
         self.synced = Arc::new(AtomicI64::new(self.synced().min(end)));
         self.written = self.written.min(end);

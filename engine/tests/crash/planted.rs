@@ -1,7 +1,7 @@
 //! A disk with a bug in front of it: what the engine would do to the disk if it had that bug.
 //!
-//! The production code has no switches. A [`Planted`] stands between the engine and the simulated disk and leaves out, or
-//! alters, exactly what the bug would.
+//! The production code has no switches. A [`Planted`] stands between the engine and the simulated disk and
+//! leaves out, or alters, exactly what the bug would.
 
 use std::fmt;
 use std::io::IoSlice;
@@ -165,8 +165,8 @@ impl Io for Planted {
         self.disk.lock(path)
     }
 
-    /// The simulated disk does not know the files of this one and syncs them as they are when their turn comes, which a real
-    /// disk may do too.
+    /// The simulated disk does not know the files of this one and syncs them as they are when their turn comes,
+    /// which a real disk may do too.
     fn submit(&self, operation: Operation, done: Completion) {
         match (self.bug, &operation) {
             (Bug::SkippedDirectorySync, Operation::SyncDir { .. }) => done(Ok(())),

@@ -47,8 +47,8 @@ pub(crate) struct AppendCursor {
 }
 
 impl AppendCursor {
-    /// Whether the segment must end before the set (§4 of the disk format: size, time, full index, offset out
-    /// of reach).
+    /// Whether the segment must end before the set: because of its size, its age, a full index, or an offset
+    /// that the index cannot hold.
     pub(crate) fn should_roll(&self, params: &RollParams<'_>) -> bool {
         let config = params.config;
         let roll_ms = if config.cleanup_policy.compact {

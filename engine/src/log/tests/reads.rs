@@ -1,4 +1,5 @@
-//! Reads and look-ups: bounds by size, high watermark and last stable offset; indexes, timestamps, aborted transactions.
+//! Reads and look-ups: bounds by size, high watermark and last stable offset; indexes, timestamps, aborted
+//! transactions.
 
 use super::*;
 

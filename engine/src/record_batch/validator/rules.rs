@@ -72,6 +72,7 @@ pub struct ValidationRules {
 }
 
 impl ValidationRules {
+    /// From a topic's settings.
     pub fn new(
         topic_partition: TopicPartition,
         config: &LogConfig,

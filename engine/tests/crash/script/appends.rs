@@ -1,7 +1,7 @@
 //! Appends of a script: what is sent, what the model takes for written, and what an acknowledgement promises.
 //!
-//! Before a call the model knows what may be found; after it, what must be. A leader's sets may hold a retry, which must be
-//! answered with the offsets of the first time; a follower's chunk is taken as it is.
+//! Before a call the model knows what may be found; after it, what must be. A leader's sets may hold a retry,
+//! which must be answered with the offsets of the first time; a follower's chunk is taken as it is.
 
 use std::sync::Arc;
 

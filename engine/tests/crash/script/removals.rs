@@ -1,7 +1,7 @@
 //! Steps of a script that take records away: retention as time passes, DeleteRecords, and a follower that truncates.
 //!
-//! The log start may move before the step is over, and must lie where the log says once it is: between the two the model
-//! allows both. What a truncation cuts is promised to nobody from the moment it is asked for.
+//! The log start may move before the step is over, and must lie where the log says once it is: between the two
+//! the model allows both. What a truncation cuts is promised to nobody from the moment it is asked for.
 
 use std::time::Duration;
 

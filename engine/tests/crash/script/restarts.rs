@@ -1,5 +1,5 @@
-//! Restarts inside a script: a clean stop, a kill, a power cut. What the start finds is checked against the model, which
-//! goes on with it.
+//! Restarts inside a script: a clean stop, a kill, a power cut. What the start finds is checked against the
+//! model, which goes on with it.
 
 use milena_engine::units::TopicPartition;
 
