@@ -328,11 +328,7 @@ fn parse_v2(prefix: &[u8], size_bytes: usize) -> Result<BatchHeader, BatchError>
     };
     // Kafka looks at the low byte alone
     let attributes = h[22];
-    let codec = attributes & 7;
-    let codec = Codec::from_id(codec).ok_or(BatchError::UnknownCodec {
-        position: 22,
-        found: codec,
-    })?;
+    let codec = codec_of(attributes, 22)?;
     let base = i64::from_be_bytes(at(h, 0));
     let delta = i32::from_be_bytes(at(h, 23));
     // the offset after the last must exist too
@@ -387,11 +383,7 @@ fn parse_legacy(prefix: &[u8], size_bytes: usize, magic: Magic) -> Result<BatchH
         });
     }
     let attributes = prefix[17];
-    let codec = attributes & 7;
-    let codec = Codec::from_id(codec).ok_or(BatchError::UnknownCodec {
-        position: 17,
-        found: codec,
-    })?;
+    let codec = codec_of(attributes, 17)?;
     let offset = i64::from_be_bytes(array(prefix, 0).unwrap_or_default());
     if offset == i64::MAX {
         return Err(BatchError::OffsetRange {
@@ -423,6 +415,12 @@ fn parse_legacy(prefix: &[u8], size_bytes: usize, magic: Magic) -> Result<BatchH
         is_control: false,
         record_count: (codec == Codec::None).then_some(1),
     })
+}
+
+/// Of the attributes that lie at `position`.
+fn codec_of(attributes: u8, position: usize) -> Result<Codec, BatchError> {
+    let found = attributes & 7;
+    Codec::from_id(found).ok_or(BatchError::UnknownCodec { position, found })
 }
 
 const fn timestamp_type(attributes: u8) -> TimestampType {

@@ -37,10 +37,6 @@ impl LeaderEpochCheckpoint {
         }
     }
 
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// All entries in the file's order; none if it is missing or empty.
     ///
     /// # Errors

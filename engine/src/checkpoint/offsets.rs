@@ -30,10 +30,6 @@ impl OffsetCheckpoint {
         }
     }
 
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// All entries; none if the file is missing or empty.
     ///
     /// # Errors

@@ -68,6 +68,14 @@ fn give_back(mut buffer: Vec<u8>) {
     });
 }
 
+/// Moves bytes into a block that ends at `size` bytes; returns whether it is full.
+fn fill_block(block: &mut Vec<u8>, bytes: &mut &[u8], size: usize) -> bool {
+    let (now, later) = bytes.split_at(bytes.len().min(size - block.len()));
+    block.extend_from_slice(now);
+    *bytes = later;
+    block.len() == size
+}
+
 /// Reading side of one codec: `read` fills from the front of `out`, 0 is the end of the stream.
 #[derive(Debug)]
 enum Decompressor<'a> {

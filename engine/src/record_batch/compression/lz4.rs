@@ -5,7 +5,7 @@
 //! Magic 0 is therefore written with that wrong checksum, and read without looking at it. The content
 //! checksum is stepped over, not verified.
 
-use super::{give_back, take_buffer};
+use super::{fill_block, give_back, take_buffer};
 use crate::config::Codec;
 use crate::record_batch::{BatchError, array};
 
@@ -161,11 +161,7 @@ impl Writer {
 
     pub(super) fn write(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let room = BLOCK_SIZE - self.block.len();
-            let (now, later) = bytes.split_at(room.min(bytes.len()));
-            self.block.extend_from_slice(now);
-            bytes = later;
-            if self.block.len() == BLOCK_SIZE {
+            if fill_block(&mut self.block, &mut bytes, BLOCK_SIZE) {
                 self.end_block();
             }
         }

@@ -4,7 +4,7 @@
 //! and raw snappy, all big-endian. A header may recur between blocks (concatenated streams). Fewer than 4
 //! bytes after a block are ignored. Input without the magic is one raw snappy block.
 
-use super::{give_back, take_buffer};
+use super::{fill_block, give_back, take_buffer};
 use crate::config::Codec;
 use crate::record_batch::{BatchError, array};
 
@@ -152,11 +152,7 @@ impl Writer {
 
     pub(super) fn write(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let room = BLOCK_SIZE - self.block.len();
-            let (now, later) = bytes.split_at(room.min(bytes.len()));
-            self.block.extend_from_slice(now);
-            bytes = later;
-            if self.block.len() == BLOCK_SIZE {
+            if fill_block(&mut self.block, &mut bytes, BLOCK_SIZE) {
                 self.end_block();
             }
         }
