@@ -4,6 +4,7 @@
 //! handed to its handler and encoded, one page each. A frame that cannot be decoded closes its connection without an answer, as
 //! 2.7.2 does (`KafkaApis.scala`, `RequestContext.java`).
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::future::Future;
 use std::rc::Rc;
@@ -56,15 +57,7 @@ pub struct RequestContext {
     pub api_key: ApiKey,
     pub api_version: i16,
     pub correlation_id: i32,
-    pub client_id: Option<Arc<str>>,
     pub peer: Arc<Peer>,
-}
-
-impl RequestContext {
-    /// The client id as Kafka's coordinators see it: empty when absent.
-    pub fn client_id_or_empty(&self) -> &str {
-        self.client_id.as_deref().unwrap_or_default()
-    }
 }
 
 /// A request whose header has been read.
@@ -79,6 +72,14 @@ impl Request {
     pub(crate) fn decode<'a, M: Message<'a>>(&'a self) -> Result<M, String> {
         let mut reader = Reader::new(&self.frame[self.body_position..]);
         M::decode(&mut reader, self.context.api_version).map_err(|error| error.to_string())
+    }
+
+    /// What the client calls itself, as Kafka's coordinators see it: empty when absent. Read from the frame by the few that
+    /// ask for it.
+    pub(crate) fn client_id(&self) -> Cow<'_, str> {
+        let header = RequestHeader::decode(&mut Reader::new(&self.frame));
+        let header = header.expect("it could be read when the request arrived");
+        header.client_id.unwrap_or_default()
     }
 
     /// The same request in memory of its own, so that waiting for its answer does not hold a whole read buffer.
@@ -162,7 +163,6 @@ impl Handlers {
             api_key: header.api_key,
             api_version: header.api_version,
             correlation_id: header.correlation_id,
-            client_id: header.client_id.map(|id| id.as_ref().into()),
             peer: Arc::clone(peer),
         };
         let body_position = reader.position();
@@ -226,16 +226,17 @@ impl Handlers {
             ApiKey::DescribeLogDirs => {
                 serve!(|broker, _ctx, message| describe_log_dirs::handle(broker, &message))
             }
-            ApiKey::JoinGroup => serve!(|broker, ctx, message| {
-                let client_id = ctx.client_id_or_empty();
-                join_group::handle(
-                    &broker.groups,
-                    ctx.api_version,
-                    client_id,
-                    &ctx.peer.host,
-                    &message,
-                )
-                .await
+            ApiKey::JoinGroup => self.later(request, async move |scope, request| {
+                let (groups, context) = (&scope.broker.groups, &request.context);
+                let (version, client_id, host) =
+                    (context.api_version, request.client_id(), &context.peer.host);
+                match request.decode() {
+                    Ok(message) => {
+                        let answer = join_group::handle(groups, version, &client_id, host, &message).await;
+                        scope.respond(context, &answer, Vec::new())
+                    }
+                    Err(reason) => Reply::Close(reason),
+                }
             }),
             ApiKey::SyncGroup => {
                 serve!(

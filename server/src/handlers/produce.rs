@@ -35,14 +35,22 @@ use crate::replication::Partition;
 /// The client id under which Kafka's tools may write to internal topics.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
 
-/// What became of one partition of one request.
-enum Outcome {
-    Refused(Refusal),
-    /// Waits in a group for the append.
-    Pending {
+/// One partition of one request: its answer so far, and what that still waits for.
+struct Entry<'a> {
+    topic: Cow<'a, str>,
+    response: PartitionProduceResponse<'static>,
+    waits_for: Wait,
+}
+
+enum Wait {
+    Nothing,
+    /// The append of a group, in which its records have this place.
+    Append {
         group: usize,
         position: usize,
     },
+    /// The medium.
+    Sync(oneshot::Receiver<Result<(), StorageError>>),
 }
 
 struct Refusal {
@@ -70,12 +78,6 @@ struct Group<'a> {
     results: Vec<Result<AppendInfo, AppendError>>,
 }
 
-struct Entry<'a> {
-    topic: Cow<'a, str>,
-    partition: i32,
-    outcome: Outcome,
-}
-
 /// Handles and empties a run of requests; pushes one reply for each.
 pub(super) fn handle_run(scope: &Rc<LaneScope>, run: &mut Vec<Request>, replies: &mut Vec<Reply>) {
     if run.is_empty() {
@@ -88,8 +90,8 @@ pub(super) fn handle_run(scope: &Rc<LaneScope>, run: &mut Vec<Request>, replies:
     for request in run.iter() {
         let decoded = request.decode::<ProduceRequest<'_>>();
         answers.push(decoded.map(|message| {
-            let entries = take(broker, &request.context, &message, now, &mut groups);
-            (message.acks, message.timeout_ms, entries)
+            let entries = take(broker, request, &message, now, &mut groups);
+            (message.acks, entries)
         }));
     }
     for group in &mut groups {
@@ -98,7 +100,7 @@ pub(super) fn handle_run(scope: &Rc<LaneScope>, run: &mut Vec<Request>, replies:
     for (request, answer) in run.iter().zip(answers) {
         replies.push(match answer {
             Err(reason) => Reply::Close(reason),
-            Ok((acks, _, entries)) => conclude(scope, &request.context, acks, entries, &groups),
+            Ok((acks, entries)) => conclude(scope, &request.context, acks, entries, &groups),
         });
     }
     drop(groups);
@@ -108,26 +110,32 @@ pub(super) fn handle_run(scope: &Rc<LaneScope>, run: &mut Vec<Request>, replies:
 /// Checks and validates all partitions of a request, and puts what may be appended into the groups.
 fn take<'a>(
     broker: &Broker,
-    context: &RequestContext,
+    request: &Request,
     message: &ProduceRequest<'a>,
     now: TimestampMs,
     groups: &mut Vec<Group<'a>>,
 ) -> Vec<Entry<'a>> {
     let mut entries = Vec::new();
     for topic in message.topics.iter() {
+        entries.reserve(topic.partitions.len());
         for data in topic.partitions.iter() {
-            let records = data.records;
-            let outcome = match prepare(broker, context, message.acks, &topic.name, data.partition_index) {
-                Err(refusal) => Outcome::Refused(refusal),
-                Ok(partition) => match validated(context, &partition, records, now) {
-                    Err(refusal) => Outcome::Refused(refusal),
-                    Ok(batches) => join_group(groups, partition, batches),
-                },
+            let mut response = PartitionProduceResponse {
+                partition_index: data.partition_index,
+                ..PartitionProduceResponse::default()
             };
+            let prepared = prepare(broker, request, message.acks, &topic.name, data.partition_index);
+            let checked = prepared.and_then(|partition| {
+                let batches = validated(&request.context, &partition, data.records, now)?;
+                Ok(join_group(groups, partition, batches))
+            });
+            let waits_for = checked.unwrap_or_else(|refusal| {
+                refuse(&mut response, refusal);
+                Wait::Nothing
+            });
             entries.push(Entry {
                 topic: topic.name.clone(),
-                partition: data.partition_index,
-                outcome,
+                response,
+                waits_for,
             });
         }
     }
@@ -136,7 +144,7 @@ fn take<'a>(
 
 fn prepare(
     broker: &Broker,
-    context: &RequestContext,
+    request: &Request,
     acks: i16,
     topic: &str,
     index: i32,
@@ -144,7 +152,7 @@ fn prepare(
     if !matches!(acks, -1..=1) {
         return Err(Refusal::bare(ErrorCode::InvalidRequiredAcks));
     }
-    if broker.is_internal_topic(topic) && context.client_id_or_empty() != ADMIN_CLIENT_ID {
+    if broker.is_internal_topic(topic) && request.client_id() != ADMIN_CLIENT_ID {
         return Err(Refusal::bare(ErrorCode::InvalidTopicException));
     }
     let partition = broker.leader_partition(topic, index).map_err(Refusal::bare)?;
@@ -190,45 +198,40 @@ fn join_group<'a>(
     groups: &mut Vec<Group<'a>>,
     partition: Arc<Partition>,
     batches: ValidatedBatches<'a>,
-) -> Outcome {
+) -> Wait {
     let found = groups
         .iter()
         .position(|group| Arc::ptr_eq(&group.partition, &partition));
-    let group = found.unwrap_or_else(|| {
+    let Some(group) = found else {
         groups.push(Group {
             partition,
-            batches: Vec::new(),
+            batches: vec![batches],
             results: Vec::new(),
         });
-        groups.len() - 1
-    });
+        return Wait::Append {
+            group: groups.len() - 1,
+            position: 0,
+        };
+    };
     groups[group].batches.push(batches);
-    Outcome::Pending {
+    Wait::Append {
         group,
         position: groups[group].batches.len() - 1,
     }
-}
-
-/// One partition's answer, and what it still waits for.
-struct Concluded<'a> {
-    topic: Cow<'a, str>,
-    response: PartitionProduceResponse<'static>,
-    synced: Option<oneshot::Receiver<Result<(), StorageError>>>,
 }
 
 fn conclude(
     scope: &Rc<LaneScope>,
     context: &RequestContext,
     acks: i16,
-    entries: Vec<Entry<'_>>,
+    mut entries: Vec<Entry<'_>>,
     groups: &[Group<'_>],
 ) -> Reply {
-    let concluded: Vec<Concluded<'_>> = entries
-        .into_iter()
-        .map(|entry| conclude_entry(entry, groups))
-        .collect();
+    for entry in &mut entries {
+        take_result(entry, groups);
+    }
     if acks == 0 {
-        let failed = concluded.iter().find(|entry| entry.response.error_code != 0);
+        let failed = entries.iter().find(|entry| entry.response.error_code != 0);
         return match failed {
             None => Reply::Nothing,
             Some(entry) => Reply::Close(format!(
@@ -237,65 +240,61 @@ fn conclude(
             )),
         };
     }
-    if concluded.iter().all(|entry| entry.synced.is_none()) {
-        return scope.respond(context, &response(concluded), Vec::new());
+    if entries
+        .iter()
+        .all(|entry| matches!(entry.waits_for, Wait::Nothing))
+    {
+        return scope.respond(context, &response(entries), Vec::new());
     }
     let context = context.clone();
     let scope = Rc::clone(scope);
-    let mut concluded: Vec<Concluded<'static>> = concluded.into_iter().map(Concluded::detached).collect();
+    let mut entries: Vec<Entry<'static>> = entries.into_iter().map(Entry::detached).collect();
     Reply::Later(Box::pin(async move {
-        for entry in &mut concluded {
-            if let Some(synced) = entry.synced.take()
+        for entry in &mut entries {
+            if let Wait::Sync(synced) = &mut entry.waits_for
                 && !matches!(synced.await, Ok(Ok(())))
             {
                 refuse(&mut entry.response, Refusal::bare(ErrorCode::KafkaStorageError));
             }
         }
-        scope.respond(&context, &response(concluded), Vec::new())
+        scope.respond(&context, &response(entries), Vec::new())
     }))
 }
 
-impl Concluded<'_> {
+impl Entry<'_> {
     /// The same in memory of its own, for an answer that outlives its request.
-    fn detached(self) -> Concluded<'static> {
-        Concluded {
+    fn detached(self) -> Entry<'static> {
+        Entry {
             topic: Cow::Owned(self.topic.into_owned()),
             response: self.response,
-            synced: self.synced,
+            waits_for: self.waits_for,
         }
     }
 }
 
-fn conclude_entry<'a>(entry: Entry<'a>, groups: &[Group<'_>]) -> Concluded<'a> {
-    let mut response = PartitionProduceResponse {
-        partition_index: entry.partition,
-        ..PartitionProduceResponse::default()
+/// Answers with what became of the append, unless its acknowledgement waits for the medium.
+fn take_result(entry: &mut Entry<'_>, groups: &[Group<'_>]) {
+    let Wait::Append { group, position } = entry.waits_for else {
+        return;
     };
-    let mut synced = None;
-    match entry.outcome {
-        Outcome::Refused(refusal) => refuse(&mut response, refusal),
-        Outcome::Pending { group, position } => match &groups[group].results[position] {
-            Ok(info) => {
-                response.base_offset = info.first_offset.map_or(-1, |offset| offset.get());
-                response.log_append_time_ms = info.log_append_time.map_or(-1, TimestampMs::get);
-                response.log_start_offset = info.log_start_offset.get();
-                if let Some(end) = info.sync_before_ack {
-                    let (done, receiver) = oneshot::channel();
-                    let told = move |result| drop(done.send(result));
-                    groups[group].partition.log().when_synced(end, Box::new(told));
-                    synced = Some(receiver);
-                }
+    let (group, response) = (&groups[group], &mut entry.response);
+    entry.waits_for = Wait::Nothing;
+    match &group.results[position] {
+        Ok(info) => {
+            response.base_offset = info.first_offset.map_or(-1, |offset| offset.get());
+            response.log_append_time_ms = info.log_append_time.map_or(-1, TimestampMs::get);
+            response.log_start_offset = info.log_start_offset.get();
+            if let Some(end) = info.sync_before_ack {
+                let (done, receiver) = oneshot::channel();
+                let told = move |result| drop(done.send(result));
+                group.partition.log().when_synced(end, Box::new(told));
+                entry.waits_for = Wait::Sync(receiver);
             }
-            Err(error) => {
-                report(&groups[group].partition, error);
-                refuse(&mut response, Refusal::bare(append_error_code(error)));
-            }
-        },
-    }
-    Concluded {
-        topic: entry.topic,
-        response,
-        synced,
+        }
+        Err(error) => {
+            report(&group.partition, error);
+            refuse(response, Refusal::bare(append_error_code(error)));
+        }
     }
 }
 
@@ -320,11 +319,12 @@ fn report(partition: &Partition, error: &AppendError) {
 }
 
 /// Partitions of one topic that follow each other share its entry, as they did in the request.
-fn response(concluded: Vec<Concluded<'_>>) -> ProduceResponse<'_> {
+fn response(entries: Vec<Entry<'_>>) -> ProduceResponse<'_> {
     let mut responses = Vec::with_capacity(1);
-    let mut rest = concluded.into_iter().peekable();
-    while let Some(Concluded { topic, response, .. }) = rest.next() {
-        let mut partitions = vec![response];
+    let mut rest = entries.into_iter().peekable();
+    while let Some(Entry { topic, response, .. }) = rest.next() {
+        let mut partitions = Vec::with_capacity(1 + rest.len());
+        partitions.push(response);
         while let Some(next) = rest.next_if(|next| next.topic == topic) {
             partitions.push(next.response);
         }
