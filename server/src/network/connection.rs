@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
@@ -206,8 +206,8 @@ impl<H: RequestHandler> Connection<H> {
             if self.inbound.len() < PREFIX_SIZE_BYTES + size {
                 break;
             }
-            let mut frame = self.inbound.split_to(PREFIX_SIZE_BYTES + size).freeze();
-            frames.push(frame.split_off(PREFIX_SIZE_BYTES));
+            self.inbound.advance(PREFIX_SIZE_BYTES);
+            frames.push(self.inbound.split_to(size).freeze());
         }
         if !frames.is_empty() {
             let sizes = self.count_requests(&frames);
