@@ -9,6 +9,7 @@
 //! Behaviour of `KafkaConfig.scala`, `LogConfig.scala`, `DynamicBrokerConfig.scala`, `AbstractConfig.java` at
 //! 2.7.2.
 
+mod alter_operation;
 mod api_version;
 mod broker;
 mod checks;
@@ -23,6 +24,7 @@ mod sources;
 mod topic;
 mod value;
 
+pub use alter_operation::{AlterOperation, AlterOperationType, apply_operations, topic_setting};
 pub use api_version::ApiVersion;
 pub use broker::{
     BrokerConfig, FetchSettings, GroupSettings, IoBackend, LogManagerSettings, LogOutput, NetworkSettings,
@@ -33,10 +35,7 @@ pub use definition::{
     broker_definitions, suggestion, topic_definition, topic_definitions,
 };
 pub use describe::{ConfigEntry, ConfigSource, ConfigSynonym};
-pub use dynamic::{
-    AlterOperation, AlterOperationType, DynamicLevel, apply_operations, topic_setting,
-    usable_dynamic_settings,
-};
+pub use dynamic::{DynamicLevel, usable_dynamic_settings};
 pub use listener::{EndPoint, ListenerName, local_host_name};
 pub use load::{LoadError, Place, Problem, Warning};
 pub use properties::{PropertiesError, Property, parse_properties};
@@ -111,8 +110,7 @@ impl ConfigError {
                 ConfigErrorKind::InvalidRequest,
                 format!(
                     "Invalid config value for resource ConfigResource(type={resource_type}, \
-                     name='{resource_name}'): \
-                     {self}"
+                     name='{resource_name}'): {self}"
                 ),
             ),
             ConfigError::UnknownTopicConfig { .. } | ConfigError::TopicConflict { .. } => {

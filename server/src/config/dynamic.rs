@@ -1,12 +1,11 @@
 //! Settings that change while the broker runs: which may, at which level, and what results.
 //!
-//! Checks of AlterConfigs and IncrementalAlterConfigs for brokers, and the lenient reading of what is stored
-//! in the tree. Behaviour of `DynamicBrokerConfig.scala`, `DynamicConfig.scala`,
-//! `AdminManager.prepareIncrementalConfigs`.
+//! The check of AlterConfigs for brokers, strict, and the reading of what is stored in the tree, lenient: what cannot be
+//! applied is left out with a warning. Behaviour of `DynamicBrokerConfig.scala`, `DynamicConfig.scala`.
 //!
-//! Applied while running: everything that stands in for topic settings, `message.max.bytes` and the
-//! connection limits, those of single listeners too. The rest of the dynamic settings is accepted if it has no effect here anyway, and
-//! refused otherwise: listeners, and what belongs to SSL and SASL.
+//! Applied while running: everything that stands in for topic settings, `message.max.bytes` and the connection limits, those
+//! of single listeners too. The rest of the dynamic settings is accepted if it has no effect here anyway, and refused
+//! otherwise: listeners, and what belongs to SSL and SASL.
 
 use std::collections::BTreeMap;
 
@@ -15,11 +14,9 @@ use super::broker::BrokerConfig;
 use super::checks;
 use super::definition::{
     Definition, DynamicKind, broker_definition, broker_definitions, dynamic_only_definitions,
-    topic_definition,
 };
 use super::load::Warning;
 use super::sources::Sources;
-use super::value::ValueType;
 
 /// Whose setting it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -220,8 +217,7 @@ impl BrokerConfig {
             }
             if (per_broker_setting || listener_setting(name).is_some()) && !unchanged {
                 return Err(ConfigError::not_allowed(format!(
-                    "Invalid dynamic configuration: {name} cannot be changed while this broker runs; set \
-                     it in the \
+                    "Invalid dynamic configuration: {name} cannot be changed while this broker runs; set it in the \
                      broker's properties and start it again"
                 )));
             }
@@ -310,8 +306,7 @@ fn usable_settings(
     );
     drop_if(
         &|name, _| lacks_listener_prefix(name),
-        "Security configs can be dynamically updated only using listener prefix, base configs will be \
-         ignored",
+        "Security configs can be dynamically updated only using listener prefix, base configs will be ignored",
     );
     if level == DynamicLevel::ClusterDefault {
         drop_if(
@@ -330,382 +325,5 @@ pub fn usable_dynamic_settings(
     usable_settings(level, stored, &mut Vec::new())
 }
 
-/// What IncrementalAlterConfigs does to one setting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AlterOperationType {
-    Set,
-    Delete,
-    Append,
-    Subtract,
-}
-
-impl AlterOperationType {
-    /// From the wire: 0 to 3.
-    pub const fn from_id(id: i8) -> Option<AlterOperationType> {
-        match id {
-            0 => Some(AlterOperationType::Set),
-            1 => Some(AlterOperationType::Delete),
-            2 => Some(AlterOperationType::Append),
-            3 => Some(AlterOperationType::Subtract),
-            _ => None,
-        }
-    }
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            AlterOperationType::Set => "SET",
-            AlterOperationType::Delete => "DELETE",
-            AlterOperationType::Append => "APPEND",
-            AlterOperationType::Subtract => "SUBTRACT",
-        }
-    }
-}
-
-/// One change of one setting.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AlterOperation {
-    pub name: String,
-    pub operation: AlterOperationType,
-    pub value: Option<String>,
-}
-
-/// The settings that result from `current` by `operations`; they are still to be checked as a whole.
-///
-/// `definition` finds a setting by name: [`super::broker_definition`], or a topic's.
-///
-/// # Errors
-/// [`ConfigError::InvalidRequest`], and [`ConfigError::UnknownTopicConfig`] for appending to a setting that
-/// nobody knows.
-pub fn apply_operations(
-    current: &BTreeMap<String, String>,
-    operations: &[AlterOperation],
-    definition: impl Fn(&str) -> Option<&'static Definition>,
-) -> Result<BTreeMap<String, String>, ConfigError> {
-    let invalid = |message: String| Err(ConfigError::InvalidRequest { message });
-    let mut duplicates: Vec<&str> = Vec::new();
-    for (index, operation) in operations.iter().enumerate() {
-        let again = operations[..index]
-            .iter()
-            .any(|earlier| earlier.name == operation.name);
-        if again && !duplicates.contains(&operation.name.as_str()) {
-            duplicates.push(&operation.name);
-        }
-    }
-    if !duplicates.is_empty() {
-        return invalid(format!(
-            "Error due to duplicate config keys : {}",
-            duplicates.join(",")
-        ));
-    }
-    let without_value = operations
-        .iter()
-        .filter(|change| change.value.is_none() && change.operation != AlterOperationType::Delete);
-    let without_value: Vec<_> = without_value
-        .map(|change| format!("{}:{}", change.operation.name(), change.name))
-        .collect();
-    if !without_value.is_empty() {
-        return invalid(format!(
-            "Null value not supported for : {}",
-            without_value.join(",")
-        ));
-    }
-    let mut settings = current.clone();
-    for change in operations {
-        let value = change.value.as_deref().unwrap_or_default();
-        let verb = match change.operation {
-            AlterOperationType::Set => {
-                settings.insert(change.name.clone(), value.to_owned());
-                continue;
-            }
-            AlterOperationType::Delete => {
-                settings.remove(&change.name);
-                continue;
-            }
-            AlterOperationType::Append => "append",
-            AlterOperationType::Subtract => "subtract",
-        };
-        let Some(known) = definition(&change.name) else {
-            return Err(ConfigError::UnknownTopicConfig {
-                name: change.name.clone(),
-            });
-        };
-        if known.value_type != ValueType::List {
-            return invalid(format!(
-                "Config value {verb} is not allowed for config key: {}",
-                change.name
-            ));
-        }
-        let old = settings
-            .get(&change.name)
-            .map(String::as_str)
-            .or(known.default)
-            .unwrap_or_default();
-        let mut items: Vec<&str> = old.split(',').filter(|item| !item.is_empty()).collect();
-        for item in value.split(',') {
-            if change.operation == AlterOperationType::Append {
-                items.push(item);
-            } else if let Some(index) = items.iter().position(|old| *old == item) {
-                items.remove(index);
-            }
-        }
-        let joined = items.join(",");
-        settings.insert(change.name.clone(), joined);
-    }
-    Ok(settings)
-}
-
-/// [`apply_operations`]'s way to find a topic setting.
-pub fn topic_setting(name: &str) -> Option<&'static Definition> {
-    topic_definition(name).map(|topic| &topic.definition)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::ListenerName;
-
-    fn settings(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs
-            .iter()
-            .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
-            .collect()
-    }
-
-    fn broker() -> BrokerConfig {
-        BrokerConfig::from_settings(&[("log.retention.hours", "24"), ("num.io.threads", "8")]).unwrap()
-    }
-
-    #[test]
-    fn a_brokers_own_setting_wins_over_the_clusters_and_that_over_the_file() {
-        let cluster = settings(&[("log.retention.ms", "5000"), ("message.max.bytes", "100")]);
-        let (config, warnings) = broker().with_dynamic(&cluster, &settings(&[("log.retention.ms", "7000")]));
-        assert_eq!(warnings, []);
-        assert_eq!(
-            (
-                config.topic_defaults.retention_ms,
-                config.topic_defaults.max_message_bytes
-            ),
-            (Some(7000), 100)
-        );
-        let (config, _) = config.with_dynamic(&BTreeMap::new(), &BTreeMap::new());
-        assert_eq!(config.topic_defaults.retention_ms, Some(24 * 3_600_000));
-    }
-
-    #[test]
-    fn a_listener_has_limits_of_its_own_at_both_levels_and_the_brokers_otherwise() {
-        let key = "listener.name.plaintext.max.connections";
-        let of_listener = |config: &BrokerConfig| {
-            let limits = &config.network.listener_connections;
-            limits.get(&ListenerName::new("PLAINTEXT")).copied()
-        };
-        let config =
-            BrokerConfig::from_settings(&[("max.connection.creation.rate", "9"), (key, "5")]).unwrap();
-        assert_eq!(of_listener(&config), Some((5, 9)));
-        let (config, warnings) =
-            config.with_dynamic(&settings(&[(key, "6")]), &settings(&[("max.connections", "7")]));
-        assert_eq!(
-            (of_listener(&config), config.network.max_connections),
-            (Some((6, 9)), 7)
-        );
-        assert_eq!(warnings, []);
-        let (config, _) = config.with_dynamic(&BTreeMap::new(), &settings(&[(key, "8")]));
-        assert_eq!(of_listener(&config), Some((8, 9)));
-        for level in [DynamicLevel::Broker, DynamicLevel::ClusterDefault] {
-            assert!(broker().validate_dynamic(level, &settings(&[(key, "5")])).is_ok());
-            for (text, expected) in [
-                ("0", "Invalid max.connections 0"),
-                (
-                    "-1",
-                    "Invalid value -1 for configuration max.connections: Value must be at least 0",
-                ),
-                (
-                    "x",
-                    "Invalid value x for configuration max.connections: Not a number of type INT",
-                ),
-            ] {
-                let error = broker()
-                    .validate_dynamic(level, &settings(&[(key, text)]))
-                    .unwrap_err();
-                assert_eq!(error.to_string(), expected);
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_stored_and_cannot_be_applied_is_left_out_and_named() {
-        let cluster = settings(&[
-            ("log.retention.ms", "soon"),
-            ("log.dirs", "/x"),
-            ("ssl.keystore.type", "JKS"),
-            ("listeners", "PLAINTEXT://:1"),
-            ("log.segment.bytes", "4096"),
-            ("leader.replication.throttled.rate", "1000"),
-        ]);
-        let (config, warnings) = broker().with_dynamic(&cluster, &BTreeMap::new());
-        assert_eq!(config.topic_defaults.segment_size_bytes, 4096);
-        let texts: Vec<_> = warnings.iter().map(Warning::to_string).collect();
-        assert_eq!(
-            texts,
-            [
-                "Dynamic configs with invalid values will be ignored: Set(log.retention.ms)",
-                "Non-dynamic configs configured in ZooKeeper will be ignored: Set(log.dirs)",
-                "Security configs can be dynamically updated only using listener prefix, base configs will \
-                 be ignored: \
-             Set(ssl.keystore.type)",
-                "Per-broker configs defined at default cluster level will be ignored: Set(listeners)",
-            ]
-        );
-        let (config, warnings) =
-            broker().with_dynamic(&BTreeMap::new(), &settings(&[("log.retention.ms", "0")]));
-        assert_eq!(config.topic_defaults.retention_ms, Some(24 * 3_600_000));
-        assert_eq!(warnings.len(), 1);
-    }
-
-    #[test]
-    fn changes_that_may_not_be_are_refused_in_kafkas_words() {
-        use DynamicLevel::{Broker, ClusterDefault};
-        let cases: &[(DynamicLevel, (&str, &str), &str)] = &[
-            (
-                Broker,
-                ("log.dirs", "/x"),
-                "Cannot update these configs dynamically: Set(log.dirs)",
-            ),
-            (
-                Broker,
-                ("ssl.keystore.location", "/x"),
-                "These security configs can be dynamically updated only per-listener using the listener \
-                 prefix: \
-                 Set(ssl.keystore.location)",
-            ),
-            (
-                ClusterDefault,
-                ("listeners", "PLAINTEXT://:1"),
-                "Cannot update these configs at default cluster level, broker id must be specified: \
-                 Set(listeners)",
-            ),
-            (
-                Broker,
-                ("message.max.bytes", "-1"),
-                "Invalid value -1 for configuration message.max.bytes: Value must be at least 0",
-            ),
-            (
-                Broker,
-                ("num.io.threads", "3"),
-                "Invalid dynamic configuration: Dynamic thread count update validation failed for \
-                 num.io.threads=3, \
-                 value should be at least half the current value 8",
-            ),
-            (
-                Broker,
-                ("num.io.threads", "17"),
-                "Invalid dynamic configuration: Dynamic thread count update validation failed for \
-                 num.io.threads=17, \
-                 value should not be greater than double the current value 8",
-            ),
-            (
-                Broker,
-                ("listeners", "PLAINTEXT://:1"),
-                "Invalid dynamic configuration: listeners cannot be changed while this broker runs; set it \
-                 in the \
-                 broker's properties and start it again",
-            ),
-            (
-                Broker,
-                ("log.retention.ms", "0"),
-                "log.retention.ms must be unlimited (-1) or, equal or greater than 1",
-            ),
-        ];
-        for (level, (name, text), expected) in cases {
-            let error = broker()
-                .validate_dynamic(*level, &settings(&[(name, text)]))
-                .unwrap_err();
-            assert_eq!(error.to_string(), *expected);
-        }
-    }
-
-    #[test]
-    fn allowed_changes_give_the_configuration_that_would_be() {
-        let next = broker().validate_dynamic(
-            DynamicLevel::Broker,
-            &settings(&[
-                ("log.retention.ms", "1"),
-                ("my.plugin", "x"),
-                ("num.io.threads", "16"),
-            ]),
-        );
-        assert_eq!(next.unwrap().topic_defaults.retention_ms, Some(1));
-        assert!(
-            broker()
-                .validate_dynamic(
-                    DynamicLevel::ClusterDefault,
-                    &settings(&[("max.connections", "5")])
-                )
-                .is_ok()
-        );
-    }
-
-    fn change(name: &str, operation: AlterOperationType, value: Option<&str>) -> AlterOperation {
-        AlterOperation {
-            name: name.into(),
-            operation,
-            value: value.map(str::to_owned),
-        }
-    }
-
-    #[test]
-    fn lists_grow_and_shrink_and_other_settings_are_set_and_removed() {
-        use AlterOperationType::{Append, Delete, Set, Subtract};
-        let current = settings(&[
-            ("retention.ms", "1"),
-            ("follower.replication.throttled.replicas", "0:1,1:1"),
-        ]);
-        let operations = [
-            change("retention.ms", Delete, None),
-            change("segment.ms", Set, Some("9")),
-            change("cleanup.policy", Append, Some("compact")),
-            change("leader.replication.throttled.replicas", Append, Some("0:1,1:2")),
-            change(
-                "follower.replication.throttled.replicas",
-                Subtract,
-                Some("0:1,7:7"),
-            ),
-        ];
-        assert_eq!(
-            apply_operations(&current, &operations, topic_setting).unwrap(),
-            settings(&[
-                ("segment.ms", "9"),
-                ("cleanup.policy", "delete,compact"),
-                ("leader.replication.throttled.replicas", "0:1,1:2"),
-                ("follower.replication.throttled.replicas", "1:1"),
-            ])
-        );
-    }
-
-    #[test]
-    fn operations_that_cannot_be_are_refused_in_kafkas_words() {
-        use AlterOperationType::{Append, Delete, Set, Subtract};
-        let cases: &[(&[AlterOperation], &str)] = &[
-            (
-                &[change("a", Set, Some("1")), change("a", Delete, None)],
-                "Error due to duplicate config keys : a",
-            ),
-            (
-                &[change("a", Set, None), change("b", Delete, None)],
-                "Null value not supported for : SET:a",
-            ),
-            (
-                &[change("retention.ms", Append, Some("1"))],
-                "Config value append is not allowed for config key: retention.ms",
-            ),
-            (
-                &[change("retention.ms", Subtract, Some("1"))],
-                "Config value subtract is not allowed for config key: retention.ms",
-            ),
-            (&[change("x", Append, Some("1"))], "Unknown topic config name: x"),
-        ];
-        for (operations, expected) in cases {
-            let error = apply_operations(&BTreeMap::new(), operations, topic_setting).unwrap_err();
-            assert_eq!(error.to_string(), *expected);
-        }
-    }
-}
+mod tests;

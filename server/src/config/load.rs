@@ -430,8 +430,7 @@ mod tests {
     fn every_problem_is_named_with_its_place_and_what_is_allowed() {
         let file = TestFile::new(
             "wrong",
-            "# \
-         x\nnum.partitions=many\nbroker.id=1\nzookeeper.connect=a:2181\n",
+            "# x\nnum.partitions=many\nbroker.id=1\nzookeeper.connect=a:2181\n",
         );
         let environment = pairs(&[("KAFKA_LOG_CLEANUP_POLICY", "keep")]);
         let overrides = pairs(&[("min.insync.replicas", "0")]);
@@ -439,17 +438,14 @@ mod tests {
         let path = file.0.display();
         let expected = format!(
             "{path}:2: Invalid value many for configuration num.partitions: Not a number of type INT \
-             (allowed: a 32-bit \
-             integer, at least 1)\n\
+             (allowed: a 32-bit integer, at least 1)\n\
              environment variable KAFKA_LOG_CLEANUP_POLICY: Invalid value keep for configuration \
              log.cleanup.policy: \
              String must be one of: compact, delete (allowed: a list of compact, delete)\n\
              --override: Invalid value 0 for configuration min.insync.replicas: Value must be at least 1 \
-             (allowed: a \
-             32-bit integer, at least 1)\n\
+             (allowed: a 32-bit integer, at least 1)\n\
              {path}:4: zookeeper.connect cannot be set: ZooKeeper is not supported yet; without this line \
-             the broker \
-             stands alone on its embedded tree"
+             the broker stands alone on its embedded tree"
         );
         assert_eq!(error.to_string(), expected);
         let file = TestFile::new(
@@ -536,16 +532,13 @@ mod tests {
                 "--override: unknown setting num.partition is ignored; did you mean num.partitions?",
                 "--override: unknown setting super.users is ignored",
                 "accepted without effect: background.threads, num.io.threads (each lane (milena.lanes) \
-                 reads, handles \
-                 and answers its own requests; there are no thread pools or queues)",
+                 reads, handles and answers its own requests; there are no thread pools or queues)",
                 "accepted without effect: listener.name.plaintext.connections.max.idle.ms (settings of a single \
-                 listener are \
-                 not built yet; the general ones hold)",
+                 listener are not built yet; the general ones hold)",
                 "accepted without effect: quota.producer.default (quotas are not built yet; no client is \
                  throttled)",
                 "environment without effect: KAFKA_DEBUG, KAFKA_HEAP_OPTS (it steers Kafka's scripts or \
-                 the Java \
-                 machine)",
+                 the Java machine)",
                 "port is deprecated; use listeners",
             ]
         );

@@ -380,8 +380,7 @@ mod tests {
             (
                 &[("compression.type", "GZIP")],
                 "Invalid value GZIP for configuration compression.type: String must be one of: \
-                 uncompressed, zstd, lz4, \
-                 snappy, gzip, producer",
+                 uncompressed, zstd, lz4, snappy, gzip, producer",
             ),
             (
                 &[("message.format.version", "9")],
@@ -396,8 +395,7 @@ mod tests {
                 &[("leader.replication.throttled.replicas", "0:1,x")],
                 "Invalid value [0:1, x] for configuration leader.replication.throttled.replicas: \
                  leader.replication.throttled.replicas must be the literal '*' or a list of replicas in \
-                 the following \
-                 format: [partitionId]:[brokerId],[partitionId]:[brokerId],...",
+                 the following format: [partitionId]:[brokerId],[partitionId]:[brokerId],...",
             ),
         ];
         for (settings, expected) in cases {
