@@ -8,7 +8,10 @@ use milena_engine::units::TimestampMs;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::coordination::{CreateMode, ExpectedVersion};
+use crate::coordination::{
+    Coordination, CreateMode, ExpectedVersion, MultiError, Node, Operation, SessionEvent, Watch, WatchEvent,
+    WatchEventKind,
+};
 
 fn wait<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
