@@ -17,10 +17,11 @@
 //! **Deviation:** requests that 2.7.2 forgets are answered: a JoinGroup or SyncGroup replaced by a newer one of the same member
 //! gets REBALANCE_IN_PROGRESS, and the SyncGroup of a removed member UNKNOWN_MEMBER_ID.
 //!
-//! Parts: `joining` (JoinGroup and rebalances), `syncing` (SyncGroup, Heartbeat, LeaveGroup), `committing` (offsets), `removing`
-//! (expiry and deletion), `owning` (election, loading, resignation). Source: `GroupCoordinator.scala`,
-//! `GroupMetadataManager.scala`, `DelayedJoin.scala`, `DelayedHeartbeat.scala`.
+//! Parts: `joining` (JoinGroup and rebalances), `syncing` (SyncGroup, Heartbeat, LeaveGroup), `committing` (offsets),
+//! `removing` (expiry and deletion), `owning` (election, loading, resignation), `appending` (what waits for the log). Source:
+//! `GroupCoordinator.scala`, `GroupMetadataManager.scala`, `DelayedJoin.scala`, `DelayedHeartbeat.scala`.
 
+mod appending;
 mod committing;
 mod joining;
 mod owning;
@@ -40,9 +41,8 @@ use super::offset_store::AppendFailure;
 use super::requests::*;
 use super::state::GroupState;
 use super::timers::{TimerId, Timers};
-use committing::PendingCommit;
-use joining::StaticReplacement;
-use removing::{Deletion, PendingRemoval};
+use appending::{PendingAppend, Purpose};
+use removing::Deletion;
 
 type Groups = BTreeMap<Arc<str>, Group>;
 
@@ -205,33 +205,6 @@ enum Timer {
     Append(AppendId),
     /// Expired offsets are looked for.
     Expiry,
-}
-
-/// What an append under way will change.
-#[derive(Debug)]
-enum Purpose {
-    /// The leader's assignment of a generation.
-    Assignment {
-        group_id: Arc<str>,
-        generation_id: i32,
-        assignments: BTreeMap<MemberNumber, Bytes>,
-    },
-    /// A group that lost its last member.
-    EmptyGroup {
-        group_id: Arc<str>,
-    },
-    /// The new id of a static member.
-    StaticMember(StaticReplacement),
-    Commit(PendingCommit),
-    Removal(PendingRemoval),
-}
-
-#[derive(Debug)]
-struct PendingAppend {
-    /// Of the ownership it was made under; it changes nothing under another.
-    epoch: i32,
-    timer: Option<TimerId>,
-    purpose: Purpose,
 }
 
 /// All but the groups themselves, so that a group and the rest can be borrowed together.
@@ -508,99 +481,6 @@ impl Turn<'_> {
         timers.cancel(&mut group.sync_deadline);
     }
 
-    /// Sends one batch on its way, with `offsets.commit.timeout.ms` to arrive.
-    fn append(
-        &mut self,
-        records: Vec<CoordinatorRecord>,
-        transaction: Option<(ProducerId, ProducerEpoch)>,
-        purpose: Purpose,
-    ) {
-        let id = AppendId(self.core.next_append);
-        self.core.next_append += 1;
-        let at_ms = self.after(i64::from(self.core.config.offsets_commit_timeout_ms));
-        let timer = Some(self.core.timers.set(at_ms, Timer::Append(id)));
-        let epoch = self
-            .core
-            .owned_epoch()
-            .expect("only an owned partition is written to");
-        self.core.appends.insert(
-            id,
-            PendingAppend {
-                epoch,
-                timer,
-                purpose,
-            },
-        );
-        self.out.push(Output::Append(AppendRequest {
-            id,
-            timestamp: self.now.wall,
-            records,
-            transaction,
-        }));
-    }
-
-    fn appended(&mut self, groups: &mut Groups, id: AppendId, result: Result<Offset, AppendFailure>) {
-        let Some(mut append) = self.core.appends.remove(&id) else {
-            return;
-        };
-        self.core.timers.cancel(&mut append.timer);
-        let is_current = self.core.owned_epoch() == Some(append.epoch);
-        match append.purpose {
-            Purpose::Commit(commit) => self.commit_appended(groups, commit, result, is_current),
-            Purpose::Removal(removal) => self.removal_appended(groups, removal, result, is_current),
-            // Whoever waited for these was answered when the partition went.
-            _ if !is_current => {}
-            Purpose::Assignment {
-                group_id,
-                generation_id,
-                assignments,
-            } => {
-                let result = result.map_err(|failure| group_error(&failure)).map(|_| ());
-                self.assignment_stored(groups, &group_id, generation_id, assignments, result);
-            }
-            Purpose::StaticMember(replacement) => {
-                let result = result.map_err(|failure| group_error(&failure)).map(|_| ());
-                self.static_member_stored(groups, replacement, result);
-            }
-            Purpose::EmptyGroup { group_id } => {
-                if let Err(failure) = result {
-                    self.empty_group_not_stored(&group_id, &failure);
-                }
-            }
-        }
-    }
-
-    fn empty_group_not_stored(&mut self, group_id: &str, failure: &AppendFailure) {
-        self.warn(format!(
-            "group {group_id} is empty, but its record could not be written ({failure}): after a restart its last \
-             members are expected until their sessions end"
-        ));
-    }
-
-    /// An append has not answered in time: whoever waits is told; the result still counts for offsets when it comes.
-    fn append_overdue(&mut self, groups: &mut Groups, id: AppendId) {
-        let Some(append) = self.core.appends.get_mut(&id) else {
-            return;
-        };
-        append.timer = None;
-        match &mut append.purpose {
-            Purpose::Commit(commit) => {
-                if let Some(token) = commit.token.take() {
-                    let results = commit.results(Err(GroupError::RequestTimedOut));
-                    self.answer(token, Answer::Commit(results));
-                }
-            }
-            Purpose::Removal(removal) => {
-                if let Some(token) = removal.deletion.take() {
-                    self.deletion_done(token, Err(GroupError::RequestTimedOut));
-                }
-            }
-            Purpose::Assignment { .. } | Purpose::StaticMember(_) | Purpose::EmptyGroup { .. } => {
-                self.appended(groups, id, Err(AppendFailure::TimedOut));
-            }
-        }
-    }
-
     fn fire(&mut self, groups: &mut Groups, timer: Timer) {
         match timer {
             Timer::Session { group_id, member } => {
@@ -629,28 +509,6 @@ impl Turn<'_> {
             Timer::Append(id) => self.append_overdue(groups, id),
             Timer::Expiry => self.expire(groups),
         }
-    }
-}
-
-/// What a member hears when its group's record cannot be stored.
-fn group_error(failure: &AppendFailure) -> GroupError {
-    match failure {
-        AppendFailure::UnknownTopicOrPartition
-        | AppendFailure::NotEnoughReplicas
-        | AppendFailure::NotEnoughReplicasAfterAppend => GroupError::CoordinatorNotAvailable,
-        AppendFailure::NotLeader | AppendFailure::Storage => GroupError::NotCoordinator,
-        AppendFailure::TimedOut => GroupError::RebalanceInProgress,
-        AppendFailure::TooLarge | AppendFailure::Other(_) => GroupError::UnknownServerError,
-        AppendFailure::InvalidProducerEpoch => GroupError::InvalidProducerEpoch,
-    }
-}
-
-/// What a client hears when its offsets cannot be stored.
-fn commit_error(failure: &AppendFailure) -> GroupError {
-    match failure {
-        AppendFailure::TimedOut => GroupError::RequestTimedOut,
-        AppendFailure::TooLarge => GroupError::InvalidCommitOffsetSize,
-        other => group_error(other),
     }
 }
 

@@ -4,6 +4,7 @@
 //! `doCommitOffsets`, `doTxnCommitOffsets` in `GroupCoordinator.scala`, `storeOffsets` in `GroupMetadataManager.scala`.
 
 use super::super::records::{FieldTooLong, offset_key, offset_value};
+use super::appending::commit_error;
 use super::syncing::check_member;
 use super::*;
 

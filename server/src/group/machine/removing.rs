@@ -24,6 +24,7 @@
 
 use super::super::offsets::AgeSince;
 use super::super::records::{group_key, offset_key};
+use super::appending::group_error;
 use super::*;
 
 /// How many bytes of keys one batch of tombstones carries, at the most: well below the default `max.message.bytes` of 1 MB.

@@ -3,6 +3,7 @@
 //! The leader's SyncGroup stores the generation with its assignment; all syncs are answered once that is in the log. Source:
 //! `doSyncGroup`, `handleHeartbeat`, `handleLeaveGroup`, `propagateAssignment` in `GroupCoordinator.scala`.
 
+use super::appending::group_error;
 use super::joining::group_record;
 use super::*;
 
