@@ -1,11 +1,10 @@
 //! GroupCoordinator: consumer groups and their committed offsets.
 //!
-//! The rules are in [`machine`], a pure state machine per partition of `__consumer_offsets`; this shell gives it time, threads and a
-//! log, and nothing else. A machine per partition, because a partition is what is elected, loaded, written in order and given
-//! away: nothing in Kafka reaches from one to another, and groups of different partitions do not share a lock.
+//! The rules are in [`machine`], a pure state machine per partition of `__consumer_offsets`; this shell gives it time,
+//! threads and a log, and nothing else. A machine per partition, because a partition is what is elected, loaded, written in
+//! order and given away: nothing in Kafka reaches from one to another, and groups of different partitions do not share a lock.
 //!
-//! What a request does: lock its partition's machine, step, unlock; then send what is to be sent. An answer that is there at
-//! once is returned without a channel; otherwise the request waits on a oneshot, and the machine guarantees that the wait ends.
+//! Here are the requests and the deadlines; what one step of a machine takes is in `slot`, loads are in `loader_thread`.
 //!
 //! Invariants:
 //! - no lock is held over an append, a read or an await;
@@ -18,23 +17,20 @@
 //!
 //! Source: `kafka.coordinator.group` of 2.7.2; KIP-62, KIP-134, KIP-211, KIP-345, KIP-389, KIP-394, KIP-429, KIP-447, KIP-559.
 
-use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
-use milena_engine::config::Codec;
 use milena_engine::io::Clock;
-use milena_engine::record_batch::RecordBatchBuilder;
-use milena_engine::units::{Offset, ProducerId, Sequence, TopicPartition};
+use milena_engine::units::{ProducerId, TopicPartition};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 pub mod config;
 #[cfg(test)]
 mod golden;
+mod loader_thread;
 pub mod loading;
 pub mod machine;
 mod membership;
@@ -42,15 +38,17 @@ pub mod offset_store;
 mod offsets;
 pub mod records;
 pub mod requests;
+mod slot;
 pub mod state;
 pub mod subscription;
 mod timers;
 
 use config::GroupConfig;
-use loading::PartitionLoader;
-use machine::{Answer, AppendRequest, GroupMachine, Input, LogLevel, Now, Output, Token};
+use loader_thread::Loads;
+use machine::{Answer, Input, Now};
 pub use offset_store::{AppendDone, AppendFailure, CoordinatorLog, ReadChunk};
 use requests::*;
+use slot::{Pending, Slot};
 
 /// The topic in which groups and offsets are kept.
 pub const GROUP_METADATA_TOPIC_NAME: &str = "__consumer_offsets";
@@ -76,52 +74,6 @@ pub struct GroupCoordinator {
     wakes_at_ms: AtomicI64,
     /// An earlier deadline appeared.
     wake: Notify,
-}
-
-#[derive(Debug)]
-struct Slot {
-    state: Mutex<SlotState>,
-    outbox: Mutex<Outbox>,
-    /// The machine's next deadline.
-    deadline_ms: AtomicI64,
-}
-
-#[derive(Debug)]
-struct SlotState {
-    machine: GroupMachine,
-    waiting: HashMap<Token, oneshot::Sender<Answer>>,
-    next_token: u64,
-}
-
-/// Appends in the order in which the machine asked for them.
-#[derive(Debug, Default)]
-struct Outbox {
-    queue: VecDeque<AppendRequest>,
-    /// Somebody is passing them on.
-    is_draining: bool,
-}
-
-/// Partitions to be loaded, with their epochs.
-#[derive(Debug, Default)]
-struct Loads {
-    queue: VecDeque<(i32, i32)>,
-    is_running: bool,
-}
-
-/// The answer to a request, now or later.
-enum Pending {
-    Ready(Answer),
-    Waiting(oneshot::Receiver<Answer>),
-}
-
-impl Pending {
-    /// `None` if the coordinator is gone.
-    async fn answer(self) -> Option<Answer> {
-        match self {
-            Pending::Ready(answer) => Some(answer),
-            Pending::Waiting(answer) => answer.await.ok(),
-        }
-    }
 }
 
 impl fmt::Debug for GroupCoordinator {
@@ -150,17 +102,8 @@ impl GroupCoordinator {
         member_uuids: MemberUuids,
     ) -> Arc<GroupCoordinator> {
         let config = Arc::new(config);
-        let slot = |partition| Slot {
-            state: Mutex::new(SlotState {
-                machine: GroupMachine::new(partition, Arc::clone(&config)),
-                waiting: HashMap::new(),
-                next_token: 0,
-            }),
-            outbox: Mutex::new(Outbox::default()),
-            deadline_ms: AtomicI64::new(NEVER),
-        };
         let slots = (0..config.offsets_topic_num_partitions.max(1))
-            .map(slot)
+            .map(|partition| Slot::new(partition, Arc::clone(&config)))
             .collect();
         Arc::new_cyclic(|me| GroupCoordinator {
             me: me.clone(),
@@ -474,246 +417,6 @@ impl GroupCoordinator {
             monotonic_ms,
         }
     }
-
-    /// Steps the group's machine with a request.
-    fn call(&self, group_id: &str, input: impl FnOnce(Token) -> Input) -> Pending {
-        let partition = self.partition_for(group_id);
-        let slot = self.slot(partition);
-        let mut effects = Effects::default();
-        let mut state = slot.state.lock();
-        let token = Token(state.next_token);
-        state.next_token += 1;
-        self.step_locked(slot, &mut state, input(token), &mut effects);
-        let own = effects
-            .answers
-            .iter()
-            .position(|(answered, _, _)| *answered == token);
-        let pending = match own {
-            Some(index) => Pending::Ready(effects.answers.swap_remove(index).2),
-            None => {
-                let (sender, receiver) = oneshot::channel();
-                state.waiting.insert(token, sender);
-                Pending::Waiting(receiver)
-            }
-        };
-        drop(state);
-        self.carry_out(partition, effects);
-        pending
-    }
-
-    /// Steps a machine with anything else. A partition that the topic did not have at start is not known and is passed over.
-    fn step(&self, partition: i32, input: Input) {
-        let Some(slot) = usize::try_from(partition)
-            .ok()
-            .and_then(|index| self.slots.get(index))
-        else {
-            tracing::error!(
-                target: "kafka.coordinator.group.GroupCoordinator",
-                "{GROUP_METADATA_TOPIC_NAME}-{partition} is not served: the topic had {} partitions when the broker started",
-                self.slots.len()
-            );
-            return;
-        };
-        let mut effects = Effects::default();
-        let mut state = slot.state.lock();
-        self.step_locked(slot, &mut state, input, &mut effects);
-        drop(state);
-        self.carry_out(partition, effects);
-    }
-
-    fn step_locked(&self, slot: &Slot, state: &mut SlotState, input: Input, effects: &mut Effects) {
-        let mut outputs = Vec::new();
-        state.machine.step(self.now(), input, &mut outputs);
-        for output in outputs {
-            match output {
-                Output::Answer { token, answer } => {
-                    effects
-                        .answers
-                        .push((token, state.waiting.remove(&token), answer));
-                }
-                Output::Append(request) => {
-                    slot.outbox.lock().queue.push_back(request);
-                    effects.has_appends = true;
-                }
-                Output::Load { epoch } => effects.load = Some(epoch),
-                Output::Log { level, message } => effects.log.push((level, message)),
-            }
-        }
-        let deadline_ms = state.machine.next_deadline().unwrap_or(NEVER);
-        slot.deadline_ms.store(deadline_ms, Ordering::SeqCst);
-        effects.deadline_ms = Some(deadline_ms);
-    }
-
-    /// What a step asked for, without its lock.
-    fn carry_out(&self, partition: i32, effects: Effects) {
-        if effects
-            .deadline_ms
-            .is_some_and(|at_ms| at_ms < self.wakes_at_ms.load(Ordering::SeqCst))
-        {
-            self.wake.notify_one();
-        }
-        for (level, message) in effects.log {
-            match level {
-                LogLevel::Info => {
-                    tracing::info!(target: "kafka.coordinator.group.GroupCoordinator", "{message}")
-                }
-                LogLevel::Warn => {
-                    tracing::warn!(target: "kafka.coordinator.group.GroupCoordinator", "{message}")
-                }
-                LogLevel::Error => {
-                    tracing::error!(target: "kafka.coordinator.group.GroupCoordinator", "{message}")
-                }
-            }
-        }
-        for (_, waiting, answer) in effects.answers {
-            // Nobody waits if the connection is gone.
-            if let Some(waiting) = waiting {
-                drop(waiting.send(answer));
-            }
-        }
-        if let Some(epoch) = effects.load {
-            self.load(partition, epoch);
-        }
-        if effects.has_appends {
-            self.drain_outbox(partition);
-        }
-    }
-
-    /// Passes appends on, one thread at a time, so that their order holds. A result that arrives during the call steps the
-    /// machine; what follows from it is passed on here.
-    fn drain_outbox(&self, partition: i32) {
-        let slot = self.slot(partition);
-        {
-            let mut outbox = slot.outbox.lock();
-            if outbox.is_draining {
-                return;
-            }
-            outbox.is_draining = true;
-        }
-        loop {
-            let request = {
-                let mut outbox = slot.outbox.lock();
-                match outbox.queue.pop_front() {
-                    Some(request) => request,
-                    None => {
-                        outbox.is_draining = false;
-                        return;
-                    }
-                }
-            };
-            let (id, me) = (request.id, self.me.clone());
-            let done = Box::new(move |result| {
-                if let Some(me) = me.upgrade() {
-                    me.step(partition, Input::Appended { id, result });
-                }
-            });
-            self.log.append(
-                partition,
-                encode(&request, self.config.offsets_topic_compression_codec),
-                done,
-            );
-        }
-    }
-
-    fn load(&self, partition: i32, epoch: i32) {
-        {
-            let mut loads = self.loads.lock();
-            loads.queue.push_back((partition, epoch));
-            if loads.is_running {
-                return;
-            }
-            loads.is_running = true;
-        }
-        let me = self.me.clone();
-        let run = move || {
-            if let Some(me) = me.upgrade() {
-                me.run_loads();
-            }
-        };
-        if let Err(error) = std::thread::Builder::new()
-            .name("group-loader".to_owned())
-            .spawn(run)
-        {
-            let queue = {
-                let mut loads = self.loads.lock();
-                loads.is_running = false;
-                std::mem::take(&mut loads.queue)
-            };
-            for (partition, epoch) in queue {
-                let failure = AppendFailure::Other(format!("no thread to load with: {error}"));
-                self.step(partition, Input::LoadFailed { epoch, failure });
-            }
-        }
-    }
-
-    fn run_loads(&self) {
-        loop {
-            let (partition, epoch) = {
-                let mut loads = self.loads.lock();
-                match loads.queue.pop_front() {
-                    Some(load) => load,
-                    None => {
-                        loads.is_running = false;
-                        return;
-                    }
-                }
-            };
-            let input = match self.load_partition(partition, epoch) {
-                Ok(loader) => Input::Loaded {
-                    epoch,
-                    partition: Box::new(loader.finish()),
-                },
-                Err(failure) => Input::LoadFailed { epoch, failure },
-            };
-            self.step(partition, input);
-        }
-    }
-
-    fn load_partition(&self, partition: i32, epoch: i32) -> Result<PartitionLoader, AppendFailure> {
-        let mut loader = PartitionLoader::new();
-        let mut from = Offset::ZERO;
-        while self.slot(partition).state.lock().machine.is_loading_in(epoch) {
-            let chunk = self
-                .log
-                .read(partition, from, self.config.offsets_load_buffer_size_bytes)?;
-            if chunk.bytes.is_empty() {
-                break;
-            }
-            let next = loader
-                .replay(&chunk.bytes, from)
-                .map_err(|error| AppendFailure::Other(error.to_string()))?;
-            from = next.ok_or_else(|| AppendFailure::Other(format!("no whole batch at offset {from}")))?;
-            if from >= chunk.log_end_offset {
-                break;
-            }
-        }
-        Ok(loader)
-    }
-}
-
-/// What is left to do after a step.
-#[derive(Default)]
-struct Effects {
-    answers: Vec<(Token, Option<oneshot::Sender<Answer>>, Answer)>,
-    has_appends: bool,
-    load: Option<i32>,
-    log: Vec<(LogLevel, String)>,
-    deadline_ms: Option<i64>,
-}
-
-/// The batch of an append, as a coordinator of 2.7.2 writes it: format v2, create time, `offsets.topic.compression.codec`.
-fn encode(request: &AppendRequest, codec: Codec) -> Bytes {
-    let mut builder = RecordBatchBuilder::new().codec(codec);
-    if let Some((producer_id, producer_epoch)) = request.transaction {
-        // As Kafka does: each batch begins with sequence 0, which the log does not check for coordinators.
-        builder = builder
-            .producer(producer_id, producer_epoch, Some(Sequence(0)))
-            .transactional(true);
-    }
-    for record in &request.records {
-        builder.append(request.timestamp, Some(&record.key), record.value.as_deref());
-    }
-    Bytes::from(builder.build())
 }
 
 /// A random UUID (version 4).

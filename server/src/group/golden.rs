@@ -10,11 +10,11 @@ use milena_engine::config::Codec;
 use milena_engine::record_batch::batches;
 use milena_engine::units::{Offset, TopicPartition};
 
-use super::encode;
 use super::loading::PartitionLoader;
 use super::machine::{AppendRequest, CoordinatorRecord, GroupMachine, Input, Now};
 use super::records::*;
 use super::requests::FetchedOffset;
+use super::slot::encode;
 use super::state::GroupState;
 
 const DYNAMIC_MEMBER: &[u8] = include_bytes!("golden/dynamic_member.bin");

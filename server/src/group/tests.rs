@@ -1,11 +1,14 @@
 //! The shell: with a log in memory, real futures, and a clock that is moved by hand.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
+use milena_engine::config::Codec;
 use milena_engine::record_batch::batches;
-use milena_engine::units::TimestampMs;
+use milena_engine::units::{Offset, TimestampMs};
 
 use super::*;
 use offset_store::ReadChunk;
