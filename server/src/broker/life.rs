@@ -2,26 +2,31 @@
 //!
 //! Order of the start: ports (so that a taken one is told before anything is touched), log directories and their locks, the
 //! embedded tree, cluster id and broker id, settings of topics, logs (with recovery), registration, the controller and with it
-//! the partitions, groups, and at last the lanes, which let clients in. What fails names itself, and what was taken is released.
-//! A new tree is established just before the lanes: a first start that fails leaves none behind.
+//! the partitions, groups, and at last the lanes, which let clients in. What fails names itself, and what was taken is
+//! released. A new tree is established just before the lanes: a first start that fails leaves none behind.
 //!
-//! Threads: one per lane; `control`, with the controller, the timers of groups and the signals; `housekeeping`; those of the disk and
-//! of the tree.
+//! Threads: one per lane; `control`, with the controller, the timers of groups and the signals; `housekeeping`; those of the
+//! disk and of the tree.
+//!
+//! Parts: `identity` (who this broker is), `losses` (what becomes of a directory or a tree that fails), `settings` (the
+//! configuration in the words of each part).
 
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use milena_engine::checkpoint::BrokerMetadata;
 use milena_engine::io::{Backend, BackendRefused, Clock, Io, SystemClock};
-use milena_engine::log_manager::{
-    LoadProgress, LogDirsError, LogManager, LogManagerConfig, LogManagerObserver, Survey,
-};
+use milena_engine::log_manager::{LogDirsError, LogManager, LogManagerObserver, Survey};
 use milena_engine::units::{TimestampMs, TopicPartition};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
+
+mod identity;
+mod losses;
+mod settings;
 
 use super::Broker;
 use super::channel::LocalChannel;
@@ -39,18 +44,17 @@ use crate::coordination::embedded::{EmbeddedTree, OpenTreeError};
 use crate::coordination::producer_ids::{ProducerIdManager, raise_above};
 use crate::coordination::startup::{self, JoinError};
 use crate::coordination::znodes::BrokerRegistration;
-use crate::coordination::{Coordination, CoordinationError, SessionEvent};
+use crate::coordination::{Coordination, CoordinationError};
 use crate::fetch_session::FetchSessionCache;
 use crate::group::GroupCoordinator;
-use crate::group::config::GroupConfig;
 use crate::handlers::Handlers;
 use crate::metadata_cache::MetadataCache;
 use crate::network::{self, BoundListener, ConnectionLimits, Lanes, NetworkConfig};
-use crate::replication::ReplicaManager;
 use crate::replication::coordinator_log::OffsetsTopic;
+use crate::replication::{PartitionRefusal, ReplicaManager};
+use losses::{Observer, stop_when_lost};
+use settings::{group_config, log_manager_config, network_config};
 
-/// What brokers that stand alone call themselves.
-const FIRST_BROKER_ID: i32 = 0;
 /// How long the controller may take to place the partitions that are there.
 const CONTROLLER_TIMEOUT: Duration = Duration::from_secs(60);
 const LOGGER: &str = "kafka.server.KafkaServer";
@@ -208,53 +212,6 @@ impl Control {
     }
 }
 
-/// Tells the broker what happened to its directories and logs.
-struct Observer {
-    replicas: Mutex<Option<Arc<ReplicaManager>>>,
-    failures: mpsc::UnboundedSender<String>,
-    tree: Arc<EmbeddedTree>,
-}
-
-impl LogManagerObserver for Observer {
-    fn loaded(&self, progress: &LoadProgress<'_>) {
-        if let Some(reason) = progress.failure {
-            tracing::error!(target: "kafka.log.LogManager", "{} is not served: {reason}", progress.partition);
-        } else if progress.took > Duration::from_millis(200) {
-            tracing::info!(
-                target: "kafka.log.LogManager",
-                "Completed load of {} in {} ms ({}/{} loaded in {})",
-                progress.partition,
-                progress.took.as_millis(),
-                progress.loaded_count,
-                progress.total_count,
-                progress.directory.display()
-            );
-        }
-    }
-
-    fn directory_offline(&self, directory: &Path, reason: &str) {
-        let replicas = self.replicas.lock().clone();
-        if let Some(replicas) = replicas {
-            replicas.directory_failed(directory);
-            if replicas.all_directories_failed() {
-                let message = "Shutdown broker because all log dirs have failed".to_owned();
-                drop(self.failures.send(message));
-            }
-        }
-        if self.tree.path().parent() == Some(directory) {
-            // Who listens to the tree stops the broker.
-            self.tree.lose(&format!("its log directory is offline: {reason}"));
-        }
-    }
-
-    fn partition_out_of_service(&self, partition: &TopicPartition, _: &str) {
-        let replicas = self.replicas.lock().clone();
-        if let Some(replicas) = replicas {
-            replicas.out_of_service(partition);
-        }
-    }
-}
-
 /// A start under way.
 struct Start {
     config: BrokerConfig,
@@ -287,11 +244,7 @@ impl Start {
         let network = network_config(&self.config);
         let listeners = self.bind(&network)?;
         let survey = Survey::of(&self.config.log_dirs, &*io)?;
-        let usable: Vec<PathBuf> = survey
-            .online
-            .iter()
-            .map(|found| found.directory.path().to_owned())
-            .collect();
+        let usable = usable_directories(&survey);
         let clock = Arc::clone(&self.clock);
         let tree = EmbeddedTree::open_or_begin(&io, clock, &usable, &survey.offline_reasons())?;
         let tree = Arc::new(tree);
@@ -316,11 +269,7 @@ impl Start {
             .map_err(StartError::Thread)?;
         let (failures, failed) = mpsc::unbounded_channel();
         stop_when_lost(&*coordination, tree, &survey, failures.clone());
-        let observer = Arc::new(Observer {
-            replicas: Mutex::new(None),
-            failures,
-            tree: Arc::clone(tree),
-        });
+        let observer = Arc::new(Observer::new(Arc::clone(tree), failures));
         let joined = runtime.block_on(self.join(
             io,
             survey,
@@ -330,8 +279,7 @@ impl Start {
             Arc::clone(&observer),
         ));
         // The replicas hold the logs, which hold their observer.
-        let (broker, limits, controller, control) =
-            joined.inspect_err(|_| drop(observer.replicas.lock().take()))?;
+        let (broker, limits, controller, control) = joined.inspect_err(|_| observer.forget())?;
         tree.establish()?;
         let (stop, stopped) = oneshot::channel::<Controller>();
         let groups = Arc::clone(&broker.groups);
@@ -408,21 +356,8 @@ impl Start {
     > {
         let metadata = Arc::new(MetadataCache::new());
         startup::create_persistent_paths(&**coordination).await?;
-        let known = survey.metadata().cloned();
-        let proposed = known
-            .as_ref()
-            .and_then(|known| known.cluster_id.clone())
-            .unwrap_or_else(new_cluster_id);
-        let cluster_id = startup::get_or_create_cluster_id(&**coordination, &proposed).await?;
-        survey.check_identity(self.config.broker_id, Some(&cluster_id))?;
-        let stored_id = known.map(|known| known.broker_id);
-        let id = self.config.broker_id.or(stored_id).unwrap_or(FIRST_BROKER_ID);
-        tracing::info!(target: LOGGER, "Cluster ID = {cluster_id}");
-        let online: Vec<PathBuf> = survey
-            .online
-            .iter()
-            .map(|found| found.directory.path().to_owned())
-            .collect();
+        let (cluster_id, id) = identity::establish(&**coordination, &survey, self.config.broker_id).await?;
+        let online = usable_directories(&survey);
         let adopted = adoption::adopt(
             &**coordination,
             &adoption::Start {
@@ -470,7 +405,7 @@ impl Start {
                 .map_err(AdoptionError::from)?;
         }
         let replicas = Arc::new(ReplicaManager::new(id, Arc::clone(&logs)));
-        *observer.replicas.lock() = Some(Arc::clone(&replicas));
+        observer.tell(Arc::clone(&replicas));
         let offsets = OffsetsTopic::new(Arc::clone(&replicas), Arc::clone(&self.clock));
         let groups = GroupCoordinator::new(
             group_config(&self.config),
@@ -510,16 +445,9 @@ impl Start {
             Arc::clone(&self.clock),
         );
         let mut control = Box::pin(control);
-        let mut updates = metadata.subscribe();
-        let placed = async {
-            while metadata.load().controller_id() != Some(id) || !is_placed(&metadata, &replicas, id) {
-                if updates.changed().await.is_err() {
-                    return;
-                }
-            }
-        };
+        let placed = tokio::time::timeout(CONTROLLER_TIMEOUT, placed(&metadata, &replicas, id));
         tokio::select! {
-            placed = tokio::time::timeout(CONTROLLER_TIMEOUT, placed) => placed.map_err(|_| StartError::Controller)?,
+            placed = placed => placed.map_err(|_| StartError::Controller)?,
             () = &mut control => return Err(StartError::Controller),
         }
         let broker = Broker {
@@ -588,30 +516,21 @@ impl Start {
     }
 }
 
-/// A tree that cannot be written ends the broker, and takes the log directory that it lies in offline with it.
-fn stop_when_lost(
-    coordination: &dyn Coordination,
-    tree: &EmbeddedTree,
-    survey: &Survey,
-    failures: mpsc::UnboundedSender<String>,
-) {
-    let mut directories = survey.online.iter().map(|found| &found.directory);
-    let home = directories.find(|directory| tree.path().parent() == Some(directory.path()));
-    // Weak: the directory's own observer holds the tree, which holds this.
-    let home = home.map(Arc::downgrade);
-    coordination.listen(Arc::new(move |event| {
-        let SessionEvent::Lost(message) = event else {
-            return;
-        };
-        if let Some(directory) = home.as_ref().and_then(Weak::upgrade) {
-            directory.take_offline(message.clone());
-        }
-        // Nobody hears it only if the broker is stopping already.
-        let _ = failures.send(format!("Shutdown broker because its tree is lost: {message}"));
-    }));
+fn usable_directories(survey: &Survey) -> Vec<PathBuf> {
+    let online = survey.online.iter();
+    online.map(|found| found.directory.path().to_owned()).collect()
 }
 
-/// Whether every partition that the metadata give to this broker is hosted.
+/// Waits until this broker is the controller and hosts every partition that the metadata give to it.
+async fn placed(metadata: &MetadataCache, replicas: &ReplicaManager, id: i32) {
+    let mut updates = metadata.subscribe();
+    while metadata.load().controller_id() != Some(id) || !is_placed(metadata, replicas, id) {
+        if updates.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
 fn is_placed(metadata: &MetadataCache, replicas: &ReplicaManager, id: i32) -> bool {
     let snapshot = metadata.load();
     let mut partitions = snapshot.topics().flat_map(|topic| {
@@ -624,79 +543,9 @@ fn is_placed(metadata: &MetadataCache, replicas: &ReplicaManager, id: i32) -> bo
         partition.leader != Some(id)
             || !matches!(
                 replicas.partition(topic, partition.partition),
-                Err(crate::replication::PartitionRefusal::Unknown)
+                Err(PartitionRefusal::Unknown)
             )
     })
-}
-
-/// A random UUID in the 22 characters that Kafka uses (`Uuid` in base64 for URLs, without padding).
-fn new_cluster_id() -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).expect("the kernel gives random bytes once it has booted");
-    // Version 4, variant 1, as `UUID.randomUUID`.
-    bytes[6] = (bytes[6] & 0x0f) | 0x40;
-    bytes[8] = (bytes[8] & 0x3f) | 0x80;
-    let mut text = String::with_capacity(22);
-    for chunk in bytes.chunks(3) {
-        let mut group = [0; 3];
-        group[..chunk.len()].copy_from_slice(chunk);
-        let bits = u32::from_be_bytes([0, group[0], group[1], group[2]]);
-        for position in 0..=chunk.len() {
-            let index = (bits >> (18 - 6 * position)) & 63;
-            text.push(char::from(ALPHABET[index as usize]));
-        }
-    }
-    text
-}
-
-fn network_config(config: &BrokerConfig) -> NetworkConfig {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let settings = &config.network;
-    NetworkConfig {
-        lane_count: settings.lanes.map_or(cores, |lanes| lanes as usize),
-        request_size_bytes_max: settings.socket_request_max_bytes as usize,
-        queued_size_bytes_max: settings.queued_max_request_bytes,
-        idle_max: settings.connections_max_idle_ms.map(Duration::from_millis),
-        send_buffer_bytes: settings.socket_send_buffer_bytes.map(|size| size as usize),
-        receive_buffer_bytes: settings.socket_receive_buffer_bytes.map(|size| size as usize),
-    }
-}
-
-fn log_manager_config(config: &BrokerConfig) -> LogManagerConfig {
-    let settings = &config.logs;
-    let defaults = LogManagerConfig::default();
-    LogManagerConfig {
-        recovery_threads_per_dir: settings.num_recovery_threads_per_data_dir as usize,
-        retention_check_interval_ms: settings.retention_check_interval_ms,
-        flush_scheduler_interval_ms: settings
-            .flush_scheduler_interval_ms
-            .unwrap_or(defaults.flush_scheduler_interval_ms),
-        recovery_point_checkpoint_interval_ms: settings.flush_offset_checkpoint_interval_ms,
-        log_start_offset_checkpoint_interval_ms: settings.flush_start_offset_checkpoint_interval_ms,
-        high_watermark_checkpoint_interval_ms: settings.high_watermark_checkpoint_interval_ms,
-        producer_id_expiration_ms: settings.producer_id_expiration_ms,
-        disk_reserve_bytes: settings.disk_reserve_bytes,
-        ..defaults
-    }
-}
-
-fn group_config(config: &BrokerConfig) -> GroupConfig {
-    let (group, offsets) = (&config.group, &config.offsets);
-    GroupConfig {
-        group_min_session_timeout_ms: group.min_session_timeout_ms,
-        group_max_session_timeout_ms: group.max_session_timeout_ms,
-        group_max_size: group.max_size as usize,
-        group_initial_rebalance_delay_ms: group.initial_rebalance_delay_ms,
-        offset_metadata_max_bytes: usize::try_from(offsets.metadata_max_bytes).unwrap_or(0),
-        offsets_retention_ms: offsets.retention_ms,
-        offsets_retention_check_interval_ms: i64::try_from(offsets.retention_check_interval_ms)
-            .unwrap_or(i64::MAX),
-        offsets_commit_timeout_ms: i32::try_from(offsets.commit_timeout_ms).unwrap_or(i32::MAX),
-        offsets_load_buffer_size_bytes: offsets.load_buffer_size_bytes as usize,
-        offsets_topic_compression_codec: offsets.topic_compression_codec,
-        offsets_topic_num_partitions: offsets.topic_num_partitions,
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Starts and endings of a whole broker on a simulated disk.
 
+use std::path::Path;
+
 use milena_engine::io::simulated::{Fault, SimulatedDisk};
 
 use super::*;
@@ -77,11 +79,4 @@ fn a_first_start_that_is_refused_leaves_no_tree() {
     disk.clear_faults();
     start_on(&disk).unwrap().stop();
     assert!(exists(&disk, "/a/milena.tree"));
-}
-
-#[test]
-fn a_cluster_id_has_22_characters_and_is_another_each_time() {
-    let (one, other) = (new_cluster_id(), new_cluster_id());
-    assert_eq!(one.len(), 22);
-    assert_ne!(one, other);
 }

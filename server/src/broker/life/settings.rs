@@ -1,0 +1,58 @@
+//! The broker's configuration, in the words of the parts that it is for.
+
+use std::time::Duration;
+
+use milena_engine::log_manager::LogManagerConfig;
+
+use crate::config::BrokerConfig;
+use crate::group::config::GroupConfig;
+use crate::network::NetworkConfig;
+
+pub(super) fn network_config(config: &BrokerConfig) -> NetworkConfig {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let settings = &config.network;
+    NetworkConfig {
+        lane_count: settings.lanes.map_or(cores, |lanes| lanes as usize),
+        request_size_bytes_max: settings.socket_request_max_bytes as usize,
+        queued_size_bytes_max: settings.queued_max_request_bytes,
+        idle_max: settings.connections_max_idle_ms.map(Duration::from_millis),
+        send_buffer_bytes: settings.socket_send_buffer_bytes.map(|size| size as usize),
+        receive_buffer_bytes: settings.socket_receive_buffer_bytes.map(|size| size as usize),
+    }
+}
+
+pub(super) fn log_manager_config(config: &BrokerConfig) -> LogManagerConfig {
+    let settings = &config.logs;
+    let defaults = LogManagerConfig::default();
+    LogManagerConfig {
+        recovery_threads_per_dir: settings.num_recovery_threads_per_data_dir as usize,
+        retention_check_interval_ms: settings.retention_check_interval_ms,
+        flush_scheduler_interval_ms: settings
+            .flush_scheduler_interval_ms
+            .unwrap_or(defaults.flush_scheduler_interval_ms),
+        recovery_point_checkpoint_interval_ms: settings.flush_offset_checkpoint_interval_ms,
+        log_start_offset_checkpoint_interval_ms: settings.flush_start_offset_checkpoint_interval_ms,
+        high_watermark_checkpoint_interval_ms: settings.high_watermark_checkpoint_interval_ms,
+        producer_id_expiration_ms: settings.producer_id_expiration_ms,
+        disk_reserve_bytes: settings.disk_reserve_bytes,
+        ..defaults
+    }
+}
+
+pub(super) fn group_config(config: &BrokerConfig) -> GroupConfig {
+    let (group, offsets) = (&config.group, &config.offsets);
+    GroupConfig {
+        group_min_session_timeout_ms: group.min_session_timeout_ms,
+        group_max_session_timeout_ms: group.max_session_timeout_ms,
+        group_max_size: group.max_size as usize,
+        group_initial_rebalance_delay_ms: group.initial_rebalance_delay_ms,
+        offset_metadata_max_bytes: usize::try_from(offsets.metadata_max_bytes).unwrap_or(0),
+        offsets_retention_ms: offsets.retention_ms,
+        offsets_retention_check_interval_ms: i64::try_from(offsets.retention_check_interval_ms)
+            .unwrap_or(i64::MAX),
+        offsets_commit_timeout_ms: i32::try_from(offsets.commit_timeout_ms).unwrap_or(i32::MAX),
+        offsets_load_buffer_size_bytes: offsets.load_buffer_size_bytes as usize,
+        offsets_topic_compression_codec: offsets.topic_compression_codec,
+        offsets_topic_num_partitions: offsets.topic_num_partitions,
+    }
+}
