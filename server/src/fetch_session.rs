@@ -4,7 +4,8 @@
 //! A pure cache: it is told the time and the random session ids. One lock guards it; a fetch takes it twice, for the length of
 //! its partition list. Sessions belong to no connection: id and epoch alone decide.
 //!
-//! Epochs: 0 starts a session, −1 ends or avoids one, otherwise each request must carry the next number (after `i32::MAX` comes 1).
+//! Epochs: 0 starts a session, −1 ends or avoids one, otherwise each request must carry the next number (after
+//! `i32::MAX` comes 1).
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;

@@ -10,7 +10,8 @@
 //! - an idle connection holds no buffer and no timer;
 //! - a connection that does not read its answers is not read from either, and harms no other.
 //!
-//! It knows no request by name: [`RequestHandler`] does. Framing: Kafka protocol guide, `SocketServer.scala`, `NetworkReceive.java`.
+//! It knows no request by name: [`RequestHandler`] does. Framing: Kafka protocol guide, `SocketServer.scala`,
+//! `NetworkReceive.java`.
 
 use std::future::Future;
 use std::net::SocketAddr;

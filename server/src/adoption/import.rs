@@ -5,8 +5,8 @@
 //! | line | example |
 //! |---|---|
 //! | settings of a topic | `{"topic":"orders","config":{"retention.ms":"86400000"}}` |
-//! | a znode, as `milena export-znodes --format json` writes it | `{"path":"/config/topics/orders","data":"{\"version\":1,…}"}` |
-//! | a command for `zookeeper-shell.sh`, as `milena export-znodes` writes it | `create /config/topics/orders {"version":1,…}` |
+//! | a znode (`milena export-znodes --format json`) | `{"path":"/config/topics/orders","data":"{\"version\":1,…}"}` |
+//! | a command for `zookeeper-shell.sh` (`milena export-znodes`) | `create /config/topics/orders {"version":1,…}` |
 //! | the output of `kafka-topics.sh --describe` (tabs between) | `Topic: orders  …  Configs: retention.ms=86400000` |
 //!
 //! Of znodes, these count: `/config/{topics,brokers,clients,users}/…`, `/brokers/topics/…`, `/cluster/id`,
@@ -121,7 +121,8 @@ fn wrong(found: impl Into<String>, expected: impl Into<String>) -> Wrong {
     }
 }
 
-const A_LINE: &str = "{\"topic\":…,\"config\":{…}}, {\"path\":…,\"data\":…}, create PATH DATA, or a line of kafka-topics --describe";
+const A_LINE: &str = "{\"topic\":…,\"config\":{…}}, {\"path\":…,\"data\":…}, create PATH DATA, or a line of \
+                      kafka-topics --describe";
 
 impl Import {
     /// Reads a file as a whole.

@@ -5,10 +5,11 @@
 //! | committed offset | v1 (v0 read): group, topic, partition | v3; v1 with an explicit expire timestamp; v0 to v3 read |
 //! | group metadata | v2: group | v3; v0 to v3 read |
 //!
-//! A null value is a tombstone. Every key and value opens with an int16 version; strings have an int16 length, bytes and arrays an
-//! int32 length, integers are big-endian. Bytes come from disk, so reading allocates only what is there and never panics:
-//! what is not understood is an [`InvalidRecord`] with its place. Where records go is [`partition_for`]. The batches around
-//! them belong to the engine. Source: the schemas in `GroupMetadataManager.scala`, `Utils.abs`, `String.hashCode`.
+//! A null value is a tombstone. Every key and value opens with an int16 version; strings have an int16 length, bytes
+//! and arrays an int32 length, integers are big-endian. Bytes come from disk, so reading allocates only what is there
+//! and never panics: what is not understood is an [`InvalidRecord`] with its place. Where records go is
+//! [`partition_for`]. The batches around them belong to the engine. Source: the schemas in
+//! `GroupMetadataManager.scala`, `Utils.abs`, `String.hashCode`.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! DeleteTopics (key 20): topics with all their records. Answered by the controller alone.
 //!
-//! Version 3 knows that deletion may be disabled (`delete.topic.enable`); older ones are told INVALID_REQUEST. Version 5 has a place
-//! for texts, which 2.7.2 leaves empty. Source: `KafkaApis.handleDeleteTopicsRequest`.
+//! Version 3 knows that deletion may be disabled (`delete.topic.enable`); older ones are told INVALID_REQUEST. Version
+//! 5 has a place for texts, which 2.7.2 leaves empty. Source: `KafkaApis.handleDeleteTopicsRequest`.
 
 use std::borrow::Cow;
 

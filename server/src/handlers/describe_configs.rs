@@ -1,6 +1,7 @@
 //! DescribeConfigs (key 32): settings with their sources, of topics, this broker, all brokers, and this broker's loggers.
 //!
-//! A resource of a type that nobody knows spoils the whole request, as in Kafka. Source: `KafkaApis.handleDescribeConfigsRequest`.
+//! A resource of a type that nobody knows spoils the whole request, as in Kafka. Source:
+//! `KafkaApis.handleDescribeConfigsRequest`.
 //!
 //! **Deviation:** version 0, which has no sources, marks what nobody has set as default; 2.7.2 leaves the mark out, so that old
 //! clients take every setting for one that was set.

@@ -1,7 +1,7 @@
 //! DescribeGroups (key 15): what groups are doing.
 //!
-//! Version 3 may ask for the operations one is allowed (KIP-430), 4 has static members, 5 is flexible. A group that does not exist
-//! is described as `Dead`, without an error. Source: `KafkaApis.handleDescribeGroupRequest`.
+//! Version 3 may ask for the operations one is allowed (KIP-430), 4 has static members, 5 is flexible. A group that
+//! does not exist is described as `Dead`, without an error. Source: `KafkaApis.handleDescribeGroupRequest`.
 
 use std::borrow::Cow;
 use std::sync::Arc;

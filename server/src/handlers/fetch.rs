@@ -3,9 +3,10 @@
 //! A fetch looks once; if there is too little to answer (`min_bytes`) it registers with its partitions, looks again, and sleeps
 //! until an append satisfies it or `max_wait_ms` is over. Cold data is brought into memory off the lane before it is sent.
 //!
-//! Versions: up to 1 answers in message format v0, up to 3 in v1 (converted here, the only case in which record bytes are read);
-//! up to 2 never exceeds a partition's limit; from 7 on incremental sessions; zstd topics need 10 (`KafkaApis.handleFetchRequest`,
-//! `ReplicaManager.readFromLocalLog`, `DelayedFetch.scala`, `LazyDownConversionRecords.java`).
+//! Versions: up to 1 answers in message format v0, up to 3 in v1 (converted here, the only case in which record bytes
+//! are read); up to 2 never exceeds a partition's limit; from 7 on incremental sessions; zstd topics need 10
+//! (`KafkaApis.handleFetchRequest`, `ReplicaManager.readFromLocalLog`, `DelayedFetch.scala`,
+//! `LazyDownConversionRecords.java`).
 //!
 //! **Deviation:** a partition whose batches are broken and cannot be converted for an old consumer is CORRUPT_MESSAGE; 2.7.2
 //! fails the whole request with whatever error the exception has, or closes the connection.

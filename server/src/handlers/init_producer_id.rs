@@ -1,4 +1,5 @@
-//! InitProducerId (key 22): an identity for an idempotent producer, unique in the cluster (`TransactionCoordinator.handleInitProducerId`).
+//! InitProducerId (key 22): an identity for an idempotent producer, unique in the cluster
+//! (`TransactionCoordinator.handleInitProducerId`).
 //!
 //! **Deviation:** with a transactional id the answer is TRANSACTIONAL_ID_AUTHORIZATION_FAILED, a fatal error, until transactions
 //! are built. An empty transactional id is INVALID_REQUEST, as in Kafka.

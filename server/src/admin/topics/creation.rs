@@ -1,7 +1,7 @@
 //! CreateTopics, and topics that come to be because someone asked for them.
 //!
-//! A topic is made in one transaction: its settings node, written even if there are no settings (as in Kafka), and its assignment node. A
-//! settings node that a former topic left behind is replaced.
+//! A topic is made in one transaction: its settings node, written even if there are no settings (as in Kafka), and its
+//! assignment node. A settings node that a former topic left behind is replaced.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,6 +1,7 @@
 //! Settings of topics, brokers, clients and users, and the notifications that they changed.
 //!
-//! Sources: `kafka.zk.{ConfigEntityZNode, ConfigEntityChangeNotificationZNode}`, `Sanitizer`, `kafka.server.DynamicConfigManager`.
+//! Sources: `kafka.zk.{ConfigEntityZNode, ConfigEntityChangeNotificationZNode}`, `Sanitizer`,
+//! `kafka.server.DynamicConfigManager`.
 
 use std::collections::BTreeMap;
 

@@ -14,10 +14,11 @@
 //! An offset with an expire timestamp of its own goes by that in all but the last row; pending and transactional offsets never
 //! expire.
 //!
-//! **Deviation:** in 2.7.2 offsets of consumer groups also expire during a rebalance, when subscriptions are in flux (KAFKA-13636).
+//! **Deviation:** in 2.7.2 offsets of consumer groups also expire during a rebalance, when subscriptions are in flux
+//! (KAFKA-13636).
 //!
-//! **Deviation:** DeleteGroups and OffsetDelete answer once the tombstones are replicated, and with an error if they could not be;
-//! 2.7.2 answers success once it has tried to write them.
+//! **Deviation:** DeleteGroups and OffsetDelete answer once the tombstones are replicated, and with an error if they
+//! could not be; 2.7.2 answers success once it has tried to write them.
 //!
 //! Source: `cleanupGroupMetadata` in `GroupMetadataManager.scala`, `removeExpiredOffsets` in `GroupMetadata.scala`,
 //! `handleDeleteGroups`, `handleDeleteOffsets`, `handleDeletedPartitions` in `GroupCoordinator.scala`.
