@@ -31,19 +31,18 @@ impl Turn<'_> {
 
     fn sync_stable(&mut self, group: &mut Group, token: Token, number: MemberNumber) {
         self.synced(group, number);
-        let assignment = group
-            .member(number)
-            .map(|member| member.assignment.clone())
-            .unwrap_or_default();
-        let (protocol_type, protocol_name) = (group.protocol_type.clone(), group.protocol_name.clone());
-        self.answer(
-            token,
-            Answer::Sync(Ok(SyncedGroup {
-                protocol_type,
-                protocol_name,
-                assignment,
-            })),
-        );
+        self.answer_sync(group, token, number);
+    }
+
+    /// Gives a member its assignment. Its session, which did not run while it waited for us, begins anew.
+    fn answer_sync(&mut self, group: &mut Group, token: Token, number: MemberNumber) {
+        let member = group.member(number);
+        let synced = SyncedGroup {
+            protocol_type: group.protocol_type.clone(),
+            protocol_name: group.protocol_name.clone(),
+            assignment: member.map(|member| member.assignment.clone()).unwrap_or_default(),
+        };
+        self.answer(token, Answer::Sync(Ok(synced)));
         self.renew_session(group, number);
     }
 
@@ -112,22 +111,7 @@ impl Turn<'_> {
         }
         for number in group.numbers() {
             if let Some(token) = group.take_awaiting_sync(number) {
-                let assignment = group
-                    .member(number)
-                    .map(|member| member.assignment.clone())
-                    .unwrap_or_default();
-                let (protocol_type, protocol_name) =
-                    (group.protocol_type.clone(), group.protocol_name.clone());
-                self.answer(
-                    token,
-                    Answer::Sync(Ok(SyncedGroup {
-                        protocol_type,
-                        protocol_name,
-                        assignment,
-                    })),
-                );
-                // Its session did not run while it waited for us.
-                self.renew_session(group, number);
+                self.answer_sync(group, token, number);
             }
         }
         group.transition_to(GroupState::Stable, self.now.wall);
