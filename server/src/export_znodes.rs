@@ -330,13 +330,7 @@ mod tests {
     use crate::adoption::Import;
     use crate::coordination::CreateMode;
     use crate::coordination::startup::create_persistent_paths;
-
-    fn run<T>(test: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread()
-            .build()
-            .unwrap()
-            .block_on(test)
-    }
+    use crate::test_cluster::run;
 
     fn disk() -> (Arc<dyn Io>, Arc<dyn Clock>, Vec<PathBuf>) {
         let disk = SimulatedDisk::new(1);

@@ -6,11 +6,14 @@ use std::sync::Arc;
 
 use milena_engine::io::simulated::{ManualClock, SimulatedDisk};
 use milena_engine::io::{Clock, Io};
-use milena_engine::units::{TimestampMs, TopicPartition};
+use milena_engine::units::{LeaderEpoch, TimestampMs, TopicPartition};
 use parking_lot::Mutex;
 
 use crate::cluster::{BoxFuture, Broker, Endpoint, SecurityProtocol};
-use crate::controller::command::{BrokerChannel, BrokerCommand, BrokerReply};
+use crate::controller::command::{
+    BrokerChannel, BrokerCommand, BrokerReply, CommandOrigin, MetadataLeader, PartitionMetadataUpdate,
+    UpdateMetadataCommand,
+};
 use crate::controller::{Controller, ControllerSettings};
 use crate::coordination::Coordination;
 use crate::coordination::embedded::{EmbeddedSession, EmbeddedTree};
@@ -49,12 +52,8 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn new(brokers: i32) -> Cluster {
-        let disk = SimulatedDisk::new(1);
-        let directory = PathBuf::from("/a");
-        disk.create_dir_all(&directory).unwrap();
-        let io: Arc<dyn Io> = Arc::new(disk);
         let clock = Arc::new(ManualClock::new(TimestampMs(1_600_000_000_000)));
-        let tree = EmbeddedTree::open(&io, Arc::clone(&clock) as Arc<dyn Clock>, &[directory]).unwrap();
+        let tree = embedded_tree(&clock);
         let caches = (0..brokers).map(|id| (id, Arc::default())).collect();
         Cluster {
             tree,
@@ -93,6 +92,40 @@ impl Cluster {
             updates.changed().await.unwrap();
         }
     }
+}
+
+/// A tree on a disk of its own.
+pub(crate) fn embedded_tree(clock: &Arc<ManualClock>) -> EmbeddedTree {
+    let io: Arc<dyn Io> = Arc::new(SimulatedDisk::new(1));
+    let directory = PathBuf::from("/a");
+    io.create_dir_all(&directory).unwrap();
+    let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(clock);
+    EmbeddedTree::open(&io, clock, &[directory]).unwrap()
+}
+
+/// The metadata of a cluster in which broker 0 leads these partitions, and there are no others.
+pub(crate) fn metadata_of(partitions: &[(&str, i32)]) -> MetadataCache {
+    let led = |&(topic, partition): &(&str, i32)| PartitionMetadataUpdate {
+        topic_partition: TopicPartition::new(topic, partition),
+        controller_epoch: 1,
+        leader: MetadataLeader::Broker(0),
+        leader_epoch: LeaderEpoch(0),
+        isr: [0].into(),
+        zk_version: 0,
+        replicas: [0].into(),
+        offline_replicas: [].into(),
+    };
+    let metadata = MetadataCache::new();
+    metadata.update(&UpdateMetadataCommand {
+        origin: CommandOrigin {
+            controller_id: 0,
+            controller_epoch: 1,
+            broker_epoch: 1,
+        },
+        partitions: partitions.iter().map(led).collect(),
+        live_brokers: [].into(),
+    });
+    metadata
 }
 
 pub(crate) fn registration(id: i32, port: i32) -> BrokerRegistration {

@@ -1,23 +1,19 @@
 //! A broker's administration on an embedded tree in memory, for tests.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use milena_engine::io::Io;
-use milena_engine::io::simulated::{ManualClock, SimulatedDisk};
-use milena_engine::units::{LeaderEpoch, TimestampMs, TopicPartition};
+use milena_engine::io::simulated::ManualClock;
+use milena_engine::units::TimestampMs;
 use tokio::sync::mpsc;
 
 use super::configs::ConfigAdmin;
 use super::dynamic::{ConfigListener, DynamicConfigManager};
 use crate::config::{BrokerConfig, TopicConfig};
-use crate::controller::command::{
-    CommandOrigin, MetadataLeader, PartitionMetadataUpdate, UpdateMetadataCommand,
-};
 use crate::coordination::embedded::EmbeddedTree;
 use crate::coordination::startup::create_persistent_paths;
 use crate::coordination::{Coordination, znodes};
-use crate::metadata_cache::MetadataCache;
+pub(crate) use crate::test_cluster::run;
+use crate::test_cluster::{embedded_tree, metadata_of};
 
 /// What a listener was told, as text.
 #[derive(Debug)]
@@ -47,33 +43,11 @@ pub(crate) struct TestBench {
 
 impl TestBench {
     pub(crate) async fn new() -> TestBench {
-        let disk = SimulatedDisk::new(1);
-        disk.create_dir_all(&PathBuf::from("/a")).unwrap();
-        let io: Arc<dyn Io> = Arc::new(disk);
         let clock = Arc::new(ManualClock::new(TimestampMs(1_000_000)));
-        let tree = EmbeddedTree::open(&io, clock.clone(), &[PathBuf::from("/a")]).unwrap();
+        let tree = embedded_tree(&clock);
         let coordination: Arc<dyn Coordination> = tree.session();
         create_persistent_paths(coordination.as_ref()).await.unwrap();
-        let metadata = Arc::new(MetadataCache::new());
-        let known = |topic: &str| PartitionMetadataUpdate {
-            topic_partition: TopicPartition::new(topic, 0),
-            controller_epoch: 1,
-            leader: MetadataLeader::Broker(0),
-            leader_epoch: LeaderEpoch(0),
-            isr: [0].into(),
-            zk_version: 0,
-            replicas: [0].into(),
-            offline_replicas: [].into(),
-        };
-        metadata.update(&UpdateMetadataCommand {
-            origin: CommandOrigin {
-                controller_id: 0,
-                controller_epoch: 1,
-                broker_epoch: 1,
-            },
-            partitions: vec![known("t"), known("ghost")],
-            live_brokers: [].into(),
-        });
+        let metadata = Arc::new(metadata_of(&[("t", 0), ("ghost", 0)]));
         let config = BrokerConfig::from_settings(&[]).unwrap();
         let dynamic = DynamicConfigManager::new(0, Arc::clone(&coordination), clock.clone(), config);
         let admin = ConfigAdmin::new(
@@ -136,9 +110,4 @@ pub(crate) async fn while_running<F>(
         lost = bench.dynamic.run(&listener) => panic!("the tree is lost: {lost}"),
         () = script(told) => {}
     }
-}
-
-pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(test)
 }

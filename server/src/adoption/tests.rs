@@ -13,6 +13,7 @@ use super::*;
 use crate::coordination::embedded::EmbeddedTree;
 use crate::coordination::startup::create_persistent_paths;
 use crate::coordination::znodes::{EntityConfig, EntityType, PartitionState, config::entity_path};
+use crate::test_cluster::run;
 
 const KEEPS_EVERYTHING: &str = r#"{"version":1,"config":{"retention.bytes":"-1","retention.ms":"-1"}}"#;
 
@@ -149,13 +150,6 @@ impl Node {
         let coordination: &dyn Coordination = session.as_ref();
         run(coordination.set_or_create(path, data)).unwrap();
     }
-}
-
-fn run<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap()
-        .block_on(future)
 }
 
 fn names(topics: &[Arc<str>]) -> Vec<&str> {

@@ -2,8 +2,6 @@
 //!
 //! Sources: `KafkaZkClient.{createTopLevelPaths, createOrGetClusterId, registerBroker}`, `KafkaServer.createBrokerInfo`.
 
-use bytes::Bytes;
-
 use super::znodes::{self, BrokerRegistration, ZnodeError};
 use super::{
     Coordination, CoordinationError, CreateMode, ExpectedVersion, MultiError, Operation, OperationResult,
@@ -113,93 +111,20 @@ pub async fn register_broker(
     }
 }
 
-/// Announces a changed registration (dynamic listeners); the epoch stays.
-pub async fn update_registration(
-    coordination: &dyn Coordination,
-    registration: &BrokerRegistration,
-) -> Result<(), CoordinationError> {
-    let path = znodes::broker_id(registration.broker.id);
-    coordination
-        .set(&path, registration.encode(), ExpectedVersion::Any)
-        .await
-        .map(drop)
-}
-
-/// A broker id above `reserved`, never given before (`broker.id.generation.enable`): the version that a node has after being
-/// set once more.
-pub async fn generate_broker_id(
-    coordination: &dyn Coordination,
-    reserved: i32,
-) -> Result<i32, CoordinationError> {
-    coordination.ensure(znodes::BROKER_SEQUENCE_ID).await?;
-    let stat = coordination
-        .set(znodes::BROKER_SEQUENCE_ID, Bytes::new(), ExpectedVersion::Any)
-        .await?;
-    Ok(stat.version.saturating_add(reserved))
-}
-
-/// Tells the controller that a log directory of this broker failed.
-pub async fn report_log_dir_failure(
-    coordination: &dyn Coordination,
-    broker_id: i32,
-) -> Result<(), CoordinationError> {
-    let data = Some(znodes::encode_log_dir_event(broker_id));
-    coordination
-        .create(
-            znodes::LOG_DIR_EVENT_PREFIX,
-            data,
-            CreateMode::PersistentSequential,
-        )
-        .await
-        .map(drop)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
     use std::sync::Arc;
 
-    use milena_engine::io::Io;
-    use milena_engine::io::simulated::{ManualClock, SimulatedDisk};
+    use milena_engine::io::simulated::ManualClock;
     use milena_engine::units::{ProducerId, TimestampMs};
 
     use super::*;
-    use crate::cluster::{Broker, SecurityProtocol};
     use crate::coordination::embedded::EmbeddedTree;
     use crate::coordination::producer_ids::{ProducerIdManager, raise_above};
+    use crate::test_cluster::{embedded_tree, registration, run};
 
     fn tree() -> EmbeddedTree {
-        let disk = SimulatedDisk::new(1);
-        disk.create_dir_all(&PathBuf::from("/a")).unwrap();
-        let io: Arc<dyn Io> = Arc::new(disk);
-        let clock = Arc::new(ManualClock::new(TimestampMs(1)));
-        EmbeddedTree::open(&io, clock, &[PathBuf::from("/a")]).unwrap()
-    }
-
-    fn registration(id: i32, port: i32) -> BrokerRegistration {
-        let endpoint = Endpoint {
-            listener: "PLAINTEXT".into(),
-            host: "h".into(),
-            port,
-            security_protocol: SecurityProtocol::Plaintext,
-        };
-        let broker = Broker {
-            id,
-            endpoints: vec![endpoint],
-            rack: None,
-        };
-        BrokerRegistration {
-            broker,
-            jmx_port: -1,
-            timestamp_ms: 1,
-        }
-    }
-
-    fn run<T>(test: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread()
-            .build()
-            .unwrap()
-            .block_on(test)
+        embedded_tree(&Arc::new(ManualClock::new(TimestampMs(1))))
     }
 
     #[test]
@@ -255,8 +180,6 @@ mod tests {
                     .unwrap()
                     > epoch
             );
-            assert_eq!(generate_broker_id(two.as_ref(), 1000).await.unwrap(), 1001);
-            assert_eq!(generate_broker_id(two.as_ref(), 1000).await.unwrap(), 1002);
         });
     }
 

@@ -82,16 +82,6 @@ impl<'a> RequestHeader<'a> {
             && !supported_versions(self.api_key).is_some_and(|versions| versions.contains(&self.api_version))
     }
 
-    /// The version in which the answer is to be written: that of the request, or 0 for an `ApiVersions`
-    /// request in a version that is not served.
-    pub fn response_version(&self) -> i16 {
-        if self.is_unsupported_api_versions() {
-            0
-        } else {
-            self.api_version
-        }
-    }
-
     /// Appends the header in the version that its API and version call for; for clients of other brokers, and
     /// tests.
     ///
@@ -209,12 +199,11 @@ mod tests {
     }
 
     #[test]
-    fn api_versions_is_read_in_any_version_and_answered_in_version_0() {
+    fn api_versions_is_read_in_any_version() {
         let mut frame = vec![0, 18, 0, 99, 0, 0, 0, 5, 0, 1, b'c', 0];
         frame.extend_from_slice(b"whatever a client of the future says");
         let header = decode(&frame).unwrap();
         assert!(header.is_unsupported_api_versions());
-        assert_eq!(header.response_version(), 0);
         assert_eq!(
             (header.correlation_id, header.client_id.as_deref()),
             (5, Some("c"))

@@ -3,13 +3,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use milena_engine::io::Io;
-use milena_engine::io::simulated::{ManualClock, SimulatedDisk};
-use milena_engine::units::{LeaderEpoch, TimestampMs, TopicPartition};
+use milena_engine::io::simulated::ManualClock;
+use milena_engine::units::TimestampMs;
 
-use crate::controller::command::{
-    CommandOrigin, MetadataLeader, PartitionMetadataUpdate, UpdateMetadataCommand,
-};
 use crate::coordination::Coordination;
 use crate::coordination::embedded::EmbeddedTree;
 use crate::group::GroupCoordinator;
@@ -21,6 +17,7 @@ use crate::protocol::messages::groups::*;
 use crate::protocol::messages::offsets::*;
 use crate::protocol::schema::Array;
 use crate::protocol::{ErrorCode, Message, Writer};
+use crate::test_cluster::{embedded_tree, metadata_of};
 
 const NOW: TimestampMs = TimestampMs(5_000);
 
@@ -34,38 +31,13 @@ struct Bench {
 }
 
 fn bench() -> Bench {
-    let metadata = MetadataCache::new();
-    let partition = |partition| PartitionMetadataUpdate {
-        topic_partition: TopicPartition::new("t", partition),
-        controller_epoch: 1,
-        leader: MetadataLeader::Broker(0),
-        leader_epoch: LeaderEpoch(0),
-        isr: [0].into(),
-        zk_version: 0,
-        replicas: [0].into(),
-        offline_replicas: [].into(),
-    };
-    metadata.update(&UpdateMetadataCommand {
-        origin: CommandOrigin {
-            controller_id: 0,
-            controller_epoch: 1,
-            broker_epoch: 1,
-        },
-        partitions: vec![partition(0), partition(1)],
-        live_brokers: [].into(),
-    });
-    let disk = SimulatedDisk::new(1);
-    let io: Arc<dyn Io> = Arc::new(disk);
-    io.create_dir_all(std::path::Path::new("/data"))
-        .expect("a new disk");
-    let embedded =
-        EmbeddedTree::open(&io, Arc::new(ManualClock::new(NOW)), &["/data".into()]).expect("a new tree");
+    let embedded = embedded_tree(&Arc::new(ManualClock::new(NOW)));
     Bench {
         runtime: tokio::runtime::Builder::new_current_thread()
             .build()
             .expect("a runtime"),
         groups: leading_coordinator(),
-        metadata,
+        metadata: metadata_of(&[("t", 0), ("t", 1)]),
         tree: embedded.session(),
         _embedded: embedded,
     }
