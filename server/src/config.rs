@@ -27,7 +27,7 @@ mod value;
 pub use alter_operation::{AlterOperation, AlterOperationType, apply_operations, topic_setting};
 pub use api_version::ApiVersion;
 pub use broker::{
-    BrokerConfig, FetchSettings, GroupSettings, IoBackend, LogManagerSettings, LogOutput, NetworkSettings,
+    BrokerConfig, FetchSettings, GroupSettings, IoBackend, LogManagerSettings, NetworkSettings,
     OffsetsSettings, TopicManagementSettings, TransactionSettings,
 };
 pub use definition::{

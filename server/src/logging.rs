@@ -18,8 +18,6 @@ use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-use crate::config::LogOutput;
-
 mod line;
 mod loggers;
 mod queue;
@@ -50,6 +48,15 @@ pub enum LoggingError {
     /// Something in this process set a subscriber before.
     #[error("logging is set up already")]
     AlreadySet,
+}
+
+/// Where the broker's own log goes.
+#[derive(Clone, Debug)]
+pub struct LogOutput {
+    /// `milena.log.dir`; `None` is standard output.
+    pub directory: Option<PathBuf>,
+    /// `milena.log.level`, valid as [`is_valid_level`] says.
+    pub level: String,
 }
 
 /// Keeps the log going; dropping it writes what is still waiting.

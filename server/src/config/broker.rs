@@ -14,6 +14,7 @@ use milena_engine::config::{Codec, LogConfig};
 use super::api_version::ApiVersion;
 use super::listener::{EndPoint, ListenerName};
 use super::sources::{Sources, Values};
+pub(super) use crate::logging::LogOutput;
 
 /// The settings of one broker.
 #[derive(Clone, Debug)]
@@ -190,13 +191,4 @@ pub enum IoBackend {
     Auto,
     Uring,
     Syscall,
-}
-
-/// Where the broker's own log goes.
-#[derive(Clone, Debug)]
-pub struct LogOutput {
-    /// `milena.log.dir`; `None` is standard output.
-    pub directory: Option<PathBuf>,
-    /// `milena.log.level`, valid for [`crate::logging::init`].
-    pub level: String,
 }

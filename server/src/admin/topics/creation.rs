@@ -16,7 +16,6 @@ use crate::coordination::znodes::{
 use crate::coordination::{
     CoordinationError, CreateMode, ExpectedVersion, MultiError, Operation, OperationResult,
 };
-use crate::metadata_cache::MetadataSnapshot;
 
 /// A topic to be created.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,7 +122,7 @@ impl TopicAdmin {
     }
 
     /// Creates a topic that someone asked for, with the broker's defaults, or as Kafka's own topics need it. Does not wait for
-    /// leaders: the client is told LEADER_NOT_AVAILABLE, or [`TopicAdmin::wait_for_topic`] is called.
+    /// leaders: the client is told LEADER_NOT_AVAILABLE and asks again.
     ///
     /// Whether it is allowed (`auto.create.topics.enable`) is the caller's question.
     ///
@@ -193,15 +192,6 @@ impl TopicAdmin {
             }
             other => other,
         }
-    }
-
-    /// Waits until every known partition of a topic has a leader; `false` if the time was up before.
-    pub async fn wait_for_topic(&self, name: &str, timeout_ms: i32) -> bool {
-        let led = |now: &MetadataSnapshot| {
-            now.topic(name)
-                .is_some_and(|topic| topic.partitions.iter().all(|one| one.leader.is_some()))
-        };
-        self.wait_until(timeout_ms, led).await
     }
 
     /// Checks a topic to be created, in Kafka's order of complaints. `names` are those in the tree, read once per request and

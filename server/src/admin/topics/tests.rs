@@ -65,6 +65,14 @@ impl Bench {
             .unwrap()
     }
 
+    async fn until_led(&self, topic: &str) {
+        let led = |now: &MetadataSnapshot| {
+            let topic = now.topic(topic);
+            topic.is_some_and(|topic| topic.partitions.iter().all(|one| one.leader.is_some()))
+        };
+        self.cluster.until(0, |cache| led(&cache.load())).await;
+    }
+
     async fn data(&self, path: &str) -> Option<String> {
         let node = self.session.get(path, None).await.unwrap()?;
         Some(String::from_utf8(node.data?.to_vec()).unwrap())
@@ -299,7 +307,7 @@ fn without_time_the_work_is_done_and_the_answer_is_that_time_is_up() {
         let timed_out = AdminError::bare(AdminErrorKind::RequestTimedOut);
         let answers = bench.admin.create_topics(0, false, &[topic("t", 1, 1)]).await;
         assert_eq!(answers, [Err(timed_out.clone())]);
-        assert!(bench.admin.wait_for_topic("t", TIMEOUT_MS).await);
+        bench.until_led("t").await;
         let wanted = NewPartitions {
             topic: "t".into(),
             total_count: 2,
@@ -467,10 +475,10 @@ fn a_topic_that_someone_asked_for_gets_the_brokers_defaults_and_kafkas_own_what_
         let bench = Bench::with(&settings, 1).await;
         bench.admin.auto_create_topic("t").await.unwrap();
         bench.admin.auto_create_topic("t").await.unwrap();
-        assert!(bench.admin.wait_for_topic("t", TIMEOUT_MS).await);
+        bench.until_led("t").await;
         assert!(bench.cluster.brokers.caches[&0].contains("t", 1));
         bench.admin.auto_create_topic("__consumer_offsets").await.unwrap();
-        assert!(bench.admin.wait_for_topic("__consumer_offsets", TIMEOUT_MS).await);
+        bench.until_led("__consumer_offsets").await;
         assert_eq!(
             bench.cluster.brokers.caches[&0]
                 .load()
