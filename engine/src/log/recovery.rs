@@ -233,7 +233,7 @@ impl Loader<'_> {
         } else {
             epochs::load(self.place, self.config.message_format)?
         };
-        let epochs_before = epochs.clone();
+        let mut epochs_before = epochs.clone();
         let first = segments.first().map(|segment| segment.base_offset);
         let asked = self.options.log_start_offset.unwrap_or(Offset::ZERO);
         let log_start = first.map_or(asked, |first| asked.max(first));
@@ -300,9 +300,10 @@ impl Loader<'_> {
         epochs.truncate_from_start(log_start);
         // Of an empty log nothing is left, so that the next start finds what this one leaves.
         epochs.truncate_from_end(end);
-        // What is only dropped at the end need not be written: the next open drops it again, and a new epoch
-        // writes the whole list.
-        if !epochs_before.entries().starts_with(epochs.entries()) {
+        // What lies behind the end need not be taken off the file: the next open drops it again, and a new
+        // epoch writes the whole list.
+        epochs_before.truncate_from_end(end);
+        if epochs != epochs_before {
             epochs::store(self.place, &epochs, true)?;
         }
         if !is_new {
@@ -476,11 +477,9 @@ impl Loader<'_> {
             .map_err(|error| self.must_be_whole(error, "it lies below the recovery point"))?;
 
         // The epochs of what is walked are noted anew: an entry there may have been moved by a log start that
-        // was not kept.
-        let noted_until = kept
-            .as_ref()
-            .map_or(segments[first].base_offset, |kept| kept.from);
-        epochs.truncate_from_end(noted_until);
+        // was not kept. The one that covers the log start stays, as there may be no batch to tell of it.
+        let behind_start = Offset(log_start.get().saturating_add(1));
+        epochs.truncate_from_end(walked_from.max(behind_start));
 
         let whole_until = recovery_point.max(self.options.synced_end.unwrap_or(Offset::ZERO));
         let mut rebuilt: Vec<Rebuilt> = Vec::new();

@@ -318,11 +318,7 @@ fn leftovers_of_interrupted_operations_are_settled_as_in_kafka() {
     let bases = log.segment_base_offsets();
     let expected = offsets_from(&log, Offset(0));
     log.close().unwrap();
-    let write = |name: &str, bytes: &[u8]| {
-        let file = bench.disk.open(&bench.path(name), OpenMode::Truncate).unwrap();
-        file.write_vectored_at(0, &[std::io::IoSlice::new(bytes)])
-            .unwrap();
-    };
+    let write = |name: &str, bytes: &[u8]| replace(&bench, name, bytes);
     // A compaction of the first two segments was complete but not in place.
     let mut merged = bench.content("00000000000000000000.log");
     merged.extend(bench.content(&format!("{:020}.log", bases[1].get())));
@@ -418,6 +414,72 @@ fn power_cuts_at_any_moment_leave_a_prefix_and_all_that_was_synced() {
 
 fn offsets_before_cut(end: Offset) -> Vec<(i64, i64)> {
     (0..end.get() + 1).map(|offset| (offset, offset)).collect()
+}
+
+fn replace(bench: &Bench, name: &str, bytes: &[u8]) {
+    let file = bench.disk.open(&bench.path(name), OpenMode::Truncate).unwrap();
+    file.write_vectored_at(0, &[std::io::IoSlice::new(bytes)])
+        .unwrap();
+}
+
+/// Recovers `bench` twice, the second time after a kill, and compares what the two find and leave.
+fn assert_a_second_recovery_agrees(bench: &Bench, recovery_point: i64) {
+    let recovered = |bench: &Bench, recovery_point, boot| {
+        let log = opened(bench, recovery_point, boot).unwrap();
+        let epochs = log.state.lock().epochs.entries().to_vec();
+        let files: Vec<_> = bench
+            .names()
+            .into_iter()
+            .map(|name| (bench.content(&name), name))
+            .collect();
+        (log.recovery_point(), log.offsets(), epochs, files)
+    };
+    let first = recovered(bench, recovery_point, BootEvidence::OtherBoot);
+    let killed = Bench::on(bench.disk.process_kill(), bench.config.clone());
+    let second = recovered(&killed, first.0.get(), BootEvidence::SameBoot);
+    assert_eq!(second, first);
+}
+
+#[test]
+fn a_second_recovery_finds_the_epochs_where_the_log_starts_before_its_first_batch() {
+    let bench = Bench::new(LogConfig::default());
+    let log = bench
+        .open(&OpenOptions {
+            log_start_offset: Some(Offset(48)),
+            ..OpenOptions::default()
+        })
+        .unwrap();
+    for _ in 0..3 {
+        append_one(&log, batch(1, NOW.get(), 64));
+    }
+    log.flush().unwrap();
+    let bench = Bench::on(bench.disk.process_kill(), bench.config.clone());
+    let mut bytes = bench.content("00000000000000000048.log");
+    bytes[..8].copy_from_slice(&458_800_i64.to_be_bytes());
+    replace(&bench, "00000000000000000048.log", &bytes);
+    replace(&bench, names::LEADER_EPOCHS, b"0\n1\n3 0\n");
+    assert_a_second_recovery_agrees(&bench, 48);
+}
+
+#[test]
+fn a_second_recovery_does_not_find_an_epoch_that_the_first_dropped() {
+    let bench = Bench::new(LogConfig {
+        index_interval_bytes: 200,
+        ..LogConfig::default()
+    });
+    let log = bench.log();
+    for _ in 0..30 {
+        append_one(&log, batch(1, NOW.get(), 64));
+    }
+    log.flush().unwrap();
+    let bench = Bench::on(bench.disk.process_kill(), bench.config.clone());
+    // No batch is of epoch 7. Without the index all are walked; once it is built anew, the last alone.
+    replace(&bench, names::LEADER_EPOCHS, b"0\n2\n3 0\n7 25\n");
+    bench
+        .disk
+        .remove_file(&bench.path("00000000000000000000.index"))
+        .unwrap();
+    assert_a_second_recovery_agrees(&bench, 30);
 }
 
 #[test]
