@@ -87,6 +87,38 @@ fn indexes_that_are_rebuilt_where_nothing_is_checked_again_survive_a_power_cut()
 }
 
 #[test]
+fn indexes_that_recovery_rebuilds_below_the_recovery_point_survive_a_power_cut() {
+    let bench = Bench::new(LogConfig {
+        index_interval_bytes: 200,
+        ..LogConfig::default()
+    });
+    let log = bench.log();
+    let latest = NOW.get() + 10;
+    for timestamp in [NOW.get(), NOW.get(), latest, NOW.get()] {
+        append_one(&log, batch(1, timestamp, 300));
+    }
+    log.flush().unwrap();
+    let bench = Bench::on(bench.disk.process_kill(), bench.config.clone());
+    // The time index keeps its first entry, which suits the last batch but not the one before.
+    for (name, size) in [
+        ("00000000000000000000.index", 0),
+        ("00000000000000000000.timeindex", 12),
+    ] {
+        let file = bench.disk.open(&bench.path(name), OpenMode::ReadWrite).unwrap();
+        file.set_len(size).unwrap();
+        file.sync().unwrap();
+    }
+    opened(&bench, 4, BootEvidence::OtherBoot).unwrap();
+    for seed in IMAGES {
+        let image = Bench::on(bench.disk.power_cut(seed), bench.config.clone());
+        let log = opened(&image, 4, BootEvidence::OtherBoot).unwrap();
+        let found = log.offset_for_timestamp(TimestampMs(latest), UpperBound::LogEnd);
+        let offset = found.unwrap().map(|found| found.offset);
+        assert_eq!(offset, Some(Offset(2)), "image {seed}");
+    }
+}
+
+#[test]
 fn after_a_clean_stop_and_a_power_cut_producers_are_known() {
     let bench = Bench::new(small_segments());
     let log = bench.log();
