@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
@@ -56,7 +56,7 @@ pub(crate) struct Connection<H: RequestHandler> {
     outbound: Outbound,
     /// `None` without a limit.
     memory: Option<RequestMemoryAccount>,
-    /// Size of the request that is being read, taken from `memory`; 0 between requests.
+    /// Size of the request that is being read, taken from `memory`; 0 until its length is known.
     reserved_bytes: usize,
     /// Set once the connection must end after what is queued has been sent.
     closing: Option<String>,
@@ -118,20 +118,30 @@ impl<H: RequestHandler> Connection<H> {
         }
     }
 
-    /// Whether the next request, or the rest of the present one, may be read.
+    /// Whether the next length, or the request whose length is known, may be read.
     fn has_memory(&mut self, cx: &Context<'_>) -> bool {
         let Some(memory) = &mut self.memory else {
             return true;
         };
-        if self.reserved_bytes > 0 {
-            return true;
+        match declared_size(&self.inbound) {
+            Some(Ok(size)) if self.reserved_bytes == 0 => {
+                let has_memory = memory.try_take(size, cx);
+                if has_memory {
+                    self.reserved_bytes = size;
+                }
+                has_memory
+            }
+            _ => true,
         }
-        let has_room = memory.poll_room(cx);
-        if has_room && let Some(Ok(size)) = declared_size(&self.inbound) {
-            self.reserved_bytes = size;
-            memory.take(size);
+    }
+
+    /// How much one read may bring: with a limit no byte of a request for which nothing was taken, only its length.
+    fn read_size_bytes_max(&self) -> usize {
+        match self.reserved_bytes {
+            _ if self.memory.is_none() => usize::MAX,
+            0 => PREFIX_SIZE_BYTES - self.inbound.len(),
+            reserved => PREFIX_SIZE_BYTES + reserved + PREFIX_SIZE_BYTES - self.inbound.len(),
         }
-        has_room
     }
 
     /// Polls what waits and moves the answered head of the queue to the socket's queue.
@@ -172,19 +182,23 @@ impl<H: RequestHandler> Connection<H> {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let size_bytes_max = self.read_size_bytes_max();
         let spare = self.inbound.capacity() - self.inbound.len();
         if self.inbound.is_empty() && spare < KEEP_BUFFER_SIZE_BYTES_MIN {
             let used_up = std::mem::replace(&mut self.inbound, self.lane.take_buffer());
             self.lane.return_buffer(used_up);
         } else if spare < KEEP_BUFFER_SIZE_BYTES_MIN.min(self.inbound.len()) {
-            // Growth follows what has arrived, never what was declared.
+            // Growth follows what has arrived, never what was declared, unless that was taken from a budget.
+            let arrived = self.inbound.len();
+            let taken = self.reserved_bytes.min(READ_BUFFER_SIZE_BYTES);
             self.inbound.reserve(
-                self.inbound
-                    .len()
-                    .clamp(GROWTH_SIZE_BYTES_MIN, GROWTH_SIZE_BYTES_MAX),
+                arrived
+                    .clamp(GROWTH_SIZE_BYTES_MIN, GROWTH_SIZE_BYTES_MAX)
+                    .max(taken),
             );
         }
-        let read = std::pin::pin!(self.stream.read_buf(&mut self.inbound));
+        let mut inbound = (&mut self.inbound).limit(size_bytes_max);
+        let read = std::pin::pin!(self.stream.read_buf(&mut inbound));
         read.poll(cx)
     }
 
@@ -210,8 +224,7 @@ impl<H: RequestHandler> Connection<H> {
             frames.push(self.inbound.split_to(size).freeze());
         }
         if !frames.is_empty() {
-            let sizes = self.count_requests(&frames);
-            let mut sizes = sizes.into_iter();
+            let mut sizes = self.take_sizes(&frames).into_iter();
             let mut answered_bytes = 0;
             let mut replies = self.lane.replies.take();
             self.lane.handler.handle(&self.peer, &mut frames, &mut replies);
@@ -245,13 +258,14 @@ impl<H: RequestHandler> Connection<H> {
         }
     }
 
-    /// Takes what complete requests need, but for the first if it was taken when it began; none are counted without a limit.
-    fn count_requests(&mut self, frames: &[Bytes]) -> Vec<usize> {
-        let Some(memory) = &mut self.memory else {
+    /// What complete requests have taken from the budget; none are counted without one.
+    fn take_sizes(&mut self, frames: &[Bytes]) -> Vec<usize> {
+        if self.memory.is_none() {
             return Vec::new();
-        };
+        }
         let sizes: Vec<usize> = frames.iter().map(Bytes::len).collect();
-        memory.take(sizes.iter().sum::<usize>() - std::mem::take(&mut self.reserved_bytes));
+        debug_assert_eq!(sizes.iter().sum::<usize>(), self.reserved_bytes);
+        self.reserved_bytes = 0;
         sizes
     }
 

@@ -18,7 +18,7 @@ struct Gate {
 impl RequestHandler for Gate {
     fn handle(&self, _: &Arc<Peer>, frames: &mut Vec<Bytes>, replies: &mut Vec<Reply>) {
         for frame in frames.drain(..) {
-            let name = String::from_utf8_lossy(&frame[..1]).into_owned();
+            let name = frame.first().map_or('0', |name| char::from(*name));
             let (events, mut is_open) = (self.events.clone(), self.is_open.clone());
             let _ = events.send(format!("{name} came"));
             replies.push(Reply::Later(Box::pin(async move {
@@ -92,10 +92,14 @@ impl Server {
     }
 }
 
-fn send(stream: &mut TcpStream, name: u8, size: usize) {
+fn request(name: u8, size: usize) -> Vec<u8> {
     let mut request = (size as u32).to_be_bytes().to_vec();
     request.extend(std::iter::repeat_n(name, size));
-    stream.write_all(&request).unwrap();
+    request
+}
+
+fn send(stream: &mut TcpStream, name: u8, size: usize) {
+    stream.write_all(&request(name, size)).unwrap();
 }
 
 fn receive(stream: &mut TcpStream) {
@@ -121,6 +125,30 @@ fn no_more_is_read_while_unanswered_requests_use_up_the_memory_and_reading_goes_
         receive(stream);
         receive(stream);
     }
+    server.lanes.stop();
+}
+
+#[test]
+fn of_requests_that_arrive_together_those_beyond_the_limit_wait_for_the_answers_of_those_before() {
+    let server = Server::start(false, Some(1000));
+    let (mut one, mut two) = (server.connect(), server.connect());
+    let together: Vec<u8> = [(b'a', 1000), (b'b', 1), (b'c', 1000), (b'd', 1)]
+        .into_iter()
+        .flat_map(|(name, size)| request(name, size))
+        .collect();
+    one.write_all(&together).unwrap();
+    assert_eq!(server.next_events(), ["a came"]);
+    send(&mut two, b'e', 0);
+    assert_eq!(server.next_events(), ["0 came"], "nothing needs no memory");
+    server.gate.send_replace(true);
+    let events: [String; 8] = server.next_events();
+    let mut of_one: Vec<&str> = events.iter().map(String::as_str).collect();
+    of_one.retain(|event| !event.starts_with('0'));
+    let at = |event: &str| of_one.iter().position(|one| *one == event).unwrap();
+    assert_eq!(at("a is answered"), 0);
+    assert!(at("c is answered") < at("d came"), "{events:?}");
+    (0..4).for_each(|_| receive(&mut one));
+    receive(&mut two);
     server.lanes.stop();
 }
 
