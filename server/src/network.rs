@@ -24,6 +24,7 @@ use milena_engine::io::FileHandle;
 
 mod acceptor;
 mod connection;
+mod connection_rate;
 mod lane;
 mod limits;
 mod memory;
@@ -32,6 +33,7 @@ mod outbound;
 mod tests;
 
 pub use acceptor::{BoundListener, bind};
+pub use connection_rate::RateWindows;
 pub use lane::Lanes;
 pub use limits::{ConnectionLimits, ConnectionQuota, ConnectionQuotas};
 

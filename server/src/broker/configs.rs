@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use milena_engine::config::LogConfig;
@@ -15,12 +16,12 @@ use milena_engine::log_manager::LogManager;
 use parking_lot::Mutex;
 
 use crate::admin::dynamic::ConfigListener;
-use crate::config::{BrokerConfig, TopicConfig};
+use crate::config::{BrokerConfig, NetworkSettings, TopicConfig};
 use crate::controller::Controller;
 use crate::coordination::Coordination;
 use crate::coordination::znodes::config::entity_path;
 use crate::coordination::znodes::{EntityConfig, EntityType};
-use crate::network::{ConnectionLimits, ConnectionQuota, ConnectionQuotas};
+use crate::network::{ConnectionLimits, ConnectionQuota, ConnectionQuotas, RateWindows};
 
 const LOGGER: &str = "kafka.server.TopicConfigHandler";
 
@@ -107,6 +108,13 @@ pub(super) fn connection_quotas(config: &BrokerConfig) -> ConnectionQuotas {
         per_address_overrides,
         protected_listener: (config.listeners.len() > 1)
             .then(|| config.inter_broker_listener_name.as_str().into()),
+    }
+}
+
+pub(super) fn rate_windows(settings: &NetworkSettings) -> RateWindows {
+    RateWindows {
+        count: settings.quota_window_num,
+        size: Duration::from_secs(settings.quota_window_size_seconds.into()),
     }
 }
 

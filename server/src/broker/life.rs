@@ -30,7 +30,7 @@ mod settings;
 
 use super::Broker;
 use super::channel::LocalChannel;
-use super::configs::{Reconfigure, TopicConfigs, connection_quotas};
+use super::configs::{Reconfigure, TopicConfigs, connection_quotas, rate_windows};
 use super::housekeeping::Housekeeping;
 use super::signals::Signals;
 use crate::admin::configs::ConfigAdmin;
@@ -479,7 +479,10 @@ impl Start {
             )),
             coordination: Arc::clone(coordination),
         };
-        let limits = ConnectionLimits::new(connection_quotas(&broker.config()));
+        let limits = ConnectionLimits::new(
+            connection_quotas(&broker.config()),
+            rate_windows(&self.config.network),
+        );
         let reconfigure = Reconfigure {
             configs,
             logs: Arc::clone(&broker.logs),

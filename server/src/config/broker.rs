@@ -72,6 +72,10 @@ pub struct NetworkSettings {
     pub max_connections_per_ip_overrides: Vec<(String, u32)>,
     /// `max.connection.creation.rate`, per second.
     pub max_connection_creation_rate: u32,
+    /// `quota.window.num`, at least 1.
+    pub quota_window_num: u32,
+    /// `quota.window.size.seconds`, at least 1.
+    pub quota_window_size_seconds: u32,
     /// `listener.name.{listener}.max.connections` and `.max.connection.creation.rate`, in this order; where a listener sets
     /// only one, the other is the broker's.
     pub listener_connections: BTreeMap<ListenerName, (u32, u32)>,

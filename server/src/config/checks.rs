@@ -596,6 +596,8 @@ fn network(
         max_connections_per_ip: values.u32("max.connections.per.ip"),
         max_connections_per_ip_overrides: overrides,
         max_connection_creation_rate: values.u32("max.connection.creation.rate"),
+        quota_window_num: values.u32("quota.window.num"),
+        quota_window_size_seconds: values.u32("quota.window.size.seconds"),
         listener_connections,
         connections_max_idle_ms: limit_ms(values.i64("connections.max.idle.ms")),
         request_timeout_ms: values.i32("request.timeout.ms"),

@@ -1,10 +1,12 @@
 //! How many connections are let in: `max.connections`, of the broker and of each listener, `max.connections.per.ip` with its
 //! overrides, and `max.connection.creation.rate` (`ConnectionQuotas` in `SocketServer.scala`). All may change at run time.
 //!
-//! A connection over the limit of its address is closed at once, as in Kafka. At `max.connections` the acceptor waits, so that
-//! the next client is let in when another one leaves. The listener between brokers, if it is not the only one, does not wait
-//! for the broker's limit. What is then open beyond it, or because it was lowered, is made up for by closing the connections of
-//! other listeners that were idle for longest, each lane among its own.
+//! A connection over the limit of its address is closed at once, as in Kafka. One that comes faster than a rate allows is held
+//! back (`connection_rate.rs`), and with it those behind it on its listener; a changed rate holds from the next one on. At
+//! `max.connections` the acceptor waits, so that the next client is let in when another one leaves. The listener between
+//! brokers, if it is not the only one, does not wait for the broker's limits. What is then open beyond them, or because they
+//! were lowered, is made up for by closing the connections of other listeners that were idle for longest, each lane among its
+//! own.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,8 +17,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-/// A limit that limits nothing.
-const UNLIMITED: u32 = i32::MAX as u32;
+use super::connection_rate::{ConnectionRate, RateWindows};
 
 /// The limits that hold; Kafka's names in the comments.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,22 +38,15 @@ pub struct ConnectionQuotas {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionQuota {
     pub connections_max: u32,
-    /// In connections a second; 0 lets in one a second.
+    /// In connections a second; 0 lets in one in each of [`RateWindows`].
     pub creation_rate_max: u32,
-}
-
-impl ConnectionQuota {
-    /// Least time between two connections.
-    fn creation_interval(self) -> Option<Duration> {
-        let limited = self.creation_rate_max < UNLIMITED;
-        limited.then(|| Duration::from_secs(1) / self.creation_rate_max.max(1))
-    }
 }
 
 /// The counters and their limits; shared by all listeners and lanes.
 #[derive(Debug)]
 pub struct ConnectionLimits {
     state: Mutex<State>,
+    rate_windows: RateWindows,
     /// A connection ended, or limits changed.
     freed: Notify,
     /// More are open than may be.
@@ -69,23 +63,10 @@ struct State {
     doomed: u32,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct Count {
     open: u32,
-    /// When the next connection may come.
-    next_at: Option<Instant>,
-}
-
-impl Count {
-    /// Takes the next moment at which a connection may come.
-    fn take_moment(&mut self, quota: ConnectionQuota, now: Instant) -> Instant {
-        let Some(interval) = quota.creation_interval() else {
-            return now;
-        };
-        let moment = self.next_at.map_or(now, |at| at.max(now));
-        self.next_at = Some(moment + interval);
-        moment
-    }
+    rate: ConnectionRate,
 }
 
 impl State {
@@ -119,8 +100,9 @@ pub(crate) struct Admission {
 }
 
 impl ConnectionLimits {
-    pub fn new(quotas: ConnectionQuotas) -> Arc<ConnectionLimits> {
+    pub fn new(quotas: ConnectionQuotas, rate_windows: RateWindows) -> Arc<ConnectionLimits> {
         Arc::new(ConnectionLimits {
+            rate_windows,
             state: Mutex::new(State {
                 quotas,
                 total: Count::default(),
@@ -149,22 +131,9 @@ impl ConnectionLimits {
     /// Counts a connection in, once there is room for it; `None` if its address has too many.
     pub(crate) async fn admit(self: &Arc<Self>, listener: &Arc<str>, address: IpAddr) -> Option<Admission> {
         let now = Instant::now();
-        let moment = {
-            let mut state = self.state.lock();
-            let (broker, own) = (state.quotas.broker, state.quota_of(listener));
-            let own = state
-                .listeners
-                .entry(Arc::clone(listener))
-                .or_default()
-                .take_moment(own, now);
-            if state.is_protected(listener) {
-                own
-            } else {
-                own.max(state.total.take_moment(broker, now))
-            }
-        };
-        if moment > now {
-            tokio::time::sleep_until(moment.into()).await;
+        let wait = self.record(listener, now);
+        if !wait.is_zero() {
+            tokio::time::sleep_until((now + wait).into()).await;
         }
         loop {
             let mut freed = pin!(self.freed.notified());
@@ -177,6 +146,18 @@ impl ConnectionLimits {
             }
             freed.await;
         }
+    }
+
+    /// Counts a connection that came, and tells for how long the rates hold it back.
+    fn record(&self, listener: &Arc<str>, now: Instant) -> Duration {
+        let mut state = self.state.lock();
+        let of_listener = state.quota_of(listener).creation_rate_max;
+        let of_broker = (!state.is_protected(listener)).then_some(state.quotas.broker.creation_rate_max);
+        let own = state.listeners.entry(Arc::clone(listener)).or_default();
+        let wait = own.rate.record(of_listener, self.rate_windows, now);
+        of_broker.map_or(wait, |rate_max| {
+            wait.max(state.total.rate.record(rate_max, self.rate_windows, now))
+        })
     }
 
     fn take_place(
@@ -259,6 +240,11 @@ mod tests {
 
     use super::*;
 
+    const UNLIMITED: u32 = u32::MAX;
+    const WINDOWS: RateWindows = RateWindows {
+        count: 11,
+        size: Duration::from_secs(1),
+    };
     const ONE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
     const TWO: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
 
@@ -299,7 +285,7 @@ mod tests {
             per_address_overrides: overrides.iter().copied().collect(),
             ..quotas(UNLIMITED)
         };
-        let limits = ConnectionLimits::new(of_addresses(1, &[(TWO, 2)]));
+        let limits = ConnectionLimits::new(of_addresses(1, &[(TWO, 2)]), WINDOWS);
         let first = admitted(&limits, "A", ONE);
         assert!(is_refused(&limits, ONE));
         let others = (admitted(&limits, "A", TWO), admitted(&limits, "B", TWO));
@@ -315,7 +301,7 @@ mod tests {
 
     #[test]
     fn at_max_connections_the_next_waits_until_one_ends_or_more_are_allowed() {
-        let limits = ConnectionLimits::new(quotas(1));
+        let limits = ConnectionLimits::new(quotas(1), WINDOWS);
         let first = admitted(&limits, "A", ONE);
         let name = "A".into();
         let mut second = pin!(limits.admit(&name, TWO));
@@ -343,7 +329,7 @@ mod tests {
                 ..quotas(3)
             }
         };
-        let limits = ConnectionLimits::new(of_listener(1));
+        let limits = ConnectionLimits::new(of_listener(1), WINDOWS);
         let _first = admitted(&limits, "A", ONE);
         assert!(admit(&limits, "A", ONE).is_pending());
         let _second = admitted(&limits, "B", ONE);
@@ -352,13 +338,17 @@ mod tests {
         assert!(admit(&limits, "A", ONE).is_pending(), "the broker has three");
     }
 
+    fn of_rate(creation_rate_max: u32) -> ConnectionQuota {
+        ConnectionQuota {
+            connections_max: UNLIMITED,
+            creation_rate_max,
+        }
+    }
+
     #[test]
-    fn connections_are_let_in_at_the_rate_that_holds_now() {
+    fn connections_are_held_back_by_the_rate_that_holds_now() {
         let at_rate = |creation_rate_max| ConnectionQuotas {
-            broker: ConnectionQuota {
-                connections_max: UNLIMITED,
-                creation_rate_max,
-            },
+            broker: of_rate(creation_rate_max),
             ..quotas(0)
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -366,12 +356,31 @@ mod tests {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let limits = ConnectionLimits::new(at_rate(0));
-            let _first = admitted(&limits, "A", ONE);
+            let limits = ConnectionLimits::new(at_rate(0), WINDOWS);
             assert!(admit(&limits, "A", ONE).is_pending());
             limits.update(at_rate(UNLIMITED));
-            let _second = admitted(&limits, "A", ONE);
+            let _first = admitted(&limits, "A", ONE);
         });
+    }
+
+    #[test]
+    fn a_rate_is_that_of_the_broker_or_of_the_listener_and_the_protected_listener_has_only_its_own() {
+        let quotas = ConnectionQuotas {
+            broker: of_rate(2),
+            listeners: HashMap::from([("A".into(), of_rate(1)), ("BROKERS".into(), of_rate(UNLIMITED))]),
+            protected_listener: Some("BROKERS".into()),
+            ..quotas(0)
+        };
+        let limits = ConnectionLimits::new(quotas, WINDOWS);
+        let now = Instant::now();
+        let is_held_back = |listener: &str| !limits.record(&listener.into(), now).is_zero();
+        assert!((0..100).all(|_| !is_held_back("BROKERS")));
+        // Ten windows of each rate.
+        assert!((0..10).all(|_| !is_held_back("A")));
+        assert!(is_held_back("A"));
+        assert!((0..9).all(|_| !is_held_back("B")));
+        assert!(is_held_back("B"), "the broker has let in twenty");
+        assert!(!is_held_back("BROKERS"));
     }
 
     #[test]
@@ -380,7 +389,7 @@ mod tests {
             protected_listener: Some("BROKERS".into()),
             ..quotas(connections_max)
         };
-        let limits = ConnectionLimits::new(protecting(3));
+        let limits = ConnectionLimits::new(protecting(3), WINDOWS);
         let excess = limits.excess();
         let mut first = admitted(&limits, "A", ONE);
         let _second = admitted(&limits, "A", ONE);

@@ -138,10 +138,11 @@ impl Drop for Server {
 }
 
 fn limits(total: u32, per_address: u32) -> Arc<ConnectionLimits> {
-    ConnectionLimits::new(ConnectionQuotas {
+    let quotas = ConnectionQuotas {
         per_address_max: per_address,
         ..quotas::quotas(total)
-    })
+    };
+    ConnectionLimits::new(quotas, quotas::WINDOWS)
 }
 
 struct Client(TcpStream);

@@ -41,6 +41,11 @@ struct Server {
     gate: watch::Sender<bool>,
 }
 
+pub(super) const WINDOWS: RateWindows = RateWindows {
+    count: 11,
+    size: Duration::from_secs(1),
+};
+
 pub(super) fn quotas(connections_max: u32) -> ConnectionQuotas {
     ConnectionQuotas {
         broker: ConnectionQuota {
@@ -66,7 +71,7 @@ impl Server {
         };
         let listener = bind("A", "127.0.0.1", 0, &config).unwrap();
         let address = listener.address;
-        let limits = ConnectionLimits::new(quotas(u32::MAX));
+        let limits = ConnectionLimits::new(quotas(u32::MAX), WINDOWS);
         let (gate, is_open) = watch::channel(is_open);
         let (events, received) = channel();
         let handler = Gate { events, is_open };
