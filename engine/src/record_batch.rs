@@ -26,7 +26,7 @@
 mod builder;
 pub mod compression;
 mod convert;
-mod legacy;
+pub mod legacy;
 mod record;
 mod validated;
 mod validator;
@@ -42,11 +42,11 @@ use crate::config::{Codec, Magic, TimestampType};
 use crate::units::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, TimestampMs};
 
 /// Bytes before what the length field counts: base offset (8) and the length itself (4).
-pub(crate) const LOG_OVERHEAD: usize = 12;
+pub const LOG_OVERHEAD: usize = 12;
 /// Bytes of a v2 header: all that precedes the records.
-pub(crate) const RECORD_BATCH_OVERHEAD: usize = 61;
+pub const RECORD_BATCH_OVERHEAD: usize = 61;
 /// Bytes up to and including the magic, which sits at the same place in all layouts: 8 + 4 + 4 + 1.
-pub(crate) const HEADER_SIZE_UP_TO_MAGIC: usize = 17;
+pub const HEADER_SIZE_UP_TO_MAGIC: usize = 17;
 
 /// Smallest value of the length field: crc 4, magic 1, attributes 1, key length 4, value length 4 (format
 /// v0).

@@ -3,15 +3,19 @@
 //! This file knows the command line and the exit codes; each subcommand is a file beside it. Exit codes are
 //! part of the interface: service managers and scripts tell by them whether starting again can help.
 
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use log_dump::LogDumpArgs;
+
 mod export_znodes;
+mod log_dump;
 mod start;
 
 /// How the process ends.
@@ -24,7 +28,7 @@ pub(crate) enum Exit {
     Usage = 1,
     /// The broker cannot start here: a port or a directory is taken, missing, damaged or another broker's.
     CannotStart = 2,
-    /// The broker ran, and a failure that it cannot live with stopped it.
+    /// The broker ran, and a failure that it cannot live with stopped it; or a file is damaged.
     Failed = 3,
 }
 
@@ -41,12 +45,14 @@ Examples:
   milena start server.properties --override log.dirs=/data/kafka --override num.partitions=3
   KAFKA_LISTENERS=PLAINTEXT://:9092 milena start settings from the environment, as in Apache's images
   milena export-znodes server.properties         what a fresh ZooKeeper needs to let Kafka open the directory
+  milena log-dump --deep-iteration --files t-0/00000000000000000000.log
+                                                 every batch and record of a segment, as kafka-dump-log.sh prints them
 
 Exit codes:
   0  done, or stopped cleanly by SIGTERM, SIGINT or SIGHUP
   1  the command line or a setting is wrong
   2  the broker cannot start: a port or a log directory is taken, missing or damaged
-  3  the broker stopped itself after a failure";
+  3  the broker stopped itself after a failure; log-dump found damage at which Kafka's tool would die";
 
 /// One small binary that takes the place of an Apache Kafka 2.7.2 broker.
 #[derive(Debug, Parser)]
@@ -65,6 +71,8 @@ enum Command {
     /// Write what a fresh ZooKeeper needs (cluster id, topics, settings, producer id block) for Kafka to open
     /// the log directories of a stopped broker.
     ExportZnodes(ExportArgs),
+    /// Print what the files of a partition hold, as Kafka's kafka-dump-log.sh does.
+    LogDump(LogDumpArgs),
 }
 
 /// Which broker is meant.
@@ -124,7 +132,7 @@ pub(crate) fn complain(message: impl Display) {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(words()) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are asked for, everything else is a mistake; clap suggests what was meant.
@@ -139,7 +147,18 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Start(arguments) => start::run(&arguments).into(),
         Command::ExportZnodes(arguments) => export_znodes::run(&arguments).into(),
+        Command::LogDump(arguments) => log_dump::run(&arguments).into(),
     }
+}
+
+/// The command line; under the name of one of Kafka's scripts that of the subcommand which takes its place.
+fn words() -> Vec<OsString> {
+    let mut words: Vec<OsString> = std::env::args_os().collect();
+    let name = words.first().map(Path::new).and_then(Path::file_stem);
+    if name.is_some_and(|name| name == "kafka-dump-log") {
+        words.insert(1, "log-dump".into());
+    }
+    words
 }
 
 #[cfg(test)]

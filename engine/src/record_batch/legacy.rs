@@ -26,9 +26,11 @@ use crate::units::{Offset, TimestampMs};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Message<'a> {
     bytes: &'a [u8],
+    /// As stored: inside a v1 wrapper relative.
     pub(super) offset: i64,
     pub(super) magic: Magic,
     pub(super) attributes: u8,
+    /// Its own; [`TimestampMs::NONE`] in format v0.
     pub(super) timestamp: TimestampMs,
     pub(super) key: Option<&'a [u8]>,
     pub(super) value: Option<&'a [u8]>,
@@ -133,13 +135,15 @@ fn sized(bytes: &[u8], position: usize) -> Result<(Option<&[u8]>, usize), BatchE
 
 /// The inner messages of a wrapper, decompressed one at a time; offsets as stored.
 #[derive(Debug)]
-pub(super) struct InnerMessages<'a> {
+pub struct InnerMessages<'a> {
     window: Window<'a>,
     lent: usize,
 }
 
 impl<'a> InnerMessages<'a> {
-    pub(super) fn new(batch: &Batch<'a>) -> Result<InnerMessages<'a>, BatchError> {
+    /// # Errors
+    /// `Structure` for a wrapper without a value, `Compression`.
+    pub fn new(batch: &Batch<'a>) -> Result<InnerMessages<'a>, BatchError> {
         let wrapper = Message::parse(batch.bytes())?;
         let position = batch.bytes().len();
         let Some(value) = wrapper.value else {
@@ -181,6 +185,16 @@ impl<'a> InnerMessages<'a> {
         Ok(Some(size))
     }
 
+    /// The bytes of the next message, from its offset to its end, lent until the call after; `None` at the end, where a
+    /// message may be cut.
+    ///
+    /// # Errors
+    /// `Size`, `Structure` for one above 256 MiB, `Compression`.
+    pub fn next_bytes(&mut self) -> Result<Option<&[u8]>, BatchError> {
+        let size = self.advance()?;
+        Ok(size.map(|size| &self.window.available()[..size]))
+    }
+
     pub(super) fn next_message(&mut self) -> Result<Option<Message<'_>>, BatchError> {
         let Some(size) = self.advance()? else {
             return Ok(None);
@@ -193,11 +207,14 @@ impl<'a> InnerMessages<'a> {
 }
 
 /// The offset of the first inner message that all inner offsets of a v1 wrapper are relative to; 0 for v0.
-pub(super) fn absolute_base(batch: &Batch<'_>) -> Result<i64, BatchError> {
+///
+/// # Errors
+/// `Structure` for a set without messages or an offset that cannot be, and those of the messages.
+pub fn absolute_base(batch: &Batch<'_>) -> Result<i64, BatchError> {
     let mut messages = InnerMessages::new(batch)?;
     let mut last = None;
-    while let Some(message) = messages.next_message()? {
-        last = Some(message.offset);
+    while let Some(message) = messages.next_bytes()? {
+        last = Some(i64::from_be_bytes(array(message, 0).unwrap_or_default()));
     }
     let Some(last) = last else {
         let expected = "at least one message in the compressed set";

@@ -11,6 +11,7 @@
 //! [`partition_for`]. The batches around them belong to the engine. Source: the schemas in
 //! `GroupMetadataManager.scala`, `Utils.abs`, `String.hashCode`.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -176,7 +177,7 @@ pub fn group_value(value: &GroupMetadataValue) -> Result<Bytes, FieldTooLong> {
 /// Reads a key of any version.
 ///
 /// # Errors
-/// [`InvalidRecord`] for an unknown version, a field that does not fit, or text that is not UTF-8.
+/// [`InvalidRecord`] for an unknown version, or a field that does not fit.
 pub fn read_key(bytes: &[u8]) -> Result<RecordKey, InvalidRecord> {
     let mut fields = Fields::new("key of __consumer_offsets", bytes);
     match fields.i16()? {
@@ -401,18 +402,12 @@ impl<'a> Fields<'a> {
         Ok(i64::from_be_bytes(self.array("an int64")?))
     }
 
-    fn text(&mut self, size: usize) -> Result<&'a str, InvalidRecord> {
-        let start = self.position;
-        let field = self.take(size, "a string")?;
-        std::str::from_utf8(field).map_err(|error| InvalidRecord {
-            what: self.what,
-            position: start + error.valid_up_to(),
-            expected: "UTF-8",
-            found: "other bytes".to_owned(),
-        })
+    /// What is not UTF-8 becomes U+FFFD, as in Java.
+    fn text(&mut self, size: usize) -> Result<Cow<'a, str>, InvalidRecord> {
+        Ok(String::from_utf8_lossy(self.take(size, "a string")?))
     }
 
-    pub(super) fn str(&mut self) -> Result<&'a str, InvalidRecord> {
+    pub(super) fn str(&mut self) -> Result<Cow<'a, str>, InvalidRecord> {
         let size = self.i16()?;
         match usize::try_from(size) {
             Ok(size) => self.text(size),

@@ -3,8 +3,8 @@
  *
  * Listens on a free loopback port, printed on the first line of stdout. One connection is one run: the caller sends
  * (each a 4-byte length and UTF-8) the class, the number of arguments as text, the arguments, and what stdin shall hold;
- * it gets a 4-byte exit code and then everything the tool printed on both streams. Output and exit belong to the run by its
- * thread group, so runs do not mix.
+ * it gets a 4-byte exit code, what the tool printed on standard output (with a 4-byte length before it), and then everything
+ * that it printed on both streams, as it came. Output and exit belong to the run by its thread group, so runs do not mix.
  */
 
 import java.io.ByteArrayInputStream;
@@ -37,6 +37,7 @@ public final class ToolRunner {
 
     private static final class Run extends ThreadGroup {
         final ByteArrayOutputStream output = new ByteArrayOutputStream();
+        final ByteArrayOutputStream standard = new ByteArrayOutputStream();
         final InputStream input;
         final List<Runnable> hooks = new CopyOnWriteArrayList<>();
 
@@ -57,9 +58,11 @@ public final class ToolRunner {
 
     private static final class Output extends OutputStream {
         private final OutputStream outside;
+        private final boolean standard;
 
-        Output(OutputStream outside) {
+        Output(OutputStream outside, boolean standard) {
             this.outside = outside;
+            this.standard = standard;
         }
 
         @Override
@@ -74,6 +77,9 @@ public final class ToolRunner {
                 outside.write(bytes, start, length);
             } else {
                 run.output.write(bytes, start, length);
+                if (standard) {
+                    run.standard.write(bytes, start, length);
+                }
             }
         }
     }
@@ -137,14 +143,16 @@ public final class ToolRunner {
             thread.join();
             DataOutputStream out = new DataOutputStream(socket.getOutputStream());
             out.writeInt(code[0]);
+            out.writeInt(run.standard.size());
+            run.standard.writeTo(out);
             run.output.writeTo(out);
             out.flush();
         }
     }
 
     public static void main(String[] none) throws Exception {
-        System.setOut(new PrintStream(new Output(System.out), true));
-        System.setErr(new PrintStream(new Output(System.err), true));
+        System.setOut(new PrintStream(new Output(System.out, true), true, "UTF-8"));
+        System.setErr(new PrintStream(new Output(System.err, false), true, "UTF-8"));
         System.setIn(new Input());
         Exit.setExitProcedure((code, message) -> {
             if (message != null) {

@@ -52,13 +52,19 @@ class Tools:
 
     def call(self, tool, *arguments, stdin=b""):
         """(exit code, output) of a tool in the shared JVM."""
+        code, _, output = self.streams(tool, *arguments, stdin=stdin)
+        return code, output.decode(errors="replace")
+
+    def streams(self, tool, *arguments, stdin=b""):
+        """(exit code, standard output, all output) of a tool in the shared JVM."""
         arguments = [str(argument) for argument in arguments]
         with socket.create_connection(("127.0.0.1", self.port)) as connection:
             connection.settimeout(110)
             for part in [CLASSES[tool].encode(), str(len(arguments)).encode(), *(a.encode() for a in arguments), stdin]:
                 connection.sendall(struct.pack(">i", len(part)) + part)
             answer = connection.makefile("rb").read()
-        return struct.unpack(">i", answer[:4])[0], answer[4:].decode(errors="replace")
+        code, size = struct.unpack(">ii", answer[:8])
+        return code, answer[8:8 + size], answer[8 + size:]
 
     def run(self, tool, *arguments, stdin=b"", wanted=0, server=True):
         """The output of a tool in the shared JVM, which must end with the wanted code (None: any)."""

@@ -40,6 +40,8 @@ def fill(place, broker):
         producer.begin_transaction()
         for i in range(20):
             producer.produce("transactions", value=f"{number}-{i}", key=str(commit))
+        # What waits in the client would never be sent if the transaction is aborted.
+        equal(producer.flush(30), 0, "records of a transaction that were not sent")
         (producer.commit_transaction if commit else producer.abort_transaction)(30)
     topics.append("compacted")
     librdkafka.create(where, "compacted", 1, cleanup_policy="compact", segment_bytes=20000,

@@ -1,0 +1,201 @@
+//! What keys and values of records say, in the words of Kafka's tool.
+//!
+//! The decoders of `kafka.serializer`, under Kafka's class names, and those of the two internal topics. Source:
+//! `Decoder.scala`, `GroupMetadataManager.formatRecordKeyAndValue`, `TransactionLog.formatRecordKeyAndValue`.
+//!
+//! **Deviation:** `DefaultDecoder` prints the bytes in hexadecimal, where Kafka prints the address of an array. Classes of
+//! one's own cannot be loaded; they are refused by name.
+
+use std::fmt::Write;
+
+use milena_server::group::records::{RecordKey, read_group_value, read_key, read_offset_value};
+use milena_server::protocol::messages::consumer_protocol::ConsumerProtocolAssignment;
+
+use super::java_text::java_text;
+use super::scala_order::{iteration_order, java_hash};
+use super::transaction_record;
+
+/// Of a key or a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Decoder {
+    Bytes,
+    Text,
+    Integer,
+    Long,
+}
+
+impl Decoder {
+    /// By the name of Kafka's class, with or without its package, or of the deserializer of the same type.
+    pub(super) fn from_class(name: &str) -> Result<Decoder, String> {
+        let class = name.rsplit('.').next().unwrap_or(name);
+        let class = class
+            .strip_suffix("Decoder")
+            .or_else(|| class.strip_suffix("Deserializer"))
+            .unwrap_or(class);
+        match class {
+            "Default" | "ByteArray" => Ok(Decoder::Bytes),
+            "String" => Ok(Decoder::Text),
+            "Integer" => Ok(Decoder::Integer),
+            "Long" => Ok(Decoder::Long),
+            _ => Err(format!(
+                "found {name:?}, expected kafka.serializer.StringDecoder, IntegerDecoder, LongDecoder or DefaultDecoder"
+            )),
+        }
+    }
+
+    fn decode(self, bytes: &[u8]) -> Result<String, String> {
+        let short = |needed| format!("found {} bytes, expected {needed}", bytes.len());
+        match self {
+            Decoder::Text => Ok(java_text(bytes)),
+            Decoder::Bytes => Ok(hex(bytes)),
+            Decoder::Integer => match bytes.first_chunk() {
+                Some(four) => Ok(i32::from_be_bytes(*four).to_string()),
+                None => Err(short("an integer of 4")),
+            },
+            Decoder::Long => match bytes.first_chunk() {
+                Some(eight) => Ok(i64::from_be_bytes(*eight).to_string()),
+                None => Err(short("a long of 8")),
+            },
+        }
+    }
+}
+
+/// How the records of a file are to be understood.
+#[derive(Debug)]
+pub(super) enum MessageParser {
+    Decoders {
+        key: Decoder,
+        value: Decoder,
+    },
+    /// `__consumer_offsets`
+    Offsets,
+    /// `__transaction_state`
+    Transactions,
+}
+
+impl MessageParser {
+    /// Key and payload as printed; `None` where nothing is.
+    ///
+    /// # Errors
+    /// Why the record is not what it should be.
+    pub(super) fn parse(
+        &self,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Result<(Option<String>, Option<String>), String> {
+        match self {
+            MessageParser::Decoders {
+                key: of_key,
+                value: of_value,
+            } => Ok((
+                key.map(|key| of_key.decode(key)).transpose()?,
+                value.map(|value| of_value.decode(value)).transpose()?,
+            )),
+            MessageParser::Offsets => {
+                let key = key.ok_or("a record of __consumer_offsets without a key")?;
+                offsets(key, value).map(|(key, payload)| (Some(key), Some(payload)))
+            }
+            MessageParser::Transactions => {
+                let key = key.ok_or("a record of __transaction_state without a key")?;
+                transaction_record::format(key, value).map(|(key, payload)| (Some(key), Some(payload)))
+            }
+        }
+    }
+}
+
+/// The value of a tombstone.
+pub(super) const DELETED: &str = "<DELETE>";
+
+fn offsets(key: &[u8], value: Option<&[u8]>) -> Result<(String, String), String> {
+    let told = |error: &dyn std::fmt::Display| error.to_string();
+    match read_key(key).map_err(|error| told(&error))? {
+        RecordKey::Offset { group_id, partition } => {
+            let key = format!("offset_commit::group={group_id},partition={partition}");
+            let Some(value) = value else {
+                return Ok((key, DELETED.to_owned()));
+            };
+            let value = read_offset_value(value).map_err(|error| told(&error))?;
+            let mut payload = format!("offset={}", value.offset);
+            if !value.metadata.is_empty() {
+                let _ = write!(payload, ",metadata={}", value.metadata);
+            }
+            Ok((key, payload))
+        }
+        RecordKey::Group { group_id } => {
+            let key = format!("group_metadata::group={group_id}");
+            let Some(value) = value else {
+                return Ok((key, DELETED.to_owned()));
+            };
+            Ok((key, group(value)?))
+        }
+    }
+}
+
+/// A group in the JSON of `GroupMetadataManager.parseGroupMetadata`.
+fn group(value: &[u8]) -> Result<String, String> {
+    let group = read_group_value(value).map_err(|error| error.to_string())?;
+    let is_consumer = &*group.protocol_type == "consumer";
+    let hashes: Vec<_> = group
+        .members
+        .iter()
+        .map(|member| java_hash(&member.member_id))
+        .collect();
+    let mut members = Vec::new();
+    for index in iteration_order(&hashes) {
+        let member = &group.members[index];
+        let assignment = if is_consumer {
+            assignment(&member.assignment)?
+        } else {
+            hex(&member.assignment)
+        };
+        members.push(format!("{}={assignment}", member.member_id));
+    }
+    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    Ok(format!(
+        "{{\"protocolType\":{},\"protocol\":{},\"generationId\":{},\"assignment\":{}}}",
+        quoted(&group.protocol_type),
+        group
+            .protocol_name
+            .as_deref()
+            .map_or_else(|| "null".to_owned(), quoted),
+        group.generation_id,
+        quoted(&format!("{{{}}}", members.join(",")))
+    ))
+}
+
+/// The partitions that a member was given, and the user data behind them.
+fn assignment(bytes: &[u8]) -> Result<String, String> {
+    let assignment = ConsumerProtocolAssignment::decode(bytes).map_err(|error| error.to_string())?;
+    let mut partitions = Vec::new();
+    for topic in assignment.assigned_partitions.iter() {
+        partitions.extend(
+            topic
+                .partitions
+                .iter()
+                .map(|partition| format!("{}-{partition}", topic.topic)),
+        );
+    }
+    let mut text = format!("[{}]", partitions.join(", "));
+    if let Some(data) = assignment.user_data.filter(|data| !data.is_empty()) {
+        text.push(':');
+        text.push_str(&hex(&data));
+    }
+    Ok(text)
+}
+
+/// A number in hexadecimal, as `BigInt(1, bytes)` prints: leading zeros are none.
+fn hex(bytes: &[u8]) -> String {
+    if bytes.is_empty() {
+        return String::new();
+    }
+    let digits = bytes
+        .iter()
+        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+            let _ = write!(text, "{byte:02X}");
+            text
+        });
+    match digits.trim_start_matches('0') {
+        "" => "0".to_owned(),
+        digits => digits.to_owned(),
+    }
+}

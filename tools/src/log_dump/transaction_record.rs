@@ -1,0 +1,139 @@
+//! A record of `__transaction_state`: key v0 (transactional id), value v0, in the words of Kafka's tool.
+//!
+//! Bytes come from a disk: nothing is allocated by a count that they state. Source: `TransactionLog`,
+//! `TransactionMetadata`, `TransactionState` of 2.7.2.
+
+use super::decoder::DELETED;
+use super::java_text::java_text;
+use super::scala_order::{iteration_order_of_sets, java_hash};
+
+const VERSION: i16 = 0;
+/// By the number that stands for it.
+const STATES: [&str; 8] = [
+    "Empty",
+    "Ongoing",
+    "PrepareCommit",
+    "PrepareAbort",
+    "CompleteCommit",
+    "CompleteAbort",
+    "Dead",
+    "PrepareEpochFence",
+];
+
+struct Fields<'a> {
+    bytes: &'a [u8],
+    position: usize,
+}
+
+impl<'a> Fields<'a> {
+    fn take(&mut self, size: usize) -> Result<&'a [u8], String> {
+        let taken = self.bytes.get(self.position..).and_then(|rest| rest.get(..size));
+        let taken = taken.ok_or_else(|| {
+            let left = self.bytes.len() - self.position;
+            format!(
+                "a transaction record: at byte {} found {left} bytes, expected {size}",
+                self.position
+            )
+        })?;
+        self.position += size;
+        Ok(taken)
+    }
+
+    fn number<const N: usize>(&mut self) -> Result<[u8; N], String> {
+        let mut out = [0; N];
+        out.copy_from_slice(self.take(N)?);
+        Ok(out)
+    }
+
+    fn i16(&mut self) -> Result<i16, String> {
+        self.number().map(i16::from_be_bytes)
+    }
+
+    fn i32(&mut self) -> Result<i32, String> {
+        self.number().map(i32::from_be_bytes)
+    }
+
+    fn i64(&mut self) -> Result<i64, String> {
+        self.number().map(i64::from_be_bytes)
+    }
+
+    fn text(&mut self) -> Result<String, String> {
+        let size = self.i16()?;
+        let size = usize::try_from(size)
+            .map_err(|_| format!("a transaction record: found a text of {size} bytes"))?;
+        Ok(java_text(self.take(size)?))
+    }
+
+    fn version(&mut self) -> Result<(), String> {
+        match self.i16()? {
+            VERSION => Ok(()),
+            other => Err(format!(
+                "a transaction record: found version {other}, expected {VERSION}"
+            )),
+        }
+    }
+}
+
+/// Key and payload.
+///
+/// # Errors
+/// What was found in place of what.
+pub(super) fn format(key: &[u8], value: Option<&[u8]>) -> Result<(String, String), String> {
+    let mut fields = Fields {
+        bytes: key,
+        position: 0,
+    };
+    fields.version()?;
+    let key = format!("transaction_metadata::transactionalId={}", fields.text()?);
+    let Some(value) = value else {
+        return Ok((key, DELETED.to_owned()));
+    };
+    let mut fields = Fields {
+        bytes: value,
+        position: 0,
+    };
+    fields.version()?;
+    let producer_id = fields.i64()?;
+    let epoch = fields.i16()?;
+    let timeout = fields.i32()?;
+    let [state] = fields.number()?;
+    let Some(name) = STATES.get(usize::from(state)) else {
+        return Err(format!(
+            "a transaction record: found state {state}, expected 0 to {}",
+            STATES.len() - 1
+        ));
+    };
+    let partitions = partitions(&mut fields)?;
+    // An empty transaction is read without its partitions, which there are none of.
+    let partitions = if state == 0 { Vec::new() } else { partitions };
+    let updated = fields.i64()?;
+    fields.i64()?;
+    let payload = format!(
+        "producerId:{producer_id},producerEpoch:{epoch},state={name},partitions=[{}],\
+         txnLastUpdateTimestamp={updated},txnTimeoutMs={timeout}",
+        partitions.join(",")
+    );
+    Ok((key, payload))
+}
+
+/// In the order of the set that Kafka reads them into.
+fn partitions(fields: &mut Fields<'_>) -> Result<Vec<String>, String> {
+    let (mut names, mut hashes, mut sets) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..fields.i32()? {
+        let topic = fields.text()?;
+        let before = names.len();
+        for _ in 0..fields.i32()? {
+            let partition = fields.i32()?;
+            names.push(format!("{topic}-{partition}"));
+            // TopicPartition.hashCode
+            hashes.push(
+                (31i32.wrapping_add(partition))
+                    .wrapping_mul(31)
+                    .wrapping_add(java_hash(&topic)),
+            );
+        }
+        sets.push(names.len() - before);
+    }
+    let order = iteration_order_of_sets(&hashes, &sets);
+    Ok(order.into_iter().map(|index| names[index].clone()).collect())
+}
