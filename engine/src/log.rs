@@ -357,9 +357,10 @@ impl Log {
     /// # Errors
     /// The epoch file cannot be removed; the directory is offline then.
     pub fn update_config(&self, config: Arc<LogConfig>) -> Result<(), StorageError> {
-        let before = self.config.swap(config.clone());
-        if before.message_format != config.message_format {
-            self.reload_epochs(config.message_format)?;
+        let format = config.message_format;
+        let before = self.config.swap(config);
+        if before.message_format != format {
+            self.reload_epochs(format)?;
         }
         if self.is_synced_mode() {
             // Readers now wait for what was appended without.

@@ -19,7 +19,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use crate::config::{LogConfig, Magic};
-use crate::error::{AppendError, InvalidRecords, StorageError};
+use crate::error::{AppendError, InvalidRecords, ProducerRefusal, StorageError};
 use crate::io::FileHandle;
 use crate::log::producer_state::{
     AbortedTransaction, AppendOrigin, BatchContent, ProducerBatch, TransactionOutcome, Verdict,
@@ -243,33 +243,15 @@ impl Log {
                 is_duplicate: false,
                 sync_before_ack: None,
             };
-            // Judged before anything is rolled, so that a duplicate or a refusal leaves no trace.
-            let control = set.control_record();
-            let judged = set
-                .headers()
-                .filter_map(|header| producer_batch(&header, control))
-                .next();
-            if let Some(batch) = judged {
-                match state.producers.check(&batch, origin) {
-                    Ok(Verdict::New) => {}
-                    Ok(Verdict::Duplicate {
-                        first_offset,
-                        last_offset,
-                        timestamp,
-                    }) => {
-                        info.first_offset = Some(first_offset);
-                        info.last_offset = last_offset;
-                        // As in Kafka, whatever the topic's timestamp type.
-                        info.log_append_time = Some(timestamp);
-                        info.is_duplicate = true;
-                        info.sync_before_ack = self.sync_before_ack(last_offset.plus(1));
-                        results.push(Ok(info));
-                        continue;
-                    }
-                    Err(refusal) => {
-                        results.push(Err(refusal.into()));
-                        continue;
-                    }
+            match self.judge(state, set, origin, &mut info) {
+                Ok(Verdict::New) => {}
+                Ok(Verdict::Duplicate { .. }) => {
+                    results.push(Ok(info));
+                    continue;
+                }
+                Err(refusal) => {
+                    results.push(Err(refusal.into()));
+                    continue;
                 }
             }
             if writer.should_roll(size_bytes, info.max_timestamp, last_offset) {
@@ -279,6 +261,7 @@ impl Log {
                 writer.roll(state, base)?;
             }
             let set = &sets[index];
+            let control = set.control_record();
             let producer_batches = set
                 .headers()
                 .filter_map(|header| producer_batch(&header, control));
@@ -310,6 +293,39 @@ impl Log {
         }
         let buffers = buffers(&sets[first_unwritten..], &results[first_unwritten..]);
         writer.flush(state, &buffers)
+    }
+
+    /// Asks the producer state, before anything is rolled, so that a duplicate or a refusal leaves no trace. That of a
+    /// duplicate becomes the `info` of the first time.
+    fn judge(
+        &self,
+        state: &State,
+        set: &ValidatedBatches<'_>,
+        origin: AppendOrigin,
+        info: &mut AppendInfo,
+    ) -> Result<Verdict, ProducerRefusal> {
+        let control = set.control_record();
+        let mut batches = set
+            .headers()
+            .filter_map(|header| producer_batch(&header, control));
+        let Some(batch) = batches.next() else {
+            return Ok(Verdict::New);
+        };
+        let verdict = state.producers.check(&batch, origin)?;
+        if let Verdict::Duplicate {
+            first_offset,
+            last_offset,
+            timestamp,
+        } = verdict
+        {
+            info.first_offset = Some(first_offset);
+            info.last_offset = last_offset;
+            // As in Kafka, whatever the topic's timestamp type.
+            info.log_append_time = Some(timestamp);
+            info.is_duplicate = true;
+            info.sync_before_ack = self.sync_before_ack(last_offset.plus(1));
+        }
+        Ok(verdict)
     }
 
     /// Appends batches exactly as the leader wrote them, offsets and epochs included. A trailing incomplete

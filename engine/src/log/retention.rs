@@ -166,9 +166,7 @@ impl Log {
                 let next = segments.get(index + 1);
                 let upper_bound = next.map_or(end, |next| next.base_offset);
                 let is_last_and_empty = next.is_none() && segment.is_empty();
-                if high_watermark < upper_bound
-                    || is_last_and_empty
-                    || !goes(segment, next.map(|next| next.as_ref()))?
+                if high_watermark < upper_bound || is_last_and_empty || !goes(segment, next.map(Arc::as_ref))?
                 {
                     break;
                 }

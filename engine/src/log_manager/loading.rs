@@ -79,6 +79,15 @@ struct DirectoryLoad {
     results: Mutex<Vec<LoadedLog>>,
 }
 
+impl DirectoryLoad {
+    /// Takes the directory offline if something could not be noted in it, unless for lack of space.
+    fn note(&self, written: Result<(), IoError>) {
+        if let Err(error) = written {
+            checkpoints::tolerate_full(&self.home.directory, &error);
+        }
+    }
+}
+
 impl LogManager {
     /// Loads all logs, in parallel, and reports each to the observer. `log_config` gives a partition's
     /// settings; it is asked from several threads.
@@ -180,7 +189,7 @@ impl LogManager {
         for home in &manager.homes {
             let observer = manager.observer.clone();
             home.directory.set_on_offline(Box::new(move |path, reason| {
-                observer.directory_offline(path, reason)
+                observer.directory_offline(path, reason);
             }));
         }
         manager.watch_space();
@@ -361,7 +370,7 @@ impl Loader<'_> {
                 if doubtful.is_some() {
                     // Files below its noted recovery point were built anew too.
                     log.flush().map_err(|error| error.to_string())?;
-                    self.note(load, self.forget_doubt(load, &log, given_up_from));
+                    load.note(self.forget_doubt(load, &log, given_up_from));
                     tracing::info!("{partition} was out of service; its bytes are whole, it is served again");
                 }
                 Ok(log)
@@ -371,7 +380,7 @@ impl Loader<'_> {
                     let put = checkpoints
                         .out_of_service
                         .put(&**self.io, &partition, Offset::ZERO);
-                    self.note(load, put);
+                    load.note(put);
                 }
                 Err(reason)
             }
@@ -431,11 +440,5 @@ impl Loader<'_> {
             *written = state.synced_ends;
         }
         Ok(())
-    }
-
-    fn note(&self, load: &DirectoryLoad, written: Result<(), IoError>) {
-        if let Err(error) = written {
-            checkpoints::tolerate_full(&load.home.directory, &error);
-        }
     }
 }

@@ -59,7 +59,7 @@ pub fn validate<'a>(
     let Some(first) = batches.first else {
         return Ok(ValidatedBatches::new(Body::Empty, 0));
     };
-    validation.run(batches, first)
+    validation.run(&batches, &first)
 }
 
 /// One call of [`validate`].
@@ -73,8 +73,8 @@ impl Validation<'_> {
     /// Which row of the table holds.
     fn run<'a>(
         &self,
-        batches: Analyzed<'a>,
-        first: Batch<'a>,
+        batches: &Analyzed<'a>,
+        first: &Batch<'a>,
     ) -> Result<ValidatedBatches<'a>, InvalidRecords> {
         let source = batches.source;
         let target = match self.rules.compression {
@@ -87,7 +87,7 @@ impl Validation<'_> {
             ));
         }
         for batch in batches.iter() {
-            self.check_batch(&first, batch)?;
+            self.check_batch(first, batch)?;
         }
         let to = self.rules.magic;
         if target == Codec::Zstd && to < Magic::V2 {
@@ -99,13 +99,13 @@ impl Validation<'_> {
         let same_codec = source == target || (source == Codec::None && first.is_control());
         let in_place = same_codec && first.magic() == to && !(to == Magic::V0 && source != Codec::None);
         if !in_place {
-            return self.rebuild(&batches, target);
+            return self.rebuild(batches, target);
         }
         if first.magic() < Magic::V2 && source == Codec::None {
-            return self.message_set(&batches);
+            return self.message_set(batches);
         }
         let scanned = match (first.magic(), self.level) {
-            (Magic::V2, Level::Header) if self.header_suffices(&first) => {
+            (Magic::V2, Level::Header) if self.header_suffices(first) => {
                 let count = first.record_count().unwrap_or(0).into();
                 let max = MaxTimestamp {
                     timestamp: first.max_timestamp(),
@@ -117,12 +117,12 @@ impl Validation<'_> {
                     count,
                 }
             }
-            (Magic::V2, _) if first.codec() == Codec::None => self.scan_plain(&first)?,
-            (Magic::V2, _) => self.scan_compressed(&first)?,
+            (Magic::V2, _) if first.codec() == Codec::None => self.scan_plain(first)?,
+            (Magic::V2, _) => self.scan_compressed(first)?,
             _ => self.scan_messages(batches.iter())?,
         };
         if !scanned.dense {
-            return self.rebuild(&batches, target);
+            return self.rebuild(batches, target);
         }
         let plain = first.codec() == Codec::None;
         let at = if plain {
@@ -130,11 +130,11 @@ impl Validation<'_> {
         } else {
             MaxAt::Last
         };
-        Ok(self.keep(&first, scanned, at))
+        Ok(self.keep(first, &scanned, at))
     }
 
     /// Stamps a batch that stays as it is.
-    fn keep<'a>(&self, batch: &Batch<'a>, scanned: Scanned, at: MaxAt) -> ValidatedBatches<'a> {
+    fn keep<'a>(&self, batch: &Batch<'a>, scanned: &Scanned, at: MaxAt) -> ValidatedBatches<'a> {
         let mut body = Body::borrowed(batch);
         let append_time = self.rules.timestamp_type == TimestampType::LogAppendTime;
         let timestamp = if append_time {
