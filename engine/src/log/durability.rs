@@ -113,6 +113,15 @@ struct NamesToSync {
     parent: bool,
 }
 
+/// What a round is to sync.
+struct Plan {
+    operations: Vec<Operation>,
+    /// Sealed segments that will be flushed by it.
+    sealed: Vec<Arc<LogSegment>>,
+    /// Base offset of the active segment.
+    active_base: Offset,
+}
+
 /// One round of syncs.
 struct Round {
     log: Arc<Log>,
@@ -206,34 +215,18 @@ impl Log {
                 durability.names_to_sync(),
             )
         };
-        let mut operations = Vec::with_capacity(2);
-        let mut sealed = Vec::new();
-        let active_base = match self.plan_round(target, &mut operations, &mut sealed) {
-            Ok(active_base) => active_base,
+        let Plan {
+            operations,
+            sealed,
+            active_base,
+        } = match self.plan_round(target, names) {
+            Ok(plan) => plan,
             Err(error) => {
                 self.sync_failed(&error);
                 self.durability.lock().in_flight = false;
                 return self.fail_waiters();
             }
         };
-        if names.directory_changes.is_some() {
-            match self.epochs_file() {
-                Ok(file) => operations.extend(file.map(|file| Operation::Sync { file })),
-                Err(error) => {
-                    self.sync_failed(&error);
-                    self.durability.lock().in_flight = false;
-                    return self.fail_waiters();
-                }
-            }
-            operations.push(Operation::SyncDir {
-                directory: self.place.path(),
-            });
-        }
-        if names.parent {
-            operations.push(Operation::SyncDir {
-                directory: self.place.directory.path().to_owned(),
-            });
-        }
         let round = Arc::new(Round {
             log: me,
             target,
@@ -261,14 +254,10 @@ impl Log {
         }
     }
 
-    /// What must be synced so that everything below `target` is on the medium. Returns where the active
-    /// segment begins.
-    fn plan_round(
-        &self,
-        target: Offset,
-        operations: &mut Vec<Operation>,
-        sealed: &mut Vec<Arc<LogSegment>>,
-    ) -> Result<Offset, IoError> {
+    /// What must be synced so that everything below `target` is on the medium, and these names are.
+    fn plan_round(&self, target: Offset, names: NamesToSync) -> Result<Plan, IoError> {
+        let mut operations = Vec::with_capacity(2);
+        let mut sealed = Vec::new();
         let segments = self.segments.load_full();
         let (active, older) = segments.split_last().expect("a log always has a segment");
         for segment in older.iter().rev().filter(|segment| !segment.is_flushed()) {
@@ -286,7 +275,23 @@ impl Log {
                 file: active.file(&self.place)?,
             });
         }
-        Ok(active.base_offset)
+        if names.directory_changes.is_some() {
+            let epochs = self.epochs_file()?;
+            operations.extend(epochs.map(|file| Operation::Sync { file }));
+            operations.push(Operation::SyncDir {
+                directory: self.place.path(),
+            });
+        }
+        if names.parent {
+            operations.push(Operation::SyncDir {
+                directory: self.place.directory.path().to_owned(),
+            });
+        }
+        Ok(Plan {
+            operations,
+            sealed,
+            active_base: active.base_offset,
+        })
     }
 
     fn finish_round(&self, round: &Round, failed: bool) {
