@@ -1,12 +1,15 @@
-//! The nouns of a cluster that several modules share: a broker as others see it, its endpoints, a security protocol.
+//! The nouns of a cluster that several modules share: a broker as others see it, its endpoints, a security protocol, the
+//! leader and in-sync replicas of a partition.
 //!
 //! Pure data without behaviour; who is alive is the controller's and the metadata cache's business. Source classes:
-//! `kafka.cluster.{Broker, EndPoint}`, `SecurityProtocol`.
+//! `kafka.cluster.{Broker, EndPoint}`, `SecurityProtocol`, `kafka.api.LeaderAndIsr`.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+
+use milena_engine::units::LeaderEpoch;
 
 /// A future that may travel between threads, for traits that have more than one body.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -97,6 +100,17 @@ impl Broker {
             .iter()
             .find(|endpoint| &*endpoint.listener == listener)
     }
+}
+
+/// Leader and in-sync replicas of one partition, as stored in its state node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaderAndIsr {
+    /// `None` while there is no leader (−1 on the wire).
+    pub leader: Option<i32>,
+    pub leader_epoch: LeaderEpoch,
+    pub isr: Arc<[i32]>,
+    /// Data version of the state node.
+    pub zk_version: i32,
 }
 
 #[cfg(test)]

@@ -402,7 +402,7 @@ mod tests {
     use milena_engine::units::TimestampMs;
 
     use super::*;
-    use crate::controller::command::LeaderAndIsr;
+    use crate::cluster::LeaderAndIsr;
 
     struct Deaf;
 

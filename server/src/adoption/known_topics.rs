@@ -6,7 +6,7 @@ use std::sync::Arc;
 use milena_engine::log_manager::FoundPartition;
 use milena_engine::units::TopicPartition;
 
-use crate::controller::command::LeaderAndIsr;
+use crate::cluster::LeaderAndIsr;
 use crate::coordination::znodes::{
     self, EntityConfig, EntityType, PartitionState, ReplicaAssignment, TopicAssignment, config::entity_path,
 };

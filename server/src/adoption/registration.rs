@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use milena_engine::units::LeaderEpoch;
 
-use crate::controller::command::LeaderAndIsr;
+use crate::cluster::LeaderAndIsr;
 use crate::coordination::znodes::PartitionState;
 use crate::coordination::{Coordination, ExpectedVersion, Operation};
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use milena_engine::units::{LeaderEpoch, TopicPartition};
 
-use crate::cluster::{BoxFuture, Broker};
+use crate::cluster::{BoxFuture, Broker, LeaderAndIsr};
 
 /// Who commands whom: checked by the receiver before anything else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,17 +19,6 @@ pub struct CommandOrigin {
     pub controller_epoch: i32,
     /// The czxid of the receiver's registration as the controller knows it; a smaller one than the broker's own is refused.
     pub broker_epoch: i64,
-}
-
-/// Leader and in-sync replicas of one partition, as stored in its state node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeaderAndIsr {
-    /// `None` while there is no leader (−1 on the wire).
-    pub leader: Option<i32>,
-    pub leader_epoch: LeaderEpoch,
-    pub isr: Arc<[i32]>,
-    /// Data version of the state node.
-    pub zk_version: i32,
 }
 
 /// One partition of a LeaderAndIsr.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use milena_engine::units::LeaderEpoch;
 
-use super::command::LeaderAndIsr;
+use crate::cluster::LeaderAndIsr;
 
 /// Why a leader is elected, which decides who may become it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

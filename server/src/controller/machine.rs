@@ -28,9 +28,10 @@ use std::sync::Arc;
 
 use milena_engine::units::{TimestampMs, TopicPartition};
 
-use super::command::{BrokerCommand, BrokerReply, LeaderAndIsr};
+use super::command::{BrokerCommand, BrokerReply};
 use super::context::{ControllerContext, LiveBroker, PartitionPhase, ReplicaPhase};
 use super::request_batch::RequestBatch;
+use crate::cluster::LeaderAndIsr;
 use crate::coordination::znodes::{self, PartitionState, TopicAssignment};
 use crate::coordination::{CoordinationError, MultiError, Operation, OperationResult};
 

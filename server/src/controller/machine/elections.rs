@@ -13,7 +13,7 @@ use super::{
     ControllerMachine, Output, StatesReading, Update, UpdateReason, WRITE_OPERATIONS_MAX, Waiting, Work,
     again,
 };
-use crate::controller::command::LeaderAndIsr;
+use crate::cluster::LeaderAndIsr;
 use crate::controller::context::{PartitionPhase, ReplicaPhase};
 use crate::controller::election::{ElectionStrategy, elect, without};
 use crate::coordination::znodes::{self, PartitionState};

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use milena_engine::units::{LeaderEpoch, TopicPartition};
 
 use super::{ControllerMachine, Output, WRITE_OPERATIONS_MAX, Waiting, Work};
-use crate::controller::command::LeaderAndIsr;
+use crate::cluster::LeaderAndIsr;
 use crate::controller::context::{PartitionPhase, ReplicaPhase};
 use crate::coordination::znodes::{self, PartitionState, TopicAssignment};
 use crate::coordination::{CoordinationError, ExpectedVersion, MultiError, Operation};

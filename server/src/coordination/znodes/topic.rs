@@ -10,7 +10,7 @@ use milena_engine::units::{LeaderEpoch, TopicPartition};
 use serde_json::{Map, Value, json};
 
 use super::{Object, ZnodeError, encode, ids};
-use crate::controller::command::LeaderAndIsr;
+use crate::cluster::LeaderAndIsr;
 
 /// The replicas of one partition; during a reassignment also those that come and go.
 #[derive(Clone, Debug, PartialEq, Eq)]
