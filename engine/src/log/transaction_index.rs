@@ -53,8 +53,9 @@ impl TransactionIndex {
         }
         let name = names::file_name(base, names::TRANSACTION_INDEX);
         let bytes = place.read_small(&name, usize::MAX)?.unwrap_or_default();
-        self.count = Some((bytes.len() / ENTRY_SIZE_BYTES) as u32);
-        Ok(decode(&bytes, base))
+        let entries = decode(&bytes, base);
+        self.count = entries.as_ref().ok().map(|entries| entries.len() as u32);
+        Ok(entries)
     }
 
     /// Appends an entry. A failure is final for the directory.
@@ -181,7 +182,10 @@ fn decode(bytes: &[u8], base: Offset) -> Result<Vec<AbortedTransaction>, String>
         }
         entries.push(transaction);
     }
-    Ok(entries)
+    match bytes.len() % ENTRY_SIZE_BYTES {
+        0 => Ok(entries),
+        _ => Err(format!("it ends within entry {}", entries.len())),
+    }
 }
 
 #[cfg(test)]
@@ -209,6 +213,7 @@ mod tests {
         );
         bytes[1] = 1;
         assert!(decode(&bytes, Offset(0)).is_err(), "a later version is unknown");
+        assert!(decode(&bytes[..33], Offset(0)).is_err(), "an entry is whole");
     }
 
     #[test]

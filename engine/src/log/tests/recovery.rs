@@ -483,6 +483,38 @@ fn a_second_recovery_does_not_find_an_epoch_that_the_first_dropped() {
 }
 
 #[test]
+fn a_transaction_index_that_ends_within_an_entry_is_built_anew() {
+    let bench = Bench::new(LogConfig::default());
+    let log = bench.log();
+    for id in [1, 2] {
+        append_one(&log, idempotent(id, 0, 1, true));
+        let marker = [marker(id, ControlKind::Abort)];
+        assert!(append_from(&log, AppendOrigin::Coordinator, &marker)[0].is_ok());
+    }
+    log.close().unwrap();
+    let name = "00000000000000000000.txnindex";
+    let expected = bench.content(name);
+    assert_eq!(expected.len(), 68);
+    for clean_shutdown in [true, false] {
+        for size in [7, 50] {
+            let bench = Bench::on(bench.disk.process_kill(), bench.config.clone());
+            replace(&bench, name, &expected[..size]);
+            let options = OpenOptions {
+                recovery_point: Offset(4),
+                clean_shutdown,
+                ..OpenOptions::default()
+            };
+            bench.open(&options).unwrap();
+            assert_eq!(
+                bench.content(name),
+                expected,
+                "clean: {clean_shutdown}, {size} bytes"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_segment_that_compaction_emptied_is_no_lost_one() {
     let compacted = LogConfig {
         cleanup_policy: CleanupPolicy {
