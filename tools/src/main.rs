@@ -28,7 +28,8 @@ pub(crate) enum Exit {
     Usage = 1,
     /// The broker cannot start here: a port or a directory is taken, missing, damaged or another broker's.
     CannotStart = 2,
-    /// The broker ran, and a failure that it cannot live with stopped it; or a file is damaged.
+    /// The broker ran, and a failure that it cannot live with stopped it, or it could not write everything when it was
+    /// stopped; or a file is damaged.
     Failed = 3,
 }
 
@@ -52,7 +53,8 @@ Exit codes:
   0  done, or stopped cleanly by SIGTERM, SIGINT or SIGHUP
   1  the command line or a setting is wrong
   2  the broker cannot start: a port or a log directory is taken, missing or damaged
-  3  the broker stopped itself after a failure; log-dump found damage at which Kafka's tool would die";
+  3  the broker stopped itself after a failure, or could not write everything when it was stopped;
+     log-dump found damage at which Kafka's tool would die";
 
 /// One small binary that takes the place of an Apache Kafka 2.7.2 broker.
 #[derive(Debug, Parser)]

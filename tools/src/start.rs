@@ -28,6 +28,13 @@ pub(crate) fn run(arguments: &StartArgs) -> Exit {
             return Exit::Usage;
         }
     };
+    let signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => {
+            complain(format_args!("signals cannot be received: {error}"));
+            return Exit::CannotStart;
+        }
+    };
     let log = match logging::init(&config.log_output) {
         Ok(log) => log,
         Err(error) => {
@@ -44,11 +51,7 @@ pub(crate) fn run(arguments: &StartArgs) -> Exit {
         }
     }
     let log_is_seen = config.log_output.directory.is_none();
-    let exit = match Signals::listen() {
-        Ok(signals) => serve(config, import, signals),
-        Err(error) => Err((Exit::CannotStart, format!("signals cannot be received: {error}"))),
-    };
-    let exit = exit.unwrap_or_else(|(exit, reason)| {
+    let exit = serve(config, import, signals).unwrap_or_else(|(exit, reason)| {
         tracing::error!(target: LOGGER, "{reason}");
         if !log_is_seen {
             complain(reason);
@@ -95,9 +98,16 @@ fn serve(config: BrokerConfig, import: Option<Import>, mut signals: Signals) -> 
     if let Ending::Failed(reason) = &ending {
         tracing::error!(target: LOGGER, "{reason}");
     }
-    broker.stop();
-    match ending {
-        Ending::Signal => Ok(Exit::Success),
-        Ending::Failed(reason) => Err((Exit::Failed, format!("stopped: {reason}"))),
+    let unclean = broker.stop();
+    match (ending, unclean.first()) {
+        (Ending::Failed(reason), _) => Err((Exit::Failed, format!("stopped: {reason}"))),
+        (Ending::Signal, None) => Ok(Exit::Success),
+        (Ending::Signal, Some((directory, reason))) => {
+            let directory = directory.display();
+            Err((
+                Exit::Failed,
+                format!("stopped by a signal, but {directory} was not left clean: {reason}"),
+            ))
+        }
     }
 }

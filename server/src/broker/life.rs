@@ -92,7 +92,7 @@ pub enum StartError {
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
-            " (another broker is running? stop it, or choose another port with --override listeners=..)"
+            " (another broker or program has it: stop that, or choose another port with --override listeners=..)"
         }
         io::ErrorKind::PermissionDenied => {
             " (ports below 1024 need the right to bind them: choose a higher one with --override listeners=..)"
@@ -178,20 +178,26 @@ impl RunningBroker {
         }
     }
 
-    /// Stops in the reverse order of the start; all logs are synced and the next start recovers nothing.
-    pub fn stop(self) {
+    /// Stops in the reverse order of the start; all logs are synced and the next start recovers nothing. The answer is the
+    /// directories where that failed; those that were offline before told so then.
+    pub fn stop(self) -> Vec<(PathBuf, String)> {
         let id = self.broker.id;
         tracing::info!(target: LOGGER, "[KafkaServer id={id}] shutting down");
         self.lanes.stop();
         self.broker.groups.shutdown();
         self.control.stop(self.controller);
         self.housekeeping.stop();
-        let report = self.broker.logs.shutdown();
+        let logs = &self.broker.logs;
+        let online = logs.directories().filter(|one| one.is_online());
+        let online: Vec<_> = online.map(|one| one.path().to_owned()).collect();
+        let mut report = logs.shutdown();
         for (directory, reason) in &report.unclean {
             tracing::warn!(target: LOGGER, "{} was not left clean: {reason}", directory.display());
         }
         self.tree.shutdown();
         tracing::info!(target: LOGGER, "[KafkaServer id={id}] shut down completed");
+        report.unclean.retain(|(directory, _)| online.contains(directory));
+        report.unclean
     }
 }
 

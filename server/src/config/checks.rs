@@ -56,6 +56,12 @@ impl Faults {
         });
     }
 
+    fn require_allowing(&mut self, holds: bool, key: &str, message: &str, allowed: String) {
+        if !holds {
+            self.add_allowing(key, message, Some(&allowed));
+        }
+    }
+
     fn require(&mut self, holds: bool, key: &str, message: impl Into<String>) {
         if !holds {
             self.add(key, message);
@@ -195,10 +201,12 @@ fn refuse_what_is_not_built(sources: &Sources, faults: &mut Faults) {
 fn check_fields_together(values: &Values, faults: &mut Faults) {
     let broker_id = values.i64("broker.id");
     if values.boolean("broker.id.generation.enable") {
-        faults.require(
-            (-1..=values.i64("reserved.broker.max.id")).contains(&broker_id),
+        let max = values.i64("reserved.broker.max.id");
+        faults.require_allowing(
+            (-1..=max).contains(&broker_id),
             "broker.id",
             "broker.id must be equal or greater than -1 and not greater than reserved.broker.max.id",
+            format!("-1 to {max}"),
         );
     } else {
         faults.require(
@@ -266,10 +274,12 @@ fn check_fields_together(values: &Values, faults: &mut Faults) {
         ),
     );
     let queued = values.i64("queued.max.request.bytes");
-    faults.require(
-        queued <= 0 || queued >= values.i64("socket.request.max.bytes"),
+    let request_max = values.i64("socket.request.max.bytes");
+    faults.require_allowing(
+        queued <= 0 || queued >= request_max,
         "queued.max.request.bytes",
         "queued.max.request.bytes must be larger or equal to socket.request.max.bytes",
+        format!("at least {request_max}, or -1 for no limit"),
     );
     let overrides = values
         .text("max.connections.per.ip.overrides")
@@ -372,11 +382,14 @@ fn check_listeners(sources: &Sources, values: &Values, faults: &mut Faults) -> O
             ),
         );
     }
+    let stated = ["inter.broker.listener.name", "security.inter.broker.protocol"]
+        .into_iter()
+        .find(|key| sources.is_stated(key));
     faults.require(
         advertised
             .iter()
             .any(|endpoint| endpoint.listener_name == inter_broker),
-        "inter.broker.listener.name",
+        stated.unwrap_or("inter.broker.listener.name"),
         format!(
             "inter.broker.listener.name must be a listener name defined in advertised.listeners. The valid \
              options \

@@ -7,6 +7,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::broker::BrokerConfig;
@@ -17,18 +19,21 @@ use super::environment::{self, Meaning};
 use super::properties::parse_properties;
 use super::sources::{Sources, Stated};
 
-/// Where a setting was given.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Larger than any file of settings; who names an endless one is told so.
+const FILE_SIZE_BYTES_MAX: u64 = 4 << 20;
+
+/// Where a setting was given, in the order in which problems are told.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// Line from 1.
     File {
         path: PathBuf,
         line: usize,
     },
-    Override,
     Environment {
         variable: String,
     },
+    Override,
 }
 
 impl fmt::Display for Place {
@@ -168,9 +173,11 @@ impl BrokerConfig {
         warn_of_settings(&sources, &mut warnings);
         match checks::build(sources.clone()) {
             Ok(config) => Ok((config, warnings)),
-            Err(faults) => Err(LoadError {
-                problems: faults.into_iter().map(|fault| problem(&sources, fault)).collect(),
-            }),
+            Err(faults) => {
+                let mut problems: Vec<_> = faults.into_iter().map(|fault| problem(&sources, fault)).collect();
+                problems.sort_by_key(|problem| problem.place.clone());
+                Err(LoadError { problems })
+            }
         }
     }
 
@@ -208,16 +215,39 @@ fn shown_text<'a>(sources: &'a Sources, key: &str) -> Option<&'a str> {
     sources.stated(key).filter(|text| is_value && !text.is_empty())
 }
 
+/// All of a file of settings, which may be a pipe; no more than fits [`FILE_SIZE_BYTES_MAX`].
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = File::open(path)?
+        .take(FILE_SIZE_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)?;
+    if read as u64 > FILE_SIZE_BYTES_MAX {
+        let message = format!("found more than {FILE_SIZE_BYTES_MAX} bytes, expected a file of settings");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    Ok(bytes)
+}
+
 fn read_file(path: &Path, sources: &mut Sources) -> Result<(), LoadError> {
     let refuse = |place, message| {
         Err(LoadError {
             problems: vec![Problem { place, message }],
         })
     };
-    let bytes = match std::fs::read(path) {
+    let bytes = match read_bounded(path) {
         Ok(bytes) => bytes,
         Err(error) => return refuse(None, format!("cannot read {}: {error}", path.display())),
     };
+    // **Deviation:** a file of settings with a NUL byte is refused. To Java it is a text like any other, and the broker starts
+    // on its defaults.
+    if let Some(index) = bytes.iter().position(|byte| *byte == 0) {
+        let place = Place::File {
+            path: path.to_owned(),
+            line: 1 + bytes[..index].iter().filter(|byte| **byte == b'\n').count(),
+        };
+        let message = "found a NUL byte, expected lines of key=value in UTF-8 or ISO-8859-1";
+        return refuse(Some(place), message.to_owned());
+    }
     let properties = match parse_properties(&bytes) {
         Ok(properties) => properties,
         Err(error) => {
@@ -439,13 +469,12 @@ mod tests {
         let expected = format!(
             "{path}:2: Invalid value many for configuration num.partitions: Not a number of type INT \
              (allowed: a 32-bit integer, at least 1)\n\
-             environment variable KAFKA_LOG_CLEANUP_POLICY: Invalid value keep for configuration \
-             log.cleanup.policy: \
-             String must be one of: compact, delete (allowed: a list of compact, delete)\n\
-             --override: Invalid value 0 for configuration min.insync.replicas: Value must be at least 1 \
-             (allowed: a 32-bit integer, at least 1)\n\
              {path}:4: zookeeper.connect cannot be set: ZooKeeper is not supported yet; without this line \
-             the broker stands alone on its embedded tree"
+             the broker stands alone on its embedded tree\n\
+             environment variable KAFKA_LOG_CLEANUP_POLICY: Invalid value keep for configuration \
+             log.cleanup.policy: String must be one of: compact, delete (allowed: a list of compact, delete)\n\
+             --override: Invalid value 0 for configuration min.insync.replicas: Value must be at least 1 \
+             (allowed: a 32-bit integer, at least 1)"
         );
         assert_eq!(error.to_string(), expected);
         let file = TestFile::new(
@@ -453,7 +482,7 @@ mod tests {
             "num.partitions=0\nlisteners=PLAINTEXT//a:1\ncompression.type=brotli\noffsets.topic.compression.codec=9\n",
         );
         let error = BrokerConfig::load(Some(&file.0), &[], []).unwrap_err();
-        let keys = ["num.partitions", "compression.type", "listeners", "codec (0 none"];
+        let keys = ["num.partitions", "listeners", "compression.type", "codec (0 none"];
         assert_eq!(error.problems.len(), keys.len(), "{error}");
         for (problem, key) in error.problems.iter().zip(keys) {
             assert!(problem.message.contains(key), "{problem}");
@@ -465,7 +494,8 @@ mod tests {
         let error = BrokerConfig::from_settings(&told).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "--override: queued.max.request.bytes must be larger or equal to socket.request.max.bytes (found: 5)"
+            "--override: queued.max.request.bytes must be larger or equal to socket.request.max.bytes (found: 5) \
+             (allowed: at least 100, or -1 for no limit)"
         );
         let error = BrokerConfig::from_settings(&[("listeners", "PLAINTEXT://0.0.0.0:9092")]).unwrap_err();
         assert!(
@@ -489,6 +519,22 @@ mod tests {
                 .to_string()
                 .starts_with("cannot read /nowhere/server.properties: "),
             "{error}"
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_no_text_or_without_end_is_refused() {
+        let file = TestFile::new("binary", "broker.id=1\nb\0\n");
+        let error = BrokerConfig::load(Some(&file.0), &[], []).unwrap_err();
+        let expected = format!(
+            "{}:2: found a NUL byte, expected lines of key=value in UTF-8 or ISO-8859-1",
+            file.0.display()
+        );
+        assert_eq!(error.to_string(), expected);
+        let error = BrokerConfig::load(Some(Path::new("/dev/zero")), &[], []).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot read /dev/zero: found more than 4194304 bytes, expected a file of settings"
         );
     }
 

@@ -51,6 +51,7 @@ const KNOWN: [&str; 37] = [
     "milena_engine.log.segment.lookup",
     "milena_engine.log_manager",
     "milena_engine.log_manager.checkpoints",
+    "milena_engine.log_manager.creation",
     "milena_engine.log_manager.deletion",
     "milena_engine.log_manager.loading",
     "milena_engine.log_manager.maintenance",

@@ -57,7 +57,17 @@ fn a_log_directory_that_fails_takes_the_tree_in_it_and_with_it_the_broker_down()
         reason.contains("/a/milena.tree") && reason.contains("a fault"),
         "{reason}"
     );
-    broker.stop();
+    assert_eq!(broker.stop(), [], "it was known before");
+}
+
+#[test]
+fn a_stop_that_cannot_write_names_the_directory() {
+    let disk = SimulatedDisk::new(1);
+    let broker = start_on(&disk).unwrap();
+    disk.fail_below(Path::new("/b"), Fault::Eio);
+    let unclean = broker.stop();
+    assert_eq!(unclean.len(), 1, "{unclean:?}");
+    assert_eq!(unclean[0].0, Path::new("/b"));
 }
 
 #[test]
