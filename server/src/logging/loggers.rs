@@ -20,7 +20,7 @@ use tracing::level_filters::LevelFilter;
 pub const ROOT: &str = "root";
 
 /// The loggers that write lines, without their ancestors.
-const KNOWN: [&str; 37] = [
+const KNOWN: [&str; 38] = [
     "kafka.controller.KafkaController",
     "kafka.coordinator.group.GroupCoordinator",
     "kafka.coordinator.transaction.ProducerIdManager",
