@@ -13,7 +13,7 @@ struct Folder(PathBuf);
 impl Folder {
     fn new(name: &str) -> Folder {
         let path = std::env::temp_dir().join(format!("milena-command-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
+        std::fs::create_dir_all(&path).expect("a directory for temporary files");
         Folder(path)
     }
 
@@ -38,8 +38,8 @@ struct Running {
 impl Running {
     fn start(data: &Path, further: &[&str]) -> Running {
         let mut command = start_command(data, "0", further);
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let log = BufReader::new(child.stdout.take().unwrap());
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the binary runs");
+        let log = BufReader::new(child.stdout.take().expect("its output is piped"));
         let mut running = Running { child, log };
         running.wait_for_line("milena is ready");
         running
@@ -50,7 +50,7 @@ impl Running {
         loop {
             let began = seen.len();
             assert_ne!(
-                self.log.read_line(&mut seen).unwrap(),
+                self.log.read_line(&mut seen).expect("lines of text"),
                 0,
                 "no {part:?} in: {seen}"
             );
@@ -62,12 +62,12 @@ impl Running {
 
     fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-s", name, &pid]).status().unwrap();
-        assert!(sent.success());
+        let sent = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill -s {name} {pid}");
     }
 
     fn exit_code(&mut self) -> Option<i32> {
-        self.child.wait().unwrap().code()
+        self.child.wait().expect("a child that can be waited for").code()
     }
 }
 
@@ -97,12 +97,12 @@ fn start_command(data: &Path, port: &str, further: &[&str]) -> Command {
 /// Exit code, and all that it said.
 fn end_of(output: Output) -> (Option<i32>, String) {
     let said = [output.stdout, output.stderr].concat();
-    (output.status.code(), String::from_utf8(said).unwrap())
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
 }
 
 #[track_caller]
 fn expect_end(command: &mut Command, code: i32, parts: &[&str]) {
-    let (found, said) = end_of(command.output().unwrap());
+    let (found, said) = end_of(command.output().expect("the binary runs"));
     assert_eq!(found, Some(code), "{said}");
     for part in parts {
         assert!(said.contains(part), "no {part:?} in: {said}");
