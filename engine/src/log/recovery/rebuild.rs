@@ -227,9 +227,16 @@ impl Loader<'_> {
             Some(largest) => segment.is_sound_time(place, &largest)?,
             None => true,
         };
-        let is_sound = header.last_offset <= entry.offset
-            && header.max_timestamp <= kept.largest.timestamp
-            && largest_is_sound;
+        // The entry names the last batch of its set; one that names none would not be believed by the next start.
+        let mut last_offset = header.last_offset;
+        while last_offset < entry.offset {
+            let Step::Batch { header, .. } = scanner.step()? else {
+                return Ok(None);
+            };
+            last_offset = header.last_offset;
+        }
+        let is_sound =
+            last_offset == entry.offset && header.max_timestamp <= kept.largest.timestamp && largest_is_sound;
         Ok(is_sound.then_some(kept))
     }
 

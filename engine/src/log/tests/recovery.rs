@@ -483,6 +483,25 @@ fn a_second_recovery_does_not_find_an_epoch_that_the_first_dropped() {
 }
 
 #[test]
+fn an_index_entry_behind_the_log_end_is_not_believed() {
+    let bench = Bench::new(LogConfig {
+        index_interval_bytes: 200,
+        ..LogConfig::default()
+    });
+    let log = bench.log();
+    for _ in 0..3 {
+        append_one(&log, batch(3, NOW.get(), 64));
+    }
+    let last = log.log_end_metadata().position as u32;
+    append_one(&log, batch(1, NOW.get(), 64));
+    log.flush().unwrap();
+    let bench = Bench::on(bench.disk.process_kill(), bench.config.clone());
+    let entry = [11u32.to_be_bytes(), last.to_be_bytes()].concat();
+    replace(&bench, "00000000000000000000.index", &entry);
+    assert_a_second_recovery_agrees(&bench, 12);
+}
+
+#[test]
 fn a_transaction_index_that_ends_within_an_entry_is_built_anew() {
     let bench = Bench::new(LogConfig::default());
     let log = bench.log();
