@@ -141,6 +141,11 @@ impl Log {
         let path = place.path();
         let is_new = place.io.stat(&path)?.is_none();
         if is_new {
+            // A log directory that was taken away is not made again: it would lack its lock, its identity and its tree.
+            if place.io.stat(place.directory.path())?.is_none() {
+                let gone = std::io::Error::from(std::io::ErrorKind::NotFound);
+                return Err(place.fatal(IoError::new("mkdir", path, gone)).into());
+            }
             place
                 .io
                 .create_dir_all(&path)

@@ -123,3 +123,13 @@ fn retention_by_size_keeps_at_least_so_much_and_compaction_only_the_log_start() 
     assert!(log.delete_old_segments().unwrap() > 0);
     assert_eq!(log.log_start_offset(), Offset(50));
 }
+
+#[test]
+fn a_log_directory_that_was_taken_away_is_not_made_again() {
+    let bench = Bench::new(LogConfig::default());
+    bench.disk.remove_dir_all(Path::new("/data")).unwrap();
+    let refused = bench.open(&OpenOptions::default()).unwrap_err();
+    assert!(refused.to_string().contains("/data/t-0"), "{refused}");
+    assert!(!bench.directory.is_online());
+    assert_eq!(bench.disk.stat(Path::new("/data")).unwrap(), None);
+}
