@@ -180,7 +180,9 @@ impl RawBatch {
         if self.is_v2() {
             bytes.len() >= RECORD_BATCH_OVERHEAD && crc32c::crc32c(&bytes[21..]) == self.stored_crc()
         } else {
-            crc32fast::hash(&bytes[16..]) == self.stored_crc()
+            bytes
+                .get(16..)
+                .is_some_and(|covered| crc32fast::hash(covered) == self.stored_crc())
         }
     }
 

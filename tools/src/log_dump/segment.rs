@@ -26,7 +26,8 @@ pub(super) struct Options {
 
 pub(super) fn dump(io: &dyn Io, path: &Path, options: &Options, report: &mut Report) -> Dumped {
     let source = &mut Source::open(io, path)?;
-    if let Some(base) = base_offset_of(path) {
+    let base = base_offset_of(path);
+    if let Some(base) = base {
         report.line(format_args!("Starting offset: {base}"))?;
     } else {
         report.fault(path, 0, "the name does not begin with an offset")?;
@@ -48,7 +49,7 @@ pub(super) fn dump(io: &dyn Io, path: &Path, options: &Options, report: &mut Rep
             }
             Step::Broken(what) => {
                 report.fault(path, position, &what)?;
-                let Some(next) = next_sound_batch(source, position + 1, end)? else {
+                let Some(next) = next_sound_batch(source, base, position + 1, end)? else {
                     break;
                 };
                 report.say(format_args!(
@@ -77,7 +78,7 @@ pub(super) fn dump(io: &dyn Io, path: &Path, options: &Options, report: &mut Rep
 
 struct Walk<'o> {
     options: &'o Options,
-    /// Bytes of the batches so far, which Kafka's tool takes for the position.
+    /// Bytes of the batches so far.
     valid_bytes: u64,
     last_offset: Option<i64>,
     non_consecutive: Vec<(i64, i64)>,
@@ -101,8 +102,7 @@ impl Walk<'_> {
         }
         let codec = batch.compression_type();
         report.line(format_args!(
-            "{batch} position: {} {}: {} size: {} magic: {} compresscodec: {} crc: {} isvalid: {}",
-            self.valid_bytes,
+            "{batch} position: {position} {}: {} size: {} magic: {} compresscodec: {} crc: {} isvalid: {}",
             batch.timestamp_type(),
             batch.max_timestamp(),
             batch.size_bytes,
@@ -290,14 +290,24 @@ fn control(record: &Record<'_>) -> Result<String, String> {
     Ok(format!(" endTxnMarker: {name} coordinatorEpoch: {epoch}"))
 }
 
-/// Where, from `position` on, a whole batch with its checksum begins.
-fn next_sound_batch(source: &mut Source, mut position: u64, end: u64) -> Read<Option<u64>> {
+/// Where, from `position` on, a whole batch with its checksum begins, of offsets that can be in a segment with this base.
+/// Little else looks like a batch, so that hardly anything is summed up in vain.
+fn next_sound_batch(
+    source: &mut Source,
+    base: Option<i64>,
+    mut position: u64,
+    end: u64,
+) -> Read<Option<u64>> {
+    let base = base.unwrap_or(0);
+    let offsets = base..=base.saturating_add(i32::MAX.into());
     while position < end {
-        if let Step::Batch(batch) = step(source, position, end)? {
-            let bytes = source.bytes_at(position, batch.size_bytes)?;
-            if batch.magic() <= 2 && batch.is_valid(bytes) {
-                return Ok(Some(position));
-            }
+        if let Step::Batch(batch) = step(source, position, end)?
+            && (0..=2).contains(&batch.magic())
+            && offsets.contains(&batch.base_offset())
+            && offsets.contains(&batch.last_offset())
+            && batch.is_valid(source.bytes_at(position, batch.size_bytes)?)
+        {
+            return Ok(Some(position));
         }
         position += 1;
     }
