@@ -26,7 +26,7 @@
 mod builder;
 pub mod compression;
 mod convert;
-pub mod legacy;
+mod legacy;
 mod record;
 mod validated;
 mod validator;
@@ -34,6 +34,7 @@ mod varint;
 
 pub use builder::RecordBatchBuilder;
 pub use convert::convert_down;
+pub use legacy::{InnerMessages, absolute_base};
 pub use record::{Headers, Record, RecordHeader, RecordIter};
 pub use validated::ValidatedBatches;
 pub use validator::{AppendOrigin, Level, RequestRules, ValidationRules, validate};

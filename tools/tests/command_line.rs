@@ -5,6 +5,9 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
+use milena_engine::record_batch::{Headers, Record, RecordBatchBuilder};
+use milena_engine::units::{Offset, TimestampMs};
+
 const BINARY: &str = env!("CARGO_BIN_EXE_milena");
 
 /// A directory of its own, removed when dropped.
@@ -210,4 +213,44 @@ fn a_log_directory_that_is_gone_when_a_signal_comes_is_exit_code_3() {
     let reason = running.wait_for_line("stopped");
     assert!(reason.contains("data was not left clean"), "{reason}");
     assert_eq!(running.exit_code(), Some(3));
+}
+
+#[test]
+fn under_the_name_of_kafkas_script_it_dumps_a_log_and_goes_on_behind_damage_with_exit_code_3() {
+    let folder = Folder::new("dump");
+    let script = folder.at("kafka-dump-log.sh");
+    std::os::unix::fs::symlink(BINARY, &script).unwrap();
+    let log = folder.at("00000000000000000000.log");
+    let record = |offset: i64| {
+        let mut builder = RecordBatchBuilder::new();
+        let value = Some(&b"hello"[..]);
+        let fields = Record {
+            offset: Offset(offset),
+            timestamp: TimestampMs(7),
+            key: None,
+            value,
+            headers: Headers::default(),
+        };
+        builder.append_record(Offset(offset), &fields).unwrap();
+        builder.build()
+    };
+    let dump = || {
+        let mut command = Command::new(&script);
+        command.arg("--print-data-log").arg("--files").arg(&log);
+        command
+    };
+    let first = [
+        "Starting offset: 0\n",
+        "lastOffset: 0 count: 1 ",
+        "| offset: 0 CreateTime: 7 keysize: -1 valuesize: 5 sequence: -1 headerKeys: [] payload: hello\n",
+    ];
+    std::fs::write(&log, record(0)).unwrap();
+    expect_end(&mut dump(), 0, &first);
+    std::fs::write(&log, [record(0), vec![0; 40], record(1)].concat()).unwrap();
+    let behind = [
+        first[2],
+        "found a length of 0, expected at least 14",
+        "| offset: 1 CreateTime: 7 ",
+    ];
+    expect_end(&mut dump(), 3, &behind);
 }

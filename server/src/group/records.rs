@@ -25,13 +25,17 @@ const GROUP_VALUE_VERSION: i16 = 3;
 /// −1 where an epoch or a timestamp is absent.
 const ABSENT: i32 = -1;
 
+/// `String.hashCode`.
+pub fn java_hash(text: &str) -> i32 {
+    text.encode_utf16().fold(0i32, |hash, unit| {
+        hash.wrapping_mul(31).wrapping_add(i32::from(unit))
+    })
+}
+
 /// The partition of `__consumer_offsets` that holds the group: Java's `hashCode` of the id, made non-negative as
 /// `Utils.abs` does (the smallest integer becomes 0), modulo `partition_count`.
 pub fn partition_for(group_id: &str, partition_count: i32) -> i32 {
-    let hash = group_id.encode_utf16().fold(0i32, |hash, unit| {
-        hash.wrapping_mul(31).wrapping_add(i32::from(unit))
-    });
-    let non_negative = hash.checked_abs().unwrap_or(0);
+    let non_negative = java_hash(group_id).checked_abs().unwrap_or(0);
     non_negative % partition_count.max(1)
 }
 

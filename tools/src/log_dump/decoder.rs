@@ -8,11 +8,11 @@
 
 use std::fmt::Write;
 
-use milena_server::group::records::{RecordKey, read_group_value, read_key, read_offset_value};
+use milena_server::group::records::{RecordKey, java_hash, read_group_value, read_key, read_offset_value};
 use milena_server::protocol::messages::consumer_protocol::ConsumerProtocolAssignment;
 
 use super::java_text::java_text;
-use super::scala_order::{iteration_order, java_hash};
+use super::scala_order::iteration_order;
 use super::transaction_record;
 
 /// Of a key or a value.
@@ -146,7 +146,7 @@ fn group(value: &[u8]) -> Result<String, String> {
         let assignment = if is_consumer {
             assignment(&member.assignment)?
         } else {
-            hex(&member.assignment)
+            number_in_hex(&member.assignment)
         };
         members.push(format!("{}={assignment}", member.member_id));
     }
@@ -178,24 +178,41 @@ fn assignment(bytes: &[u8]) -> Result<String, String> {
     let mut text = format!("[{}]", partitions.join(", "));
     if let Some(data) = assignment.user_data.filter(|data| !data.is_empty()) {
         text.push(':');
-        text.push_str(&hex(&data));
+        text.push_str(&number_in_hex(&data));
     }
     Ok(text)
 }
 
-/// A number in hexadecimal, as `BigInt(1, bytes)` prints: leading zeros are none.
+/// Two digits a byte.
 fn hex(bytes: &[u8]) -> String {
-    if bytes.is_empty() {
-        return String::new();
-    }
-    let digits = bytes
-        .iter()
-        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-            let _ = write!(text, "{byte:02X}");
-            text
-        });
+    let digits = String::with_capacity(2 * bytes.len());
+    bytes.iter().fold(digits, |mut text, byte| {
+        let _ = write!(text, "{byte:02X}");
+        text
+    })
+}
+
+/// The same as a number, as `BigInt(1, bytes)` prints it: leading zeros are none.
+fn number_in_hex(bytes: &[u8]) -> String {
+    let digits = hex(bytes);
     match digits.trim_start_matches('0') {
-        "" => "0".to_owned(),
+        "" if !bytes.is_empty() => "0".to_owned(),
         digits => digits.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_keep_their_zeros_and_user_data_are_a_number() {
+        let bytes = [0, 1, 0xab];
+        assert_eq!(Decoder::Bytes.decode(&bytes), Ok("0001AB".to_owned()));
+        assert_eq!(number_in_hex(&bytes), "1AB");
+        assert_eq!(
+            (number_in_hex(&[0, 0]), number_in_hex(&[])),
+            ("0".to_owned(), String::new())
+        );
     }
 }

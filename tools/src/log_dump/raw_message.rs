@@ -2,8 +2,7 @@
 //!
 //! Sizes are looked at only when their field is asked for, as Kafka's reader does. Source: `LegacyRecord` of 2.7.2.
 
-use milena_engine::record_batch::legacy::{InnerMessages, absolute_base};
-use milena_engine::record_batch::{Batch, BatchError, LOG_OVERHEAD};
+use milena_engine::record_batch::{Batch, BatchError, InnerMessages, LOG_OVERHEAD, absolute_base};
 
 use super::raw_batch::RawBatch;
 

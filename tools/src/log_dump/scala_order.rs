@@ -2,16 +2,9 @@
 //!
 //! A table of a power of two, 16 at first, doubled when three quarters are taken; a node's place is its hash with the upper
 //! half mixed in, and nodes of one place are sorted by that. Source: `scala.collection.mutable.HashMap` and `HashSet` of
-//! Scala 2.13, for which 2.7.2 is built.
+//! Scala 2.13, the build of 2.7.2 that Kafka recommends.
 
 const CAPACITY_MIN: usize = 16;
-
-/// `String.hashCode`.
-pub(super) fn java_hash(text: &str) -> i32 {
-    text.encode_utf16().fold(0, |hash: i32, unit| {
-        hash.wrapping_mul(31).wrapping_add(i32::from(unit))
-    })
-}
 
 /// The positions of elements that were added one by one, in the order of a walk. The elements differ from each other.
 pub(super) fn iteration_order(hashes: &[i32]) -> Vec<usize> {
@@ -59,6 +52,8 @@ fn in_table(hashes: &[i32], capacity: usize) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
+    use milena_server::group::records::java_hash;
+
     use super::*;
 
     #[test]

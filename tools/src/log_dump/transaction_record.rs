@@ -3,9 +3,11 @@
 //! Bytes come from a disk: nothing is allocated by a count that they state. Source: `TransactionLog`,
 //! `TransactionMetadata`, `TransactionState` of 2.7.2.
 
+use milena_server::group::records::java_hash;
+
 use super::decoder::DELETED;
 use super::java_text::java_text;
-use super::scala_order::{iteration_order_of_sets, java_hash};
+use super::scala_order::iteration_order_of_sets;
 
 const VERSION: i16 = 0;
 /// By the number that stands for it.

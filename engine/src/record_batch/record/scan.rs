@@ -208,7 +208,7 @@ pub(in crate::record_batch) struct Run {
     pub(in crate::record_batch) end: usize,
     /// Its records; their offset deltas are 0, 1, 2, ..
     pub(in crate::record_batch) count: i64,
-    /// Largest timestamp delta, and the first record that has it; 0 of an empty run.
+    /// Largest timestamp delta, and the first record that has it; of no meaning in an empty run.
     pub(in crate::record_batch) max_timestamp_delta: i64,
     pub(in crate::record_batch) max_timestamp_index: i64,
     /// Every record has a key.
