@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod adoption;
 pub mod broker;
+pub mod client;
 pub mod cluster;
 pub mod config;
 pub mod controller;

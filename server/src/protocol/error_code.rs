@@ -277,6 +277,39 @@ impl ErrorCode {
     pub const fn is_none(self) -> bool {
         matches!(self, ErrorCode::None)
     }
+
+    /// Whether Kafka's clients try again after it: its exception is a `RetriableException`.
+    pub const fn is_retriable(self) -> bool {
+        use ErrorCode::*;
+        matches!(
+            self,
+            CorruptMessage
+                | UnknownTopicOrPartition
+                | LeaderNotAvailable
+                | NotLeaderOrFollower
+                | RequestTimedOut
+                | ReplicaNotAvailable
+                | NetworkException
+                | CoordinatorLoadInProgress
+                | CoordinatorNotAvailable
+                | NotCoordinator
+                | NotEnoughReplicas
+                | NotEnoughReplicasAfterAppend
+                | NotController
+                | KafkaStorageError
+                | FetchSessionIdNotFound
+                | InvalidFetchSessionEpoch
+                | ListenerNotFound
+                | FencedLeaderEpoch
+                | UnknownLeaderEpoch
+                | OffsetNotAvailable
+                | PreferredLeaderNotAvailable
+                | EligibleLeadersNotAvailable
+                | ElectionNotNeeded
+                | UnstableOffsetCommit
+                | ThrottlingQuotaExceeded
+        )
+    }
 }
 
 impl From<ErrorCode> for i16 {
