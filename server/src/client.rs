@@ -11,8 +11,13 @@
 mod address;
 mod backoff;
 mod connection;
+mod consumer;
 mod error;
+mod fetched;
 mod metadata;
+mod offsets;
+mod partitioner;
+mod producer;
 #[cfg(test)]
 mod tests;
 
@@ -26,8 +31,13 @@ use backoff::Backoff;
 
 pub use address::Address;
 pub use connection::{Answer, Connection, ConnectionConfig};
+pub use consumer::{Consumer, ConsumerConfig};
 pub use error::ClientError;
+pub use fetched::{ConsumerRecord, Fetched, FetchedPartition, IsolationLevel};
 pub use metadata::{ClusterMetadata, Node, PartitionMetadata, TopicMetadata};
+pub use offsets::{ListedOffset, ListedOffsets, OffsetSpec};
+pub use partitioner::partition_of_key;
+pub use producer::{Acks, ProduceError, Producer, ProducerConfig, ProducerRecord};
 
 use crate::protocol::messages::find_coordinator::{FindCoordinatorRequest, FindCoordinatorResponse};
 use crate::protocol::messages::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
@@ -92,7 +102,7 @@ impl Client {
             cluster: ClusterMetadata::default(),
             connections: HashMap::new(),
         };
-        client.cluster = client.describe(Topics::None).await?;
+        client.cluster = client.describe(Topics::None, false).await?;
         Ok(client)
     }
 
@@ -110,10 +120,11 @@ impl Client {
     /// # Errors
     /// Those of the connection, when they last.
     pub async fn metadata(&mut self, topics: Topics<'_>) -> Result<ClusterMetadata, ClientError> {
-        self.retry(async |client| client.describe(topics).await).await
+        self.retry(async |client| client.describe(topics, false).await)
+            .await
     }
 
-    async fn describe(&mut self, topics: Topics<'_>) -> Result<ClusterMetadata, ClientError> {
+    async fn describe(&mut self, topics: Topics<'_>, create: bool) -> Result<ClusterMetadata, ClientError> {
         let topic = |name: &str| MetadataRequestTopic {
             name: Cow::Owned(name.to_owned()),
         };
@@ -123,7 +134,7 @@ impl Client {
                 Topics::All => None,
                 Topics::Named(names) => Some(names.iter().map(|name| topic(name)).collect()),
             },
-            allow_auto_topic_creation: false,
+            allow_auto_topic_creation: create,
             ..Default::default()
         };
         let answer = self.call(Target::Any, &request).await?;
@@ -158,7 +169,7 @@ impl Client {
             }
             sleep(pause).await;
             // A failure here shows again in the attempt, which is the one to be told.
-            let _ = self.describe(Topics::None).await;
+            let _ = self.describe(Topics::None, false).await;
         }
     }
 
@@ -192,6 +203,26 @@ impl Client {
             Target::Coordinator(group) => self.coordinator(group).await?,
         };
         self.call_at(&address, request, limit).await
+    }
+
+    /// Sends a broker what it does not answer: a produce with `acks=0`.
+    ///
+    /// # Errors
+    /// Those of [`Connection::send_unanswered`] and [`Connection::flush`].
+    async fn send_unanswered<'r, Q: Message<'r>>(
+        &mut self,
+        broker_id: i32,
+        request: &Q,
+    ) -> Result<(), ClientError> {
+        let address = self.address_of(broker_id)?;
+        let mut connection = match self.connections.remove(&address) {
+            Some(connection) => connection,
+            None => Connection::open(&address, &self.config.connection).await?,
+        };
+        connection.send_unanswered(request)?;
+        connection.flush().await?;
+        self.connections.insert(address, connection);
+        Ok(())
     }
 
     /// Prefers a connection that is open, then brokers that are known, then those that the user named.
