@@ -33,7 +33,7 @@ pub(crate) fn run(arguments: &ExportArgs) -> Exit {
         }
         Err(message) => {
             complain(message);
-            Exit::CannotStart
+            Exit::NoBroker
         }
     }
 }

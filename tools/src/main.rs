@@ -1,4 +1,5 @@
-//! The one binary, `milena`: its subcommands are the ways to start a broker and to look into its files.
+//! The one binary, `milena`: its subcommands are the ways to start a broker, to look into its files, and to ask and
+//! change a cluster of any broker that speaks Kafka's protocol.
 //!
 //! This file knows the command line and the exit codes; each subcommand is a file beside it. Exit codes are
 //! part of the interface: service managers and scripts tell by them whether starting again can help.
@@ -12,10 +13,15 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use brokers::BrokersArgs;
 use log_dump::LogDumpArgs;
 
+mod brokers;
+mod cluster_args;
 mod export_znodes;
 mod log_dump;
+mod nearest;
+mod output;
 mod start;
 
 /// How the process ends.
@@ -26,11 +32,14 @@ pub(crate) enum Exit {
     Success = 0,
     /// The command line or the settings are wrong; starting again cannot help.
     Usage = 1,
-    /// The broker cannot start here: a port or a directory is taken, missing, damaged or another broker's.
-    CannotStart = 2,
+    /// There is no broker: it cannot start here, because a port or a directory is taken, missing, damaged or another
+    /// broker's; or none that was asked for can be reached.
+    NoBroker = 2,
     /// The broker ran, and a failure that it cannot live with stopped it, or it could not write everything when it was
-    /// stopped; or a file is damaged.
+    /// stopped; or a file is damaged; or a broker refused what was asked.
     Failed = 3,
+    /// Ctrl-C, as shells report it, of a command that would have come to an end by itself.
+    Interrupted = 130,
 }
 
 impl From<Exit> for ExitCode {
@@ -52,9 +61,10 @@ Examples:
 Exit codes:
   0  done, or stopped cleanly by SIGTERM, SIGINT or SIGHUP
   1  the command line or a setting is wrong
-  2  the broker cannot start: a port or a log directory is taken, missing or damaged
+  2  the broker cannot start: a port or a log directory is taken, missing or damaged; no broker can be reached
   3  the broker stopped itself after a failure, or could not write everything when it was stopped;
-     log-dump found damage at which Kafka's tool would die";
+     log-dump found damage at which Kafka's tool would die; a broker refused what was asked
+  130  ended by Ctrl-C";
 
 /// One small binary that takes the place of an Apache Kafka 2.7.2 broker.
 #[derive(Debug, Parser)]
@@ -75,6 +85,8 @@ enum Command {
     ExportZnodes(ExportArgs),
     /// Print what the files of a partition hold, as Kafka's kafka-dump-log.sh does.
     LogDump(LogDumpArgs),
+    /// Show the brokers of a cluster: ids, addresses, racks, the controller, what they serve.
+    Brokers(BrokersArgs),
 }
 
 /// Which broker is meant.
@@ -150,6 +162,7 @@ fn main() -> ExitCode {
         Command::Start(arguments) => start::run(&arguments).into(),
         Command::ExportZnodes(arguments) => export_znodes::run(&arguments).into(),
         Command::LogDump(arguments) => log_dump::run(&arguments).into(),
+        Command::Brokers(arguments) => brokers::run(&arguments).into(),
     }
 }
 

@@ -32,14 +32,14 @@ pub(crate) fn run(arguments: &StartArgs) -> Exit {
         Ok(signals) => signals,
         Err(error) => {
             complain(format_args!("signals cannot be received: {error}"));
-            return Exit::CannotStart;
+            return Exit::NoBroker;
         }
     };
     let log = match logging::init(&config.log_output) {
         Ok(log) => log,
         Err(error) => {
             complain(error);
-            return Exit::CannotStart;
+            return Exit::NoBroker;
         }
     };
     for warning in &warnings {
@@ -86,12 +86,12 @@ fn serve(config: BrokerConfig, import: Option<Import>, mut signals: Signals) -> 
     let start = move || RunningBroker::start_importing(config, import);
     let mut broker = match signals.unless_one_comes(start) {
         Ok(Some(Ok(broker))) => broker,
-        Ok(Some(Err(error))) => return Err((Exit::CannotStart, error.to_string())),
+        Ok(Some(Err(error))) => return Err((Exit::NoBroker, error.to_string())),
         Ok(None) => {
             tracing::info!(target: LOGGER, "stopped by a signal before clients were let in");
             return Ok(Exit::Success);
         }
-        Err(error) => return Err((Exit::CannotStart, format!("the start cannot run: {error}"))),
+        Err(error) => return Err((Exit::NoBroker, format!("the start cannot run: {error}"))),
     };
     tracing::info!(target: LOGGER, "{}", broker.ready_line());
     let ending = broker.wait(&mut signals);
