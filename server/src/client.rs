@@ -31,7 +31,7 @@ use backoff::Backoff;
 
 pub use address::Address;
 pub use connection::{Answer, Connection, ConnectionConfig};
-pub use consumer::{Consumer, ConsumerConfig};
+pub use consumer::{Consumer, ConsumerConfig, ReadRange};
 pub use error::ClientError;
 pub use fetched::{ConsumerRecord, Fetched, FetchedPartition, IsolationLevel};
 pub use metadata::{ClusterMetadata, Node, PartitionMetadata, TopicMetadata};
@@ -153,9 +153,21 @@ impl Client {
     /// That of the last attempt.
     pub async fn retry<T>(
         &mut self,
+        attempt: impl AsyncFnMut(&mut Client) -> Result<T, ClientError>,
+    ) -> Result<T, ClientError> {
+        self.retry_within(self.config.operation_timeout, attempt).await
+    }
+
+    /// [`Client::retry`] with a time of its own.
+    ///
+    /// # Errors
+    /// That of the last attempt.
+    pub async fn retry_within<T>(
+        &mut self,
+        limit: Duration,
         mut attempt: impl AsyncFnMut(&mut Client) -> Result<T, ClientError>,
     ) -> Result<T, ClientError> {
-        let deadline = Instant::now() + self.config.operation_timeout;
+        let deadline = Instant::now() + limit;
         let mut backoff = Backoff::default();
         loop {
             let error = match attempt(self).await {

@@ -14,15 +14,21 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use brokers::BrokersArgs;
+use consume::ConsumeArgs;
 use log_dump::LogDumpArgs;
+use produce::ProduceArgs;
 
 mod brokers;
 mod cluster_args;
+mod consume;
 mod export_znodes;
 mod log_dump;
 mod nearest;
 mod output;
+mod produce;
+mod record_json;
 mod start;
+mod text;
 
 /// How the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +93,10 @@ enum Command {
     LogDump(LogDumpArgs),
     /// Show the brokers of a cluster: ids, addresses, racks, the controller, what they serve.
     Brokers(BrokersArgs),
+    /// Write records from standard input, files or the command line.
+    Produce(ProduceArgs),
+    /// Print the records of topics.
+    Consume(ConsumeArgs),
 }
 
 /// Which broker is meant.
@@ -162,6 +172,8 @@ fn main() -> ExitCode {
         Command::Start(arguments) => start::run(&arguments).into(),
         Command::ExportZnodes(arguments) => export_znodes::run(&arguments).into(),
         Command::LogDump(arguments) => log_dump::run(&arguments).into(),
+        Command::Produce(arguments) => produce::run(&arguments).into(),
+        Command::Consume(arguments) => consume::run(&arguments).into(),
         Command::Brokers(arguments) => brokers::run(&arguments).into(),
     }
 }

@@ -39,6 +39,11 @@ impl Output {
         writeln!(self.out, "{text}").map_err(CommandError::Output)
     }
 
+    /// Where bytes are written that are no text.
+    pub(crate) fn bytes(&mut self) -> &mut impl Write {
+        &mut self.out
+    }
+
     /// One line of JSON.
     pub(crate) fn json(&mut self, value: &Value) -> Written {
         self.line(value)

@@ -1,4 +1,4 @@
-//! Reads partitions that it is told to read: one task for each leader keeps a fetch under way, while what came before is
+//! Reads ranges of partitions that it is told to read: one task for each leader keeps a fetch under way, while what came before is
 //! looked at.
 //!
 //! Promise: the records of a partition come in order, none is left out and none comes twice, also when its leader changes.
@@ -17,8 +17,8 @@ use tokio::time::{Instant, sleep};
 use super::backoff::Backoff;
 use super::fetched::next_offset;
 use super::{
-    Address, Client, ClientError, ClusterMetadata, Connection, ConnectionConfig, Fetched, IsolationLevel,
-    OffsetSpec, Topics, chance, refused,
+    Address, Client, ClientError, Connection, ConnectionConfig, Fetched, IsolationLevel, OffsetSpec, Topics,
+    chance, refused,
 };
 use crate::protocol::messages::fetch::{
     FetchPartition, FetchRequest, FetchResponse, FetchTopic, FetchablePartitionResponse,
@@ -53,25 +53,40 @@ impl Default for ConsumerConfig {
     }
 }
 
+/// What to read of a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadRange {
+    pub partition: TopicPartition,
+    /// The first offset.
+    pub from: i64,
+    /// The offset before which to stop; on and on, if `None`.
+    pub until: Option<i64>,
+}
+
+impl ReadRange {
+    fn is_empty(&self) -> bool {
+        self.until.is_some_and(|until| self.from >= until)
+    }
+}
+
 /// What a task has to tell.
 #[derive(Debug)]
 enum Event {
-    Fetched(Fetched),
-    /// The leader does not serve this partition (any more), which is to be read from here.
-    Lost {
-        partition: TopicPartition,
-        offset: i64,
-        error: ClientError,
-    },
+    /// With how many ranges came to their end by it.
+    Fetched(Fetched, usize),
+    /// The leader does not serve this partition (any more), of which this is left to be read.
+    Lost(ReadRange, ClientError),
 }
 
 /// See the module.
 #[derive(Debug)]
-pub struct Consumer {
-    client: Client,
+pub struct Consumer<'c> {
+    client: &'c mut Client,
     config: ConsumerConfig,
-    /// Partitions that no task reads, and why not, if it was tried.
-    idle: BTreeMap<TopicPartition, (i64, Option<ClientError>)>,
+    /// What no task reads, and why not, if it was tried.
+    idle: Vec<(ReadRange, Option<ClientError>)>,
+    /// Ranges that are not read to their end.
+    open: usize,
     events: mpsc::Receiver<Event>,
     sender: mpsc::Sender<Event>,
     tasks: JoinSet<()>,
@@ -80,21 +95,16 @@ pub struct Consumer {
     failing_since: Option<Instant>,
 }
 
-impl Consumer {
-    /// Reads each partition from its offset on.
-    pub fn new(
-        client: Client,
-        config: ConsumerConfig,
-        partitions: impl IntoIterator<Item = (TopicPartition, i64)>,
-    ) -> Consumer {
+impl<'c> Consumer<'c> {
+    /// Reads ranges of different partitions.
+    pub fn new(client: &'c mut Client, config: ConsumerConfig, mut ranges: Vec<ReadRange>) -> Consumer<'c> {
         let (sender, events) = mpsc::channel(1);
-        let idle = partitions.into_iter();
+        ranges.retain(|range| !range.is_empty());
         Consumer {
             client,
             config,
-            idle: idle
-                .map(|(partition, offset)| (partition, (offset, None)))
-                .collect(),
+            open: ranges.len(),
+            idle: ranges.into_iter().map(|range| (range, None)).collect(),
             events,
             sender,
             tasks: JoinSet::new(),
@@ -103,85 +113,84 @@ impl Consumer {
         }
     }
 
-    /// What was read next. Waits for ever when nothing is written. May be given up and called again.
+    /// What was read next; `None` when all ranges are read to their end. Waits for ever when nothing is written. May be
+    /// given up and called again.
     ///
     /// # Errors
     /// A partition cannot be read, and patience does not help or is over.
-    pub async fn next(&mut self) -> Result<Fetched, ClientError> {
-        loop {
+    pub async fn next(&mut self) -> Result<Option<Fetched>, ClientError> {
+        while self.open > 0 {
             self.start_idle().await?;
             // There is always a sender: this consumer's own.
             let Some(event) = self.events.recv().await else {
                 continue;
             };
             match event {
-                Event::Fetched(fetched) => {
+                Event::Fetched(fetched, ended) => {
+                    self.open -= ended;
                     self.backoff = Backoff::default();
                     self.failing_since = None;
-                    return Ok(fetched);
+                    return Ok(Some(fetched));
                 }
-                Event::Lost {
-                    partition,
-                    offset,
-                    error,
-                } => self.lost(partition, offset, error).await?,
+                Event::Lost(range, error) => self.lost(range, error).await?,
             }
         }
+        Ok(None)
     }
 
-    /// Puts a partition among the idle ones, at the offset where reading can go on.
-    async fn lost(
-        &mut self,
-        partition: TopicPartition,
-        offset: i64,
-        error: ClientError,
-    ) -> Result<(), ClientError> {
+    /// Puts a range among the idle ones, from where reading can go on.
+    async fn lost(&mut self, range: ReadRange, error: ClientError) -> Result<(), ClientError> {
         let is_out_of_range = error.code() == Some(ErrorCode::OffsetOutOfRange);
         let reset = self.config.auto_offset_reset.filter(|_| is_out_of_range);
         if reset.is_none() && !error.is_retriable() {
             return Err(error);
         }
-        self.idle.insert(partition.clone(), (offset, Some(error)));
+        let partition = range.partition.clone();
+        self.idle.push((range, Some(error)));
         if let Some(spec) = reset {
             let isolation = self.config.isolation;
             let asked = std::slice::from_ref(&partition);
             let mut listed = self.client.list_offsets(asked, spec, isolation).await?;
             if let Some(found) = listed.remove(&partition)
                 && let Some(offset) = found?.offset
+                && let Some((range, error)) = self.idle.last_mut()
             {
-                self.idle.insert(partition, (offset, None));
+                (range.from, *error) = (offset, None);
             }
         }
         Ok(())
     }
 
-    /// Gives partitions that nobody reads to tasks, each leader's to one.
+    /// Gives ranges that nobody reads to tasks, each leader's to one.
     async fn start_idle(&mut self) -> Result<(), ClientError> {
         while !self.idle.is_empty() {
-            if self.idle.values().any(|(_, error)| error.is_some()) {
+            if self.idle.iter().any(|(_, error)| error.is_some()) {
                 self.pause().await?;
             }
             let mut names: Vec<String> = self
                 .idle
-                .keys()
-                .map(|partition| partition.topic.to_string())
+                .iter()
+                .map(|(range, _)| range.partition.topic.to_string())
                 .collect();
+            names.sort_unstable();
             names.dedup();
             let cluster = self.client.metadata(Topics::Named(&names)).await?;
             let mut by_leader: BTreeMap<i32, Vec<ReadPosition>> = BTreeMap::new();
-            for (partition, (offset, error)) in std::mem::take(&mut self.idle) {
-                let topic = cluster.topics.get(&*partition.topic);
-                let epoch = topic.and_then(|topic| topic.partition(partition.partition));
-                let leader_epoch = epoch.map_or(-1, |described| described.leader_epoch);
-                match cluster.leader(&partition.topic, partition.partition) {
-                    Some(leader) => by_leader.entry(leader).or_default().push(ReadPosition {
-                        partition,
-                        offset,
-                        leader_epoch,
-                    }),
+            for (range, error) in std::mem::take(&mut self.idle) {
+                let TopicPartition { topic, partition } = &range.partition;
+                let described = cluster
+                    .topics
+                    .get(&**topic)
+                    .and_then(|topic| topic.partition(*partition));
+                let leader_epoch = described.map_or(-1, |described| described.leader_epoch);
+                match cluster.leader(topic, *partition) {
+                    Some(leader) => by_leader
+                        .entry(leader)
+                        .or_default()
+                        .push(ReadPosition { range, leader_epoch }),
                     None => {
-                        let error = error.unwrap_or_else(|| no_leader(&cluster, &partition));
-                        self.idle.insert(partition, (offset, Some(error)));
+                        let error = error.unwrap_or_else(|| no_leader(described.is_some(), &range.partition));
+                        self.idle.push((range, Some(error)));
                     }
                 }
             }
@@ -207,7 +216,7 @@ impl Consumer {
         let pause = self.backoff.next(chance());
         let since = *self.failing_since.get_or_insert_with(Instant::now);
         if since.elapsed() + pause > self.client.config().operation_timeout {
-            let error = self.idle.values_mut().find_map(|(_, error)| error.take());
+            let error = self.idle.iter_mut().find_map(|(_, error)| error.take());
             return Err(
                 error.unwrap_or_else(|| refused("a partition".to_owned(), ErrorCode::LeaderNotAvailable))
             );
@@ -217,9 +226,7 @@ impl Consumer {
     }
 }
 
-fn no_leader(cluster: &ClusterMetadata, partition: &TopicPartition) -> ClientError {
-    let topic = cluster.topics.get(&*partition.topic);
-    let is_known = topic.is_some_and(|topic| topic.partition(partition.partition).is_some());
+fn no_leader(is_known: bool, partition: &TopicPartition) -> ClientError {
     let code = match is_known {
         true => ErrorCode::LeaderNotAvailable,
         false => ErrorCode::UnknownTopicOrPartition,
@@ -230,12 +237,12 @@ fn no_leader(cluster: &ClusterMetadata, partition: &TopicPartition) -> ClientErr
 /// Where a task is in a partition.
 #[derive(Debug)]
 struct ReadPosition {
-    partition: TopicPartition,
-    offset: i64,
+    /// What is left to be read.
+    range: ReadRange,
     leader_epoch: i32,
 }
 
-/// Reads partitions from their leader until none is left.
+/// Reads ranges of partitions from their leader until none is left.
 #[derive(Debug)]
 struct ReadTask {
     /// The one that has waited longest first.
@@ -246,83 +253,67 @@ struct ReadTask {
 
 impl ReadTask {
     async fn run(mut self, address: &Address, config: &ConnectionConfig) {
-        if let Err(error) = self.read(address, config).await {
-            let text = error.to_string();
-            let is_retriable = error.is_retriable();
-            let mut error = Some(error);
-            for ReadPosition {
-                partition, offset, ..
-            } in self.positions
-            {
-                let code = match is_retriable {
-                    true => ErrorCode::NetworkException,
-                    false => ErrorCode::UnknownServerError,
-                };
-                let error = error.take().unwrap_or_else(|| refused(text.clone(), code));
-                // The consumer may be gone, and needs no answer then.
-                let _ = self
-                    .events
-                    .send(Event::Lost {
-                        partition,
-                        offset,
-                        error,
-                    })
-                    .await;
-            }
+        let Err(error) = self.read(address, config).await else {
+            return;
+        };
+        let text = error.to_string();
+        let code = match error.is_retriable() {
+            true => ErrorCode::NetworkException,
+            false => ErrorCode::UnknownServerError,
+        };
+        let mut error = Some(error);
+        for position in self.positions {
+            let error = error.take().unwrap_or_else(|| refused(text.clone(), code));
+            // The consumer may be gone, and needs no answer then.
+            let _ = self.events.send(Event::Lost(position.range, error)).await;
         }
     }
 
     async fn read(&mut self, address: &Address, config: &ConnectionConfig) -> Result<(), ClientError> {
         let mut connection = Connection::open(address, config).await?;
         while !self.positions.is_empty() {
-            let request = self.request();
             let limit = config.request_timeout + self.config.fetch_max_wait;
-            let answer = connection.call_within(&request, limit).await?;
-            drop(request);
-            let asked = self
-                .positions
-                .iter()
-                .map(|at| (at.partition.clone(), at.offset))
-                .collect();
+            let answer = connection.call_within(&self.request(), limit).await?;
+            let asked = self.positions.iter().map(|at| at.range.clone()).collect();
             let response: FetchResponse<'_> = answer.decode()?;
             ClientError::check(response.error_code, None, || format!("fetch from {address}"))?;
             let mut lost = Vec::new();
-            let mut has_news = false;
+            let mut ended = 0;
             for topic in response.responses.iter() {
                 for read in topic.partition_responses.iter() {
-                    let at = self.positions.iter().position(|at| {
-                        at.partition.partition == read.partition && *at.partition.topic == *topic.topic
-                    });
-                    let Some(at) = at else { continue };
-                    let position = self.positions.remove(at);
-                    let next = match check(&position, &read) {
-                        Ok(next) => next,
+                    let is_meant = |at: &ReadPosition| {
+                        at.range.partition.partition == read.partition
+                            && *at.range.partition.topic == *topic.topic
+                    };
+                    let Some(at) = self.positions.iter().position(is_meant) else {
+                        continue;
+                    };
+                    let mut position = self.positions.remove(at);
+                    match check(&position.range, &read) {
+                        Ok(next) => position.range.from = next,
                         Err(error) => {
-                            lost.push((position, error));
+                            lost.push(Event::Lost(position.range, error));
                             continue;
                         }
-                    };
-                    has_news |= next > position.offset;
-                    // What was read waits longest from now on.
-                    self.positions.push(ReadPosition {
-                        offset: next,
-                        ..position
-                    });
+                    }
+                    if position.range.is_empty() {
+                        ended += 1;
+                    } else {
+                        // What was read waits longest from now on.
+                        self.positions.push(position);
+                    }
                 }
             }
-            // An answer without records is news too, once: it tells where the end is.
-            let fetched = Fetched {
-                answer,
-                asked,
-                isolation: self.config.isolation,
-            };
-            let events = Some(Event::Fetched(fetched)).filter(|_| has_news || lost.is_empty());
-            let lost = lost.into_iter().map(|(position, error)| Event::Lost {
-                partition: position.partition,
-                offset: position.offset,
-                error,
-            });
-            for event in events.into_iter().chain(lost) {
+            let isolation = self.config.isolation;
+            let fetched = Event::Fetched(
+                Fetched {
+                    answer,
+                    asked,
+                    isolation,
+                },
+                ended,
+            );
+            for event in std::iter::once(fetched).chain(lost) {
                 if self.events.send(event).await.is_err() {
                     return Ok(());
                 }
@@ -333,14 +324,14 @@ impl ReadTask {
 
     fn request(&self) -> FetchRequest<'static> {
         let mut topics: BTreeMap<&str, Vec<FetchPartition>> = BTreeMap::new();
-        for at in &self.positions {
+        for ReadPosition { range, leader_epoch } in &self.positions {
             topics
-                .entry(&at.partition.topic)
+                .entry(&range.partition.topic)
                 .or_default()
                 .push(FetchPartition {
-                    partition: at.partition.partition,
-                    current_leader_epoch: at.leader_epoch,
-                    fetch_offset: at.offset,
+                    partition: range.partition.partition,
+                    current_leader_epoch: *leader_epoch,
+                    fetch_offset: range.from,
                     partition_max_bytes: self.config.max_partition_fetch_bytes,
                     ..Default::default()
                 });
@@ -362,18 +353,17 @@ impl ReadTask {
 }
 
 /// Where to read on.
-fn check(at: &ReadPosition, read: &FetchablePartitionResponse<'_>) -> Result<i64, ClientError> {
-    ClientError::check(read.error_code, None, || {
-        format!("{} at offset {}", at.partition, at.offset)
-    })?;
+fn check(range: &ReadRange, read: &FetchablePartitionResponse<'_>) -> Result<i64, ClientError> {
+    let place = || format!("{} at offset {}", range.partition, range.from);
+    ClientError::check(read.error_code, None, place)?;
     let bytes = match &read.record_set {
         Payload::Bytes(bytes) => &bytes[..],
         _ => &[],
     };
-    let next = next_offset(bytes, at.offset);
-    if next == at.offset && !bytes.is_empty() {
+    let next = next_offset(bytes, range.from);
+    if next == range.from && !bytes.is_empty() {
         return Err(ClientError::Refused {
-            what: format!("{} at offset {}", at.partition, at.offset),
+            what: place(),
             code: ErrorCode::CorruptMessage,
             message: Some(format!("found {} bytes that are no whole batch", bytes.len())),
         });

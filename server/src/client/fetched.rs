@@ -10,7 +10,7 @@ use milena_engine::config::TimestampType;
 use milena_engine::record_batch::{Batch, BatchError, BatchHeader, ControlKind, Record};
 use milena_engine::units::{Offset, TopicPartition};
 
-use super::{Answer, ClientError};
+use super::{Answer, ClientError, ReadRange};
 use crate::protocol::Payload;
 use crate::protocol::messages::fetch::{FetchResponse, FetchablePartitionResponse};
 
@@ -28,17 +28,16 @@ pub enum IsolationLevel {
 #[derive(Debug)]
 pub struct Fetched {
     pub(super) answer: Answer,
-    /// From where was read.
-    pub(super) asked: Vec<(TopicPartition, i64)>,
+    /// What was wanted.
+    pub(super) asked: Vec<ReadRange>,
     pub(super) isolation: IsolationLevel,
 }
 
 /// What an answer says of one partition.
 #[derive(Debug)]
 pub struct FetchedPartition<'f> {
-    pub partition: TopicPartition,
-    /// From where was read.
-    pub asked_offset: i64,
+    /// What was wanted.
+    pub range: ReadRange,
     /// The offset behind the last record that a reader may see so far.
     pub end_offset: i64,
     isolation: IsolationLevel,
@@ -63,15 +62,14 @@ impl Fetched {
         let mut partitions = Vec::new();
         for topic in response.responses.iter() {
             for response in topic.partition_responses.iter() {
-                let asked = self.asked.iter().find(|(partition, _)| {
-                    partition.partition == response.partition && *partition.topic == *topic.topic
+                let asked = self.asked.iter().find(|range| {
+                    range.partition.partition == response.partition && *range.partition.topic == *topic.topic
                 });
-                let Some((partition, asked_offset)) = asked.filter(|_| response.error_code == 0) else {
+                let Some(range) = asked.filter(|_| response.error_code == 0) else {
                     continue;
                 };
                 partitions.push(FetchedPartition {
-                    partition: partition.clone(),
-                    asked_offset: *asked_offset,
+                    range: range.clone(),
                     end_offset: match self.isolation {
                         IsolationLevel::ReadCommitted if response.last_stable_offset >= 0 => {
                             response.last_stable_offset
@@ -97,7 +95,7 @@ impl FetchedPartition<'_> {
 
     /// Where to read on.
     pub fn next_offset(&self) -> i64 {
-        next_offset(self.bytes(), self.asked_offset)
+        next_offset(self.bytes(), self.range.from)
     }
 
     /// Shows the records in order, until `each` breaks.
@@ -142,11 +140,18 @@ impl FetchedPartition<'_> {
             }
             let mut records = batch.records()?;
             while let Some(record) = records.next_record()? {
-                if record.offset < Offset(self.asked_offset) {
+                if record.offset < Offset(self.range.from) {
                     continue;
                 }
+                if self
+                    .range
+                    .until
+                    .is_some_and(|until| record.offset >= Offset(until))
+                {
+                    return Ok(ControlFlow::Continue(()));
+                }
                 let shown = each(&ConsumerRecord {
-                    partition: &self.partition,
+                    partition: &self.range.partition,
                     timestamp_type: batch.timestamp_type(),
                     record,
                 });
@@ -229,10 +234,13 @@ mod tests {
         .concat()
     }
 
-    fn shown(bytes: &[u8], from: i64, isolation: IsolationLevel) -> (String, i64) {
+    fn shown(bytes: &[u8], from: i64, until: i64, isolation: IsolationLevel) -> (String, i64) {
         let fetched = FetchedPartition {
-            partition: TopicPartition::new("t", 0),
-            asked_offset: from,
+            range: ReadRange {
+                partition: TopicPartition::new("t", 0),
+                from,
+                until: Some(until),
+            },
             end_offset: 8,
             isolation,
             response: FetchablePartitionResponse {
@@ -260,28 +268,34 @@ mod tests {
     fn a_reader_of_committed_records_sees_none_that_were_aborted_and_no_reader_sees_markers() {
         let bytes = log();
         assert_eq!(
-            shown(&bytes, 0, IsolationLevel::ReadUncommitted),
+            shown(&bytes, 0, 9, IsolationLevel::ReadUncommitted),
             ("abcde".to_owned(), 8)
         );
         assert_eq!(
-            shown(&bytes, 0, IsolationLevel::ReadCommitted),
+            shown(&bytes, 0, 9, IsolationLevel::ReadCommitted),
             ("abde".to_owned(), 8)
         );
+    }
+
+    #[test]
+    fn a_range_that_ends_within_a_batch_ends_there() {
+        assert_eq!(shown(&log(), 0, 1, IsolationLevel::ReadUncommitted).0, "a");
+        assert_eq!(shown(&log(), 1, 4, IsolationLevel::ReadUncommitted).0, "bcd");
     }
 
     #[test]
     fn records_before_the_offset_asked_for_and_a_batch_that_is_cut_off_are_not_shown() {
         let bytes = log();
         assert_eq!(
-            shown(&bytes, 1, IsolationLevel::ReadUncommitted),
+            shown(&bytes, 1, 9, IsolationLevel::ReadUncommitted),
             ("bcde".to_owned(), 8)
         );
         assert_eq!(
-            shown(&bytes[..bytes.len() - 1], 1, IsolationLevel::ReadUncommitted),
+            shown(&bytes[..bytes.len() - 1], 1, 9, IsolationLevel::ReadUncommitted),
             ("bcde".to_owned(), 7)
         );
         assert_eq!(
-            shown(&bytes[..70], 0, IsolationLevel::ReadUncommitted),
+            shown(&bytes[..70], 0, 9, IsolationLevel::ReadUncommitted),
             ("".to_owned(), 0)
         );
     }

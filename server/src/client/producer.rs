@@ -25,6 +25,9 @@ use crate::protocol::messages::producer_ids::{InitProducerIdRequest, InitProduce
 /// Bytes of full and open batches that are kept before some have to leave; `buffer.memory`, but for what one round sends.
 const BUFFER_SIZE_BYTES: usize = 16 << 20;
 
+/// How long a topic that is not there may take to be created by the broker that was asked for it.
+const CREATION_WAIT: Duration = Duration::from_secs(10);
+
 /// When a record is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i16)]
@@ -110,8 +113,8 @@ struct Queue {
 
 /// See the module.
 #[derive(Debug)]
-pub struct Producer {
-    client: Client,
+pub struct Producer<'c> {
+    client: &'c mut Client,
     config: ProducerConfig,
     /// Settled before the first record.
     identity: Option<Option<(ProducerId, ProducerEpoch)>>,
@@ -125,8 +128,8 @@ pub struct Producer {
     written: u64,
 }
 
-impl Producer {
-    pub fn new(client: Client, config: ProducerConfig) -> Producer {
+impl<'c> Producer<'c> {
+    pub fn new(client: &'c mut Client, config: ProducerConfig) -> Producer<'c> {
         Producer {
             client,
             config,
@@ -255,7 +258,8 @@ impl Producer {
     /// Asks for a topic, which the broker may create, until its partitions are known.
     async fn learn(&mut self, topic: &str) -> Result<(), ClientError> {
         let names = [topic.to_owned()];
-        let described = self.client.retry(async |client| {
+        let limit = self.client.config().operation_timeout.min(CREATION_WAIT);
+        let described = self.client.retry_within(limit, async |client| {
             let mut cluster = client.describe(Topics::Named(&names), true).await?;
             let Some(described) = cluster.topics.remove(topic) else {
                 return Err(refused(
