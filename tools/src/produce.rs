@@ -203,9 +203,7 @@ async fn produce(client: &mut Client, arguments: &ProduceArgs) -> Result<(), Com
 
 fn refused(error: &ProduceError, written: u64) -> CommandError {
     CommandError::Failed(format!(
-        "{} of {} and from record {} on not written ({written} were): {}",
-        error.record_count,
-        error.partition,
+        "record {} and what came behind it was not written ({written} records were): {}",
         error.first_number,
         explained(&error.source, &[])
     ))
