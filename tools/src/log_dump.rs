@@ -1,39 +1,94 @@
-//! `milena log-dump`: what the files of a partition hold, line for line what Kafka 2.7.2's `kafka-dump-log.sh` prints.
+//! `milena log-dump`: what the files of a partition hold, line for line what Kafka 2.7.2's `kafka-dump-log.sh` prints, and more.
 //!
 //! Called as `kafka-dump-log.sh` it is that script. Standard output is Kafka's, byte for byte, up to where Kafka's tool
 //! dies of damage; this one tells on standard error what is wrong and where, goes on, and ends with code 3. Memory is
-//! that of the largest batch, whatever a file's size. Source: `DumpLogSegments.scala`.
+//! that of the largest batch up to a limit, whatever a file's size. Source: `DumpLogSegments.scala`.
+//!
+//! A walk over a kind of file (`segment`, `index`, `snapshot`, `checkpoint`) tells things (`thing`) to a `report`, which gives them
+//! to a printer: `text`, `json` or `summary`. Which files: `selection`; which records: `filter`, with `seek`.
 //!
 //! **Deviation:** text is printed as UTF-8 whatever the locale; a file that is not there is told of and the next one is dumped.
+//! Of mismatches, which Kafka's tool lists at its end, 100,000 are listed and the further ones counted. Batches above
+//! `--max-batch-size` are told without their records.
 
-use std::fmt::Arguments;
-use std::io::{self, BufWriter, StdoutLock, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 
-use clap::Args;
-use milena_engine::error::IoError;
+use clap::{Args, Subcommand};
 use milena_engine::io::{Backend, Io, open};
 
 use crate::{Exit, complain};
 
+mod checkpoint;
+mod control;
 mod decoder;
+mod diff;
+mod filter;
+mod follow;
 mod index;
 mod java_text;
+mod json;
+mod moment;
 mod raw_batch;
 mod raw_message;
+mod records;
+mod report;
 mod scala_order;
+mod seek;
 mod segment;
+mod selection;
 mod snapshot;
 mod source;
+mod summary;
+mod text;
+mod thing;
 mod transaction_record;
 
 use decoder::{Decoder, MessageParser};
+use filter::Filter;
+use report::{Dumped, Failure, Printer, Report};
+use selection::{FileKind, Selected};
 
 const STRING_DECODER: &str = "kafka.serializer.StringDecoder";
 
+const EXAMPLES: &str = "\
+Examples:
+  milena log-dump --deep-iteration --files t-0/00000000000000000000.log
+                                               as kafka-dump-log.sh prints it, with its options
+  milena log-dump /data/orders-0               all files of a partition; of a log directory, all partitions
+  milena log-dump '/data/orders-*/*.log' --print-data-log --from-offset 1000 --to-offset 1010
+  milena log-dump /data/orders-0 --from-time -1h --key customer-17 --print-data-log
+  milena log-dump --json --print-data-log /data/orders-0 | jq -r 'select(.type == \"record\") | .value'
+  milena log-dump --summary /data              offsets, times, codecs, keys and transactions at a glance
+  milena log-dump -f --print-data-log /data/orders-0
+                                               what is appended from now on, until Ctrl-C
+  milena log-dump --offsets-decoder --json /data/__consumer_offsets-7
+  milena log-dump diff /data/orders-0 /mnt/other/orders-0
+                                               do two replicas hold the same records?
+
+Exit codes: 0 done; 1 a wrong command line; 3 a file is damaged or cannot be read, or diff found a difference.";
+
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, after_help = EXAMPLES)]
 pub(crate) struct LogDumpArgs {
-    /// The files to dump, with commas between them: .log, .index, .timeindex, .txnindex, .snapshot.
+    #[command(subcommand)]
+    command: Option<LogDumpCommand>,
+    #[command(flatten)]
+    dump: DumpArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum LogDumpCommand {
+    /// Compare two replicas: two directories of a partition, or two log directories.
+    Diff(diff::DiffArgs),
+}
+
+#[derive(Debug, Args)]
+struct DumpArgs {
+    /// Files, directories of partitions, log directories, or patterns like '/data/orders-*/*.log'.
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// The files to dump, with commas between them, in Kafka's spelling: .log, .index, .timeindex, .txnindex, .snapshot.
     #[arg(
         long,
         value_name = "file1,file2,..",
@@ -41,9 +96,6 @@ pub(crate) struct LogDumpArgs {
         required_unless_present = "paths"
     )]
     files: Vec<PathBuf>,
-    /// Further files.
-    #[arg(value_name = "file")]
-    paths: Vec<PathBuf>,
     /// Print keys and values too; any decoder asks for that.
     #[arg(long)]
     print_data_log: bool,
@@ -59,6 +111,9 @@ pub(crate) struct LogDumpArgs {
     /// Bytes of the log that are looked at behind an index entry.
     #[arg(long, value_name = "bytes", default_value_t = 5 << 20)]
     max_message_size: u32,
+    /// The largest batch that is read for its records; it bounds the memory that is used.
+    #[arg(long, value_name = "bytes", default_value_t = MAX_BATCH_SIZE)]
+    max_batch_size: u32,
     /// How keys are printed: kafka.serializer.StringDecoder, IntegerDecoder, LongDecoder or DefaultDecoder.
     #[arg(long, value_name = "class", num_args = 0..=1, default_missing_value = STRING_DECODER, value_parser = Decoder::from_class)]
     key_decoder_class: Option<Decoder>,
@@ -71,9 +126,66 @@ pub(crate) struct LogDumpArgs {
     /// The records are those of __transaction_state.
     #[arg(long)]
     transaction_log_decoder: bool,
+    /// One JSON object a line; docs/log-dump.md has the schema. Records have their contents with them.
+    #[arg(long)]
+    json: bool,
+    /// For each segment and partition what is in it, in place of the lines; with --json for scripts.
+    #[arg(long, conflicts_with = "follow")]
+    summary: bool,
+    /// Print what is appended from now on, or from where a filter begins, until Ctrl-C.
+    #[arg(long, short)]
+    follow: bool,
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// End after so many records; batches where records are not printed, or entries of other files.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
 }
 
-impl LogDumpArgs {
+/// Which records are asked for. A batch is printed if one of its records is.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Filters")]
+struct FilterArgs {
+    /// The first offset.
+    #[arg(long, value_name = "offset")]
+    from_offset: Option<i64>,
+    /// The last offset.
+    #[arg(long, value_name = "offset")]
+    to_offset: Option<i64>,
+    /// The earliest timestamp: ms since 1970, RFC 3339, or a while ago like -90s, -1h30m, -7d.
+    #[arg(long, value_name = "time", value_parser = moment::parse, allow_hyphen_values = true)]
+    from_time: Option<i64>,
+    /// The latest timestamp.
+    #[arg(long, value_name = "time", value_parser = moment::parse, allow_hyphen_values = true)]
+    to_time: Option<i64>,
+    /// The key, exactly; every record is looked at then.
+    #[arg(long, value_name = "text", conflicts_with = "key_hex")]
+    key: Option<String>,
+    /// The same in hexadecimal digits.
+    #[arg(long, value_name = "digits", value_parser = Hex::parse)]
+    key_hex: Option<Hex>,
+    /// The producer that appended it.
+    #[arg(long, value_name = "id")]
+    producer_id: Option<i64>,
+}
+
+/// Bytes in hexadecimal digits.
+#[derive(Clone, Debug)]
+struct Hex(Vec<u8>);
+
+impl Hex {
+    fn parse(text: &str) -> Result<Hex, String> {
+        let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(text.as_bytes());
+        bytes
+            .map(Hex)
+            .map_err(|_| format!("found {text:?}, expected an even number of hexadecimal digits"))
+    }
+}
+
+/// 64 MiB: far above what brokers let in unless they are told to.
+const MAX_BATCH_SIZE: u32 = 64 << 20;
+
+impl DumpArgs {
     fn parser(&self) -> Option<MessageParser> {
         if self.offsets_decoder {
             Some(MessageParser::Offsets)
@@ -91,14 +203,39 @@ impl LogDumpArgs {
             None
         }
     }
+
+    fn printer(&self) -> Box<dyn Printer> {
+        match (self.summary, self.json) {
+            (true, is_json) => Box::new(summary::SummaryPrinter::new(is_json, self.filter().is_active())),
+            (false, true) => Box::new(json::JsonPrinter::new(self.parser())),
+            (false, false) => Box::new(text::TextPrinter::new(self.parser())),
+        }
+    }
+
+    fn filter(&self) -> Filter {
+        let of = &self.filter;
+        let key = of.key.clone().map(String::into_bytes);
+        Filter {
+            from_offset: of.from_offset,
+            to_offset: of.to_offset,
+            from_time: of.from_time,
+            to_time: of.to_time,
+            key: key.or_else(|| of.key_hex.clone().map(|hex| hex.0)),
+            producer_id: of.producer_id,
+        }
+    }
+
+    fn of_logs(&self) -> segment::Options {
+        let filter = self.filter();
+        segment::Options {
+            deep: self.deep_iteration || self.summary || filter.needs_records() || self.parser().is_some(),
+            filter,
+            max_batch_size: self.max_batch_size as usize,
+        }
+    }
 }
 
 pub(crate) fn run(arguments: &LogDumpArgs) -> Exit {
-    let mut report = Report {
-        out: BufWriter::with_capacity(1 << 16, io::stdout().lock()),
-        faults: 0,
-        summary: Default::default(),
-    };
     let io = match open(Backend::Syscall) {
         Ok(io) => io,
         Err(refused) => {
@@ -106,9 +243,32 @@ pub(crate) fn run(arguments: &LogDumpArgs) -> Exit {
             return Exit::Failed;
         }
     };
-    match dump_all(arguments, &*io, &mut report).and_then(|()| report.finish()) {
-        Ok(()) if report.faults == 0 => Exit::Success,
-        Ok(()) => Exit::Failed,
+    match &arguments.command {
+        Some(LogDumpCommand::Diff(of_diff)) => diff::run(of_diff, &*io),
+        None => dump(&arguments.dump, &*io),
+    }
+}
+
+fn dump(arguments: &DumpArgs, io: &dyn Io) -> Exit {
+    let of_logs = arguments.of_logs();
+    let mut report = Report::new(arguments.printer(), arguments.limit, !of_logs.deep);
+    let dumped = if arguments.follow {
+        follow::run(arguments, &of_logs, io, &mut report)
+    } else {
+        dump_all(arguments, &of_logs, io, &mut report)
+    };
+    let dumped = match dumped {
+        Err(Failure::Enough) => Ok(()),
+        other => other,
+    };
+    end(dumped.and_then(|()| report.finish()), report.faults == 0)
+}
+
+/// The exit code, after a complaint where one is due.
+fn end(done: Dumped, is_sound: bool) -> Exit {
+    match done {
+        Ok(()) | Err(Failure::Enough) if is_sound => Exit::Success,
+        Ok(()) | Err(Failure::Enough) => Exit::Failed,
         // Whoever read has enough.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Success,
         Err(Failure::Output(error)) => {
@@ -122,142 +282,74 @@ pub(crate) fn run(arguments: &LogDumpArgs) -> Exit {
     }
 }
 
-fn dump_all(arguments: &LogDumpArgs, io: &dyn Io, report: &mut Report) -> Dumped {
-    let parser = arguments.parser();
-    let of_log = segment::Options {
-        deep: arguments.deep_iteration || parser.is_some(),
-        parser,
-    };
-    let of_index = index::Options {
+/// All that is meant: Kafka's spelling first, in its order.
+fn chosen(arguments: &DumpArgs, io: &dyn Io, report: &mut Report) -> Result<Vec<Selected>, Failure> {
+    let mut wrong = Vec::new();
+    let found = selection::select(io, &arguments.paths, |path, what| {
+        wrong.push((path.to_path_buf(), what))
+    });
+    for (path, what) in wrong {
+        report.unreadable(&path, what)?;
+    }
+    let by_kafka = arguments.files.iter().map(|path| Selected::by_kafka(path));
+    Ok(by_kafka.chain(found).collect())
+}
+
+fn dump_all(arguments: &DumpArgs, of_logs: &segment::Options, io: &dyn Io, report: &mut Report) -> Dumped {
+    let of_indexes = index::Options {
         sanity_only: arguments.index_sanity_check,
         verify_only: arguments.verify_index_only,
         max_message_size: arguments.max_message_size.into(),
+        max_batch_size: of_logs.max_batch_size,
+        filter: of_logs.filter.clone(),
     };
-    for path in arguments.files.iter().chain(&arguments.paths) {
-        // As `java.io.File` writes it.
-        let path: PathBuf = path.components().collect();
-        report.line(format_args!("Dumping {}", path.display()))?;
-        let dumped = match path.extension().unwrap_or_default().to_str() {
-            Some("log") => segment::dump(io, &path, &of_log, report),
-            Some("index") => index::dump_offset_index(io, &path, of_index, report),
-            Some("timeindex") => index::dump_time_index(io, &path, of_index, report),
-            Some("txnindex") => index::dump_transaction_index(io, &path, report),
-            Some("snapshot") => snapshot::dump(io, &path, report),
-            _ => report.say(format_args!("Ignoring unknown file {}", path.display())),
-        };
-        match dumped {
-            Err(Failure::Input(error)) => report.unreadable(&error)?,
+    for file in chosen(arguments, io, report)? {
+        let is_log = matches!(file.kind, FileKind::Log | FileKind::Snapshot);
+        if arguments.summary && !is_log {
+            continue;
+        }
+        if !of_logs.filter.applies_to(file.kind) {
+            if file.is_named {
+                let path = file.path.display();
+                report.say(format_args!(
+                    "milena: {path}: is not dumped, the filters do not apply to such a file"
+                ))?;
+            }
+            continue;
+        }
+        match dump_file(&file, of_logs, &of_indexes, io, report) {
+            Err(Failure::Input(error)) => report.unreadable(&file.path, error)?,
             other => other?,
         }
     }
     Ok(())
 }
 
-/// The offset in a file's name; Kafka takes what stands before the first dot.
-fn base_offset_of(path: &Path) -> Option<i64> {
-    path.file_name()?.to_str()?.split('.').next()?.parse().ok()
-}
-
-/// Why a dump ended.
-#[derive(Debug)]
-enum Failure {
-    /// A file could not be read; another may be.
-    Input(IoError),
-    /// Nothing can be told any more.
-    Output(io::Error),
-}
-
-impl From<IoError> for Failure {
-    fn from(error: IoError) -> Failure {
-        Failure::Input(error)
-    }
-}
-
-/// What a file gives.
-type Read<T> = Result<T, IoError>;
-
-type Dumped = Result<(), Failure>;
-
-/// What is told once all files are dumped, in this order.
-#[derive(Clone, Copy, Debug)]
-enum Summary {
-    IndexMismatch,
-    TimestampMismatch,
-    OutOfOrderTimestamp,
-    OffsetNotFound,
-    NonConsecutive,
-}
-
-/// Where lines go, and what is to be said at the end.
-struct Report {
-    out: BufWriter<StdoutLock<'static>>,
-    /// Places where Kafka's tool dies.
-    faults: usize,
-    summary: [Vec<String>; 5],
-}
-
-impl Report {
-    fn text(&mut self, text: Arguments<'_>) -> Dumped {
-        self.out.write_fmt(text).map_err(Failure::Output)
-    }
-
-    fn line(&mut self, text: Arguments<'_>) -> Dumped {
-        self.text(format_args!("{text}\n"))
-    }
-
-    /// Tells on standard error, behind the lines so far. Nobody may be reading that.
-    fn say(&mut self, text: Arguments<'_>) -> Dumped {
-        self.out.flush().map_err(Failure::Output)?;
-        let _ = writeln!(io::stderr(), "{text}");
-        Ok(())
-    }
-
-    /// Damage at which Kafka's tool dies.
-    fn fault(&mut self, path: &Path, position: u64, what: &str) -> Dumped {
-        self.faults += 1;
-        self.say(format_args!(
-            "milena: {}: byte {position}: {what}",
-            path.display()
-        ))
-    }
-
-    /// A file that cannot be read, at which Kafka's tool dies too.
-    fn unreadable(&mut self, error: &IoError) -> Dumped {
-        self.faults += 1;
-        self.say(format_args!("milena: {error}"))
-    }
-
-    /// For the end: a heading with the file, and a line for each pair.
-    fn remember(&mut self, kind: Summary, path: &Path, pairs: impl ExactSizeIterator<Item = (i64, i64)>) {
-        if pairs.len() == 0 {
-            return;
+fn dump_file(
+    file: &Selected,
+    of_logs: &segment::Options,
+    of_indexes: &index::Options,
+    io: &dyn Io,
+    report: &mut Report,
+) -> Dumped {
+    let begin = match seek::begin(io, file, &of_logs.filter) {
+        Ok(Some(begin)) => begin,
+        Ok(None) => return Ok(()),
+        // What cannot be read is told of under its name.
+        Err(_) => 0,
+    };
+    report.begin(file)?;
+    match file.kind {
+        FileKind::Log | FileKind::Snapshot => segment::dump(io, file, begin, of_logs, report),
+        FileKind::OffsetIndex => index::dump_offset_index(io, file, of_indexes, report),
+        FileKind::TimeIndex => index::dump_time_index(io, file, of_indexes, report),
+        FileKind::TransactionIndex => index::dump_transaction_index(io, file, of_indexes, report),
+        FileKind::ProducerSnapshot => snapshot::dump(io, file, &of_indexes.filter, report),
+        FileKind::OffsetCheckpoint | FileKind::LeaderEpochs => checkpoint::dump(io, file, report),
+        FileKind::MetaProperties | FileKind::PartitionMetadata => {
+            checkpoint::dump_properties(io, file, report)
         }
-        // As `File.getAbsolutePath`.
-        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
-        let path = path.display();
-        let lines = &mut self.summary[kind as usize];
-        lines.push(match kind {
-            Summary::IndexMismatch => format!("Mismatches in :{path}"),
-            Summary::TimestampMismatch => format!("Found timestamp mismatch in :{path}"),
-            Summary::OutOfOrderTimestamp => format!("Found out of order timestamp in :{path}"),
-            Summary::OffsetNotFound => "The following indexed offsets are not found in the log.".to_owned(),
-            Summary::NonConsecutive => format!("Non-consecutive offsets in {path}"),
-        });
-        lines.extend(pairs.map(|(first, second)| match kind {
-            Summary::IndexMismatch => format!("  Index offset: {first}, log offset: {second}"),
-            Summary::TimestampMismatch => format!("  Index timestamp: {first}, log timestamp: {second}"),
-            Summary::OutOfOrderTimestamp => {
-                format!("  Index timestamp: {first}, Previously indexed timestamp: {second}")
-            }
-            Summary::OffsetNotFound => format!("Indexed offset: {first}, found log offset: {second}"),
-            Summary::NonConsecutive => format!("  {first} is followed by {second}"),
-        }));
-    }
-
-    fn finish(&mut self) -> Dumped {
-        for line in std::mem::take(&mut self.summary).concat() {
-            self.say(format_args!("{line}"))?;
-        }
-        self.out.flush().map_err(Failure::Output)
+        FileKind::CleanShutdown => checkpoint::dump_clean_shutdown(io, file, report),
+        FileKind::Unknown => report.say(format_args!("Ignoring unknown file {}", file.path.display())),
     }
 }

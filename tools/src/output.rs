@@ -80,7 +80,7 @@ impl Rows {
     /// With its headings; one that begins with `>` stands above numbers, which are aligned to the right.
     pub(crate) fn new<const N: usize>(headings: [&str; N]) -> Rows {
         let mut table = Table::new();
-        table.load_preset(presets::NOTHING);
+        table.load_style(presets::NOTHING);
         table.set_header(headings.map(|heading| heading.trim_start_matches('>')));
         for (column, heading) in table.column_iter_mut().zip(headings) {
             column.set_padding((0, 2));

@@ -8,8 +8,7 @@
 //! Bytes that are not UTF-8 stand as `key_base64` and `value_base64` instead; null is `null`. Reading needs none of the
 //! fields and knows no others; `topic`, `offset` and `timestamp_type` are not used.
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
+use data_encoding::BASE64;
 use milena_engine::config::TimestampType;
 use milena_engine::units::TimestampMs;
 use milena_server::client::ConsumerRecord;
@@ -45,9 +44,7 @@ fn insert_bytes(object: &mut Map<String, Value>, name: &str, bytes: Option<&[u8]
     match bytes.map(|bytes| (std::str::from_utf8(bytes), bytes)) {
         None => object.insert(name.to_owned(), Value::Null),
         Some((Ok(text), _)) => object.insert(name.to_owned(), text.into()),
-        Some((Err(_), bytes)) => {
-            object.insert(format!("{name}_base64"), BASE64_STANDARD.encode(bytes).into())
-        }
+        Some((Err(_), bytes)) => object.insert(format!("{name}_base64"), BASE64.encode(bytes).into()),
     };
 }
 
@@ -115,7 +112,7 @@ fn either(name: &str, text: Option<String>, base64: Option<String>) -> Result<Op
         (Some(_), Some(_)) => Err(format!("found {name} and {name}_base64, expected one of them")),
         (Some(text), None) => Ok(Some(text.into_bytes())),
         (None, Some(text)) => {
-            let decoded = BASE64_STANDARD.decode(text);
+            let decoded = BASE64.decode(text.as_bytes());
             decoded
                 .map(Some)
                 .map_err(|error| format!("{name}_base64: {error}"))

@@ -1,4 +1,4 @@
-//! `.index`, `.timeindex` and `.txnindex`, entry for entry, held against the log beside them, in the lines of Kafka's tool.
+//! `.index`, `.timeindex` and `.txnindex`, entry for entry, held against the log beside them.
 //!
 //! Source: `DumpLogSegments.dumpIndex`, `dumpTimeIndex`, `dumpTxnIndex`; `AbstractIndex`, `OffsetIndex`, `TimeIndex`,
 //! `TransactionIndex`.
@@ -6,21 +6,24 @@
 use std::path::{Path, PathBuf};
 
 use milena_engine::io::Io;
-use milena_engine::record_batch::Batch;
 
+use super::filter::Filter;
 use super::raw_batch::{RawBatch, Step, step};
-use super::raw_message::each_message;
+use super::records::each_record;
+use super::report::{Dumped, Failure, Mismatch, Read, Report, too_large};
+use super::selection::Selected;
 use super::source::Source;
-use super::{Dumped, Failure, Read, Report, Summary, base_offset_of};
+use super::thing::{Damage, Thing};
 
 const OFFSET_ENTRY_SIZE_BYTES: u64 = 8;
 const TIME_ENTRY_SIZE_BYTES: u64 = 12;
 const TRANSACTION_ENTRY_SIZE_BYTES: u64 = 34;
+const NO_OFFSET_IN_NAME: &str = "the name does not begin with an offset";
 /// Bytes at the end of an index that Kafka searches first.
 const WARM_SIZE_BYTES: u64 = 8192;
 
 /// What is asked for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Options {
     /// Only what a broker checks when it starts.
     pub(super) sanity_only: bool,
@@ -28,10 +31,14 @@ pub(super) struct Options {
     pub(super) verify_only: bool,
     /// Bytes of the log that are looked at behind the position of an entry.
     pub(super) max_message_size: u64,
+    /// Batches above this size are not read for their timestamps.
+    pub(super) max_batch_size: usize,
+    pub(super) filter: Filter,
 }
 
 /// An index of entries of one size; a part of an entry at the end is left out.
-struct Entries {
+#[derive(Debug)]
+pub(super) struct Entries {
     source: Source,
     base_offset: i64,
     entry_size: u64,
@@ -39,6 +46,18 @@ struct Entries {
 }
 
 impl Entries {
+    pub(super) fn of_offsets(io: &dyn Io, path: &Path, base_offset: i64) -> Read<Entries> {
+        Entries::open(io, path, base_offset, OFFSET_ENTRY_SIZE_BYTES)
+    }
+
+    pub(super) fn of_times(io: &dyn Io, path: &Path, base_offset: i64) -> Read<Entries> {
+        Entries::open(io, path, base_offset, TIME_ENTRY_SIZE_BYTES)
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+
     fn open(io: &dyn Io, path: &Path, base_offset: i64, entry_size: u64) -> Read<Entries> {
         let source = Source::open(io, path)?;
         let count = source.size_bytes() / entry_size;
@@ -54,6 +73,13 @@ impl Entries {
         !self.source.size_bytes().is_multiple_of(self.entry_size)
     }
 
+    fn part(&self) -> Damage {
+        Damage::found(
+            format_args!("{} bytes", self.source.size_bytes()),
+            format_args!("a multiple of {}", self.entry_size),
+        )
+    }
+
     fn fields<const N: usize>(&mut self, index: u64, at: u64) -> Read<[u8; N]> {
         let bytes = self.source.bytes_at(index * self.entry_size + at, N)?;
         // A file that shrank meanwhile ends in zeros, as a preallocated one does.
@@ -61,7 +87,7 @@ impl Entries {
     }
 
     /// (offset, position) of an entry of an offset index.
-    fn offset_entry(&mut self, index: u64) -> Read<(i64, i32)> {
+    pub(super) fn offset_entry(&mut self, index: u64) -> Read<(i64, i32)> {
         let offset = self
             .base_offset
             .wrapping_add(i32::from_be_bytes(self.fields(index, 0)?).into());
@@ -69,7 +95,7 @@ impl Entries {
     }
 
     /// (timestamp, offset) of an entry of a time index.
-    fn time_entry(&mut self, index: u64) -> Read<(i64, i64)> {
+    pub(super) fn time_entry(&mut self, index: u64) -> Read<(i64, i64)> {
         let timestamp = i64::from_be_bytes(self.fields(index, 0)?);
         let offset = self
             .base_offset
@@ -104,24 +130,31 @@ impl Entries {
 }
 
 /// A file that an index is held against; told if it cannot be read.
-fn beside<T>(opened: Read<T>, report: &mut Report) -> Result<Option<T>, Failure> {
+fn beside<T>(path: &Path, opened: Read<T>, report: &mut Report) -> Result<Option<T>, Failure> {
     match opened {
         Ok(opened) => Ok(Some(opened)),
-        Err(error) => report.unreadable(&error).map(|()| None),
+        Err(error) => report.unreadable(path, error).map(|()| None),
     }
 }
 
-fn sibling(path: &Path, ending: &str) -> PathBuf {
+/// The file of another kind of the same segment.
+pub(super) fn sibling(path: &Path, ending: &str) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let stem = name.split('.').next().unwrap_or_default();
     path.with_file_name(format!("{stem}.{ending}"))
 }
 
-pub(super) fn dump_offset_index(io: &dyn Io, path: &Path, options: Options, report: &mut Report) -> Dumped {
-    let Some(base) = base_offset_of(path) else {
-        return report.fault(path, 0, "the name does not begin with an offset");
+pub(super) fn dump_offset_index(
+    io: &dyn Io,
+    file: &Selected,
+    options: &Options,
+    report: &mut Report,
+) -> Dumped {
+    let path = &file.path;
+    let Some(base) = file.base_offset else {
+        return report.fault(0, NO_OFFSET_IN_NAME);
     };
-    let mut entries = Entries::open(io, path, base, OFFSET_ENTRY_SIZE_BYTES)?;
+    let mut entries = Entries::of_offsets(io, path, base)?;
     if options.sanity_only {
         let last = match entries.count.checked_sub(1) {
             Some(last) => entries.offset_entry(last)?.0,
@@ -129,72 +162,77 @@ pub(super) fn dump_offset_index(io: &dyn Io, path: &Path, options: Options, repo
         };
         return sanity(path, &entries, last < base, report);
     }
-    let mut log = beside(Source::open(io, &sibling(path, "log")), report)?;
-    let mut mismatches = Vec::new();
+    let log = sibling(path, "log");
+    let mut log = beside(&log, Source::open(io, &log), report)?;
     for index in 0..entries.count {
         let (offset, position) = entries.offset_entry(index)?;
         // What a crash left of a preallocated index is zeros.
         if offset == base && index > 0 {
             break;
         }
+        if !options.filter.offset(offset) {
+            continue;
+        }
         if let Some(log) = &mut log {
             match first_batch(log, position, options.max_message_size)? {
                 Ok(batch) if batch.last_offset() == offset => {}
-                Ok(batch) => mismatches.push((offset, batch.last_offset())),
-                Err(what) => report.fault(path, index * OFFSET_ENTRY_SIZE_BYTES, &what)?,
+                Ok(batch) => report.mismatch(Mismatch::IndexedOffset, offset, batch.last_offset())?,
+                Err(damage) => report.fault(index * OFFSET_ENTRY_SIZE_BYTES, damage)?,
             }
         }
         if !options.verify_only {
-            report.line(format_args!("offset: {offset} position: {position}"))?;
+            report.tell(Thing::OffsetEntry { offset, position })?;
         }
     }
-    // Kafka's tool has the last pair first.
-    report.remember(Summary::IndexMismatch, path, mismatches.into_iter().rev());
     Ok(())
 }
 
 fn sanity(path: &Path, entries: &Entries, out_of_order: bool, report: &mut Report) -> Dumped {
     if entries.count > 0 && out_of_order {
-        report.fault(
-            path,
-            (entries.count - 1) * entries.entry_size,
-            "the last entry lies before the first",
-        )
+        let position = (entries.count - 1) * entries.entry_size;
+        report.fault(position, "the last entry lies before the first")
     } else if entries.has_part() {
-        let what = format!(
-            "found {} bytes, expected a multiple of {}",
-            entries.source.size_bytes(),
-            entries.entry_size
-        );
-        report.fault(path, entries.count * entries.entry_size, &what)
+        report.fault(entries.count * entries.entry_size, entries.part())
     } else {
-        report.line(format_args!("{} passed sanity check.", path.display()))
+        report.tell(Thing::SanityCheck { path, passed: true })
     }
 }
 
 /// The batch at a position of the log, which must end within so many bytes.
-fn first_batch(log: &mut Source, position: i32, limit: u64) -> Read<Result<RawBatch, String>> {
+fn first_batch(log: &mut Source, position: i32, limit: u64) -> Read<Result<RawBatch, Damage>> {
     let size = log.size_bytes();
     let position = match u64::try_from(position) {
         Ok(position) if position <= size => position,
-        _ => return Ok(Err(format!("names position {position} of a log of {size} bytes"))),
+        _ => {
+            let what = format!("names position {position} of a log of {size} bytes");
+            let expected = format_args!("at most {size}");
+            return Ok(Err(
+                Damage::found(format_args!("position {position}"), expected).told(what)
+            ));
+        }
     };
     Ok(
         match step(log, position, size.min(position.saturating_add(limit)))? {
             Step::Batch(batch) => Ok(batch),
-            Step::End => Err(format!(
+            Step::End => Err(Damage::from(format!(
                 "names position {position}, where no whole batch is within {limit} bytes"
-            )),
-            Step::Broken(what) => Err(format!("names position {position} of the log: {what}")),
+            ))),
+            Step::Broken(damage) => Err(damage.at(format_args!("names position {position} of the log"))),
         },
     )
 }
 
-pub(super) fn dump_time_index(io: &dyn Io, path: &Path, options: Options, report: &mut Report) -> Dumped {
-    let Some(base) = base_offset_of(path) else {
-        return report.fault(path, 0, "the name does not begin with an offset");
+pub(super) fn dump_time_index(
+    io: &dyn Io,
+    file: &Selected,
+    options: &Options,
+    report: &mut Report,
+) -> Dumped {
+    let path = &file.path;
+    let Some(base) = file.base_offset else {
+        return report.fault(0, NO_OFFSET_IN_NAME);
     };
-    let mut entries = Entries::open(io, path, base, TIME_ENTRY_SIZE_BYTES)?;
+    let mut entries = Entries::of_times(io, path, base)?;
     if options.sanity_only {
         let last = entries.count.saturating_sub(1);
         let is_wrong = entries.count > 0 && {
@@ -203,40 +241,40 @@ pub(super) fn dump_time_index(io: &dyn Io, path: &Path, options: Options, report
         };
         return sanity(path, &entries, is_wrong, report);
     }
-    let mut log = beside(Source::open(io, &sibling(path, "log")), report)?;
-    let offsets = Entries::open(io, &sibling(path, "index"), base, OFFSET_ENTRY_SIZE_BYTES);
-    let mut offsets = beside(offsets, report)?;
-    let (mut wrong, mut out_of_order, mut not_found) = (Vec::new(), Vec::new(), Vec::new());
+    let (log, offsets) = (sibling(path, "log"), sibling(path, "index"));
+    let mut log = beside(&log, Source::open(io, &log), report)?;
+    let mut offsets = beside(&offsets, Entries::of_offsets(io, &offsets, base), report)?;
     let mut previous = -1;
     for index in 0..entries.count {
         let (timestamp, offset) = entries.time_entry(index)?;
         if offset == base && index > 0 {
             break;
         }
+        if !options.filter.offset(offset) || !options.filter.time(timestamp) {
+            previous = timestamp;
+            continue;
+        }
         if let (Some(log), Some(offsets)) = (&mut log, &mut offsets) {
             let from = offsets.lookup(offset)?;
-            match check_time_entry(log, from, offset)? {
-                Err(what) => report.fault(path, index * TIME_ENTRY_SIZE_BYTES, &what)?,
-                Ok(Found::Nothing) => not_found.push((offset, -1)),
-                Ok(Found::Another(last)) => not_found.push((offset, last)),
+            match check_time_entry(log, from, offset, options.max_batch_size)? {
+                Err(damage) => report.fault(index * TIME_ENTRY_SIZE_BYTES, damage)?,
+                Ok(Found::Nothing) => report.mismatch(Mismatch::OffsetNotFound, offset, -1)?,
+                Ok(Found::Another(last)) => report.mismatch(Mismatch::OffsetNotFound, offset, last)?,
                 Ok(Found::MaxTimestamp(found)) => {
                     if found != timestamp {
-                        wrong.push((timestamp, found));
+                        report.mismatch(Mismatch::IndexedTimestamp, timestamp, found)?;
                     }
                     if previous >= timestamp {
-                        out_of_order.push((timestamp, previous));
+                        report.mismatch(Mismatch::TimestampOrder, timestamp, previous)?;
                     }
                 }
             }
         }
         if !options.verify_only {
-            report.line(format_args!("timestamp: {timestamp} offset: {offset}"))?;
+            report.tell(Thing::TimeEntry { timestamp, offset })?;
         }
         previous = timestamp;
     }
-    report.remember(Summary::TimestampMismatch, path, wrong.into_iter());
-    report.remember(Summary::OutOfOrderTimestamp, path, out_of_order.into_iter());
-    report.remember(Summary::OffsetNotFound, path, not_found.into_iter());
     Ok(())
 }
 
@@ -248,20 +286,27 @@ enum Found {
 }
 
 /// The largest timestamp of the records of the batch that ends with `offset`.
-fn check_time_entry(log: &mut Source, from: i32, offset: i64) -> Read<Result<Found, String>> {
+fn check_time_entry(
+    log: &mut Source,
+    from: i32,
+    offset: i64,
+    max_batch_size: usize,
+) -> Read<Result<Found, Damage>> {
     let end = log.size_bytes();
     let mut position = match u64::try_from(from) {
         Ok(position) if position <= end => position,
         _ => {
-            return Ok(Err(format!(
-                "the offset index names position {from} of a log of {end} bytes"
-            )));
+            let what = format!("the offset index names position {from} of a log of {end} bytes");
+            let expected = format_args!("at most {end}");
+            return Ok(Err(
+                Damage::found(format_args!("position {from}"), expected).told(what)
+            ));
         }
     };
     loop {
         let batch = match step(log, position, end)? {
             Step::End => return Ok(Ok(Found::Nothing)),
-            Step::Broken(what) => return Ok(Err(format!("the log at byte {position}: {what}"))),
+            Step::Broken(damage) => return Ok(Err(damage.at(format_args!("the log at byte {position}")))),
             Step::Batch(batch) => batch,
         };
         if batch.last_offset() < offset {
@@ -271,59 +316,59 @@ fn check_time_entry(log: &mut Source, from: i32, offset: i64) -> Read<Result<Fou
         if batch.last_offset() != offset {
             return Ok(Ok(Found::Another(batch.last_offset())));
         }
-        let bytes = log.bytes_at(position, batch.size_bytes)?;
-        let largest = largest_timestamp(bytes, &batch);
+        let largest = if batch.size_bytes > max_batch_size {
+            Err(too_large(&batch, max_batch_size))
+        } else {
+            largest_timestamp(log.bytes_at(position, batch.size_bytes)?, &batch)
+        };
         return Ok(largest
             .map(Found::MaxTimestamp)
-            .map_err(|what| format!("the log at byte {position}: {what}")));
+            .map_err(|damage| damage.at(format_args!("the log at byte {position}"))));
     }
 }
 
-fn largest_timestamp(bytes: &[u8], raw: &RawBatch) -> Result<i64, String> {
+fn largest_timestamp(bytes: &[u8], raw: &RawBatch) -> Result<i64, Damage> {
     let mut largest = -1;
-    if !raw.is_v2() {
-        each_message(bytes, raw, |_, _, timestamp| {
-            largest = largest.max(timestamp);
-            Ok::<(), String>(())
-        })?;
-        return Ok(largest);
-    }
-    let neutral = raw.neutral(bytes)?;
-    let batch = Batch::parse(&neutral).map_err(|error| error.to_string())?;
-    let mut records = batch.records().map_err(|error| error.to_string())?;
-    while let Some(record) = records.next_record().map_err(|error| error.to_string())? {
-        largest = largest.max(raw.timestamp(record.timestamp));
-    }
+    each_record(bytes, raw, |record| {
+        largest = largest.max(record.timestamp);
+        Ok::<(), Damage>(())
+    })?;
     Ok(largest)
 }
 
-pub(super) fn dump_transaction_index(io: &dyn Io, path: &Path, report: &mut Report) -> Dumped {
-    let mut entries = Entries::open(io, path, 0, TRANSACTION_ENTRY_SIZE_BYTES)?;
+pub(super) fn dump_transaction_index(
+    io: &dyn Io,
+    file: &Selected,
+    options: &Options,
+    report: &mut Report,
+) -> Dumped {
+    let mut entries = Entries::open(io, &file.path, 0, TRANSACTION_ENTRY_SIZE_BYTES)?;
     for index in 0..entries.count {
         // Kafka's tool prints the first byte of the two of the version, and knows version 0 alone.
         let [version] = entries.fields(index, 0)?;
-        let [producer_id, first, last, stable] = [2, 10, 18, 26].map(|at| entries.fields(index, at));
-        let number = |bytes: Read<[u8; 8]>| bytes.map(i64::from_be_bytes);
-        if version as i8 > 0 {
-            let what = format!("found version {version}, expected 0");
-            report.fault(path, index * TRANSACTION_ENTRY_SIZE_BYTES, &what)?;
+        let mut number = |at| entries.fields(index, at).map(i64::from_be_bytes);
+        let (producer_id, first_offset, last_offset) = (number(2)?, number(10)?, number(18)?);
+        let last_stable_offset = number(26)?;
+        if !options.filter.producer(producer_id) || !options.filter.offsets(first_offset, last_offset) {
+            continue;
         }
-        report.line(format_args!(
-            "version: {} producerId: {} firstOffset: {} lastOffset: {} lastStableOffset: {}",
-            version as i8,
-            number(producer_id)?,
-            number(first)?,
-            number(last)?,
-            number(stable)?
-        ))?;
+        if version as i8 > 0 {
+            let damage = Damage::found(format_args!("version {version}"), "0");
+            report.fault(index * TRANSACTION_ENTRY_SIZE_BYTES, damage)?;
+        }
+        report.tell(Thing::TransactionEntry {
+            version: version as i8,
+            producer_id,
+            first_offset,
+            last_offset,
+            last_stable_offset,
+        })?;
     }
     if entries.has_part() {
         // Kafka's tool says nothing of it.
-        let size = entries.source.size_bytes();
-        return report.say(format_args!(
-            "milena: {}: found {size} bytes, expected a multiple of 34",
-            path.display()
-        ));
+        let part = entries.part();
+        let text = format!("milena: {}: {part}", file.path.display());
+        return report.flaw(part, format_args!("{text}"));
     }
     Ok(())
 }

@@ -9,11 +9,16 @@ use std::fmt;
 use milena_engine::record_batch::{HEADER_SIZE_UP_TO_MAGIC, LOG_OVERHEAD, RECORD_BATCH_OVERHEAD};
 use milena_engine::units::TimestampMs;
 
-use super::Read;
+use super::report::Read;
 use super::source::Source;
+use super::thing::Damage;
 
 /// The smallest length that a batch of any format can state.
 const LENGTH_MIN: i32 = 14;
+/// Where the part of a batch begins that its checksum is of.
+const CRC_COVERS_FROM_V2: usize = 21;
+/// The same of a message of format v0 or v1.
+const CRC_COVERS_FROM: usize = 16;
 /// Of a message of format v0: up to its attributes.
 const HEADER_SIZE_V0: usize = LOG_OVERHEAD + 6;
 /// Of format v1: up to its timestamp.
@@ -33,7 +38,7 @@ pub(super) enum Step {
     /// No whole batch up to the end.
     End,
     /// What no batch can be. Kafka's tool ends here with an exception.
-    Broken(String),
+    Broken(Damage),
 }
 
 /// Reads the header at `position` of a file that counts up to `end`.
@@ -51,8 +56,9 @@ pub(super) fn step(source: &mut Source, position: u64, end: u64) -> Read<Step> {
     };
     let length = batch.i32(8);
     if length < LENGTH_MIN {
-        return Ok(Step::Broken(format!(
-            "found a length of {length}, expected at least {LENGTH_MIN}"
+        return Ok(Step::Broken(Damage::found(
+            format_args!("a length of {length}"),
+            format_args!("at least {LENGTH_MIN}"),
         )));
     }
     let size_bytes = LOG_OVERHEAD + length as usize;
@@ -65,8 +71,9 @@ pub(super) fn step(source: &mut Source, position: u64, end: u64) -> Read<Step> {
         2.. => RECORD_BATCH_OVERHEAD,
     };
     if read < needed {
-        return Ok(Step::Broken(format!(
-            "found {read} bytes up to the end of the file, expected a header of {needed}"
+        return Ok(Step::Broken(Damage::found(
+            format_args!("{read} bytes up to the end of the file"),
+            format_args!("a header of {needed}"),
         )));
     }
     Ok(Step::Batch(RawBatch { size_bytes, ..batch }))
@@ -151,7 +158,7 @@ impl RawBatch {
         self.is_v2() && self.attributes() & 0x20 != 0
     }
 
-    fn is_transactional(&self) -> bool {
+    pub(super) fn is_transactional(&self) -> bool {
         self.is_v2() && self.attributes() & 0x10 != 0
     }
 
@@ -163,11 +170,31 @@ impl RawBatch {
         }
     }
 
+    pub(super) fn producer_id(&self) -> i64 {
+        self.i64(43)
+    }
+
+    pub(super) fn producer_epoch(&self) -> i16 {
+        i16::from_be_bytes(self.array(51))
+    }
+
+    pub(super) fn partition_leader_epoch(&self) -> i32 {
+        self.i32(12)
+    }
+
     pub(super) fn base_sequence(&self) -> i32 {
         self.i32(53)
     }
 
-    fn record_count(&self) -> i32 {
+    pub(super) fn last_sequence(&self) -> i32 {
+        match self.base_sequence() {
+            -1 => -1,
+            base => increment_sequence(base, self.i32(23)),
+        }
+    }
+
+    /// Of format v2, as stored.
+    pub(super) fn record_count(&self) -> i32 {
         self.i32(57)
     }
 
@@ -175,15 +202,40 @@ impl RawBatch {
         u32::from_be_bytes(self.array(if self.is_v2() { 17 } else { 12 }))
     }
 
-    /// Whether `bytes`, the whole batch, have the stored checksum.
-    pub(super) fn is_valid(&self, bytes: &[u8]) -> bool {
-        if self.is_v2() {
-            bytes.len() >= RECORD_BATCH_OVERHEAD && crc32c::crc32c(&bytes[21..]) == self.stored_crc()
+    /// The checksum of the bytes of the batch at `position`, read piece by piece; `None` where there are too few for any.
+    pub(super) fn computed_crc(&self, source: &mut Source, position: u64) -> Read<Option<u32>> {
+        let covers_from = if self.is_v2() {
+            CRC_COVERS_FROM_V2
         } else {
-            bytes
-                .get(16..)
-                .is_some_and(|covered| crc32fast::hash(covered) == self.stored_crc())
+            CRC_COVERS_FROM
+        };
+        if self.is_v2() && self.size_bytes < RECORD_BATCH_OVERHEAD {
+            return Ok(None);
         }
+        let (from, size) = (position + covers_from as u64, self.size_bytes - covers_from);
+        if self.is_v2() {
+            let mut crc = 0;
+            let read = source.pieces(from, size, |piece| crc = crc32c::crc32c_append(crc, piece))?;
+            return Ok((read == size).then_some(crc));
+        }
+        let mut hasher = crc32fast::Hasher::new();
+        let read = source.pieces(from, size, |piece| hasher.update(piece))?;
+        Ok((read == size).then(|| hasher.finalize()))
+    }
+
+    /// Whether the other batch has the same records at the same offsets, as far as the headers and the checksum tell.
+    pub(super) fn has_same_records(&self, other: &RawBatch) -> bool {
+        // Of v2, all but the length and the leader epoch is told apart by the checksum or here.
+        self.size_bytes == other.size_bytes
+            && self.magic() == other.magic()
+            && self.base_offset() == other.base_offset()
+            && self.last_offset() == other.last_offset()
+            && self.stored_crc() == other.stored_crc()
+    }
+
+    /// Whether the bytes at `position` have the stored checksum.
+    pub(super) fn is_valid_at(&self, source: &mut Source, position: u64) -> Read<bool> {
+        Ok(self.computed_crc(source, position)? == Some(self.stored_crc()))
     }
 
     /// A copy of a v2 batch with the same records behind a header of which everything is sound that the records do not
@@ -191,16 +243,19 @@ impl RawBatch {
     ///
     /// # Errors
     /// There is no such header: too few bytes, a negative record count.
-    pub(super) fn neutral(&self, bytes: &[u8]) -> Result<Vec<u8>, String> {
+    pub(super) fn neutral(&self, bytes: &[u8]) -> Result<Vec<u8>, Damage> {
         let count = self.record_count();
         if bytes.len() < RECORD_BATCH_OVERHEAD {
-            return Err(format!(
-                "found {} bytes, expected a header of {RECORD_BATCH_OVERHEAD}",
-                bytes.len()
+            return Err(Damage::found(
+                format_args!("{} bytes", bytes.len()),
+                format_args!("a header of {RECORD_BATCH_OVERHEAD}"),
             ));
         }
         if count < 0 {
-            return Err(format!("found a record count of {count}, expected at least 0"));
+            return Err(Damage::found(
+                format_args!("a record count of {count}"),
+                "at least 0",
+            ));
         }
         let mut neutral = bytes.to_vec();
         neutral[0..8].fill(0);
@@ -239,21 +294,18 @@ impl fmt::Display for RawBatch {
         if !self.is_v2() {
             return write!(f, "offset: {}", self.last_offset());
         }
-        let last_sequence = match self.base_sequence() {
-            -1 => -1,
-            base => increment_sequence(base, self.i32(23)),
-        };
         write!(
             f,
-            "baseOffset: {} lastOffset: {} count: {} baseSequence: {} lastSequence: {last_sequence} producerId: {} \
+            "baseOffset: {} lastOffset: {} count: {} baseSequence: {} lastSequence: {} producerId: {} \
              producerEpoch: {} partitionLeaderEpoch: {} isTransactional: {} isControl: {}",
             self.base_offset(),
             self.last_offset(),
             self.record_count(),
             self.base_sequence(),
-            self.i64(43),
-            i16::from_be_bytes(self.array(51)),
-            self.i32(12),
+            self.last_sequence(),
+            self.producer_id(),
+            self.producer_epoch(),
+            self.partition_leader_epoch(),
             self.is_transactional(),
             self.is_control(),
         )

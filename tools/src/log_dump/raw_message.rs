@@ -5,41 +5,29 @@
 use milena_engine::record_batch::{Batch, BatchError, InnerMessages, LOG_OVERHEAD, absolute_base};
 
 use super::raw_batch::RawBatch;
+use super::thing::Damage;
 
 /// Walks a message, or those in a wrapper, with their offsets in the log and their timestamps.
 ///
 /// # Errors
 /// Where the walk must end, and what `each` returns.
-pub(super) fn each_message<E: From<String>>(
+pub(super) fn each_message<E: From<Damage>>(
     bytes: &[u8],
     raw: &RawBatch,
     mut each: impl FnMut(&RawMessage<'_>, i64, i64) -> Result<(), E>,
 ) -> Result<(), E> {
     if !raw.is_compressed() {
         let message = RawMessage { bytes };
-        return each(&message, raw.base_offset(), message.timestamp()?);
+        let timestamp = message.timestamp().map_err(Damage::from)?;
+        return each(&message, raw.base_offset(), timestamp);
     }
-    let broken = |error: BatchError| E::from(error.to_string());
+    let broken = |error: BatchError| E::from(Damage::from(error));
     let batch = Batch::parse(bytes).map_err(broken)?;
     let base = absolute_base(&batch).map_err(broken)?;
     let mut inner = InnerMessages::new(&batch).map_err(broken)?;
     while let Some(bytes) = inner.next_bytes().map_err(broken)? {
         let message = RawMessage { bytes };
-        let offset = if raw.magic() == 1 {
-            base.wrapping_add(message.offset()?)
-        } else {
-            message.offset()?
-        };
-        if message.is_compressed()? {
-            return Err("found a compressed message inside a compressed set"
-                .to_owned()
-                .into());
-        }
-        let timestamp = if raw.is_append_time() && message.magic()? == 1 {
-            raw.max_timestamp()
-        } else {
-            message.timestamp()?
-        };
+        let (offset, timestamp) = message.place(raw, base).map_err(Damage::from)?;
         each(&message, offset, timestamp)?;
     }
     Ok(())
@@ -52,6 +40,27 @@ pub(super) struct RawMessage<'a> {
 }
 
 impl<'a> RawMessage<'a> {
+    /// Of a message in a wrapper: its offset in the log and its timestamp.
+    fn place(&self, wrapper: &RawBatch, base: i64) -> Result<(i64, i64), String> {
+        let offset = match wrapper.magic() {
+            1 => base.wrapping_add(self.offset()?),
+            _ => self.offset()?,
+        };
+        if self.is_compressed()? {
+            return Err("found a compressed message inside a compressed set".to_owned());
+        }
+        let timestamp = if wrapper.is_append_time() && self.magic()? == 1 {
+            wrapper.max_timestamp()
+        } else {
+            self.timestamp()?
+        };
+        Ok((offset, timestamp))
+    }
+
+    pub(super) fn size_bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
     fn array<const N: usize>(&self, position: usize) -> Result<[u8; N], String> {
         let bytes = self.bytes.get(position..).and_then(|rest| rest.first_chunk());
         bytes.copied().ok_or_else(|| {

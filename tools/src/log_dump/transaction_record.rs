@@ -4,6 +4,7 @@
 //! `TransactionMetadata`, `TransactionState` of 2.7.2.
 
 use milena_server::group::records::java_hash;
+use serde::Serialize;
 
 use super::decoder::DELETED;
 use super::java_text::java_text;
@@ -76,19 +77,54 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// What the coordinator knows of a transactional id.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Transaction {
+    producer_id: i64,
+    producer_epoch: i16,
+    state: &'static str,
+    partitions: Vec<String>,
+    last_update_timestamp: i64,
+    start_timestamp: i64,
+    timeout_ms: i32,
+}
+
 /// Key and payload.
 ///
 /// # Errors
 /// What was found in place of what.
 pub(super) fn format(key: &[u8], value: Option<&[u8]>) -> Result<(String, String), String> {
+    let (transactional_id, transaction) = read(key, value)?;
+    let key = format!("transaction_metadata::transactionalId={transactional_id}");
+    let Some(of) = transaction else {
+        return Ok((key, DELETED.to_owned()));
+    };
+    let payload = format!(
+        "producerId:{},producerEpoch:{},state={},partitions=[{}],txnLastUpdateTimestamp={},txnTimeoutMs={}",
+        of.producer_id,
+        of.producer_epoch,
+        of.state,
+        of.partitions.join(","),
+        of.last_update_timestamp,
+        of.timeout_ms
+    );
+    Ok((key, payload))
+}
+
+/// The transactional id and what is said of it, `None` in a tombstone.
+///
+/// # Errors
+/// What was found in place of what.
+pub(super) fn read(key: &[u8], value: Option<&[u8]>) -> Result<(String, Option<Transaction>), String> {
     let mut fields = Fields {
         bytes: key,
         position: 0,
     };
     fields.version()?;
-    let key = format!("transaction_metadata::transactionalId={}", fields.text()?);
+    let transactional_id = fields.text()?;
     let Some(value) = value else {
-        return Ok((key, DELETED.to_owned()));
+        return Ok((transactional_id, None));
     };
     let mut fields = Fields {
         bytes: value,
@@ -96,8 +132,8 @@ pub(super) fn format(key: &[u8], value: Option<&[u8]>) -> Result<(String, String
     };
     fields.version()?;
     let producer_id = fields.i64()?;
-    let epoch = fields.i16()?;
-    let timeout = fields.i32()?;
+    let producer_epoch = fields.i16()?;
+    let timeout_ms = fields.i32()?;
     let [state] = fields.number()?;
     let Some(name) = STATES.get(usize::from(state)) else {
         return Err(format!(
@@ -106,16 +142,17 @@ pub(super) fn format(key: &[u8], value: Option<&[u8]>) -> Result<(String, String
         ));
     };
     let partitions = partitions(&mut fields)?;
-    // An empty transaction is read without its partitions, which there are none of.
-    let partitions = if state == 0 { Vec::new() } else { partitions };
-    let updated = fields.i64()?;
-    fields.i64()?;
-    let payload = format!(
-        "producerId:{producer_id},producerEpoch:{epoch},state={name},partitions=[{}],\
-         txnLastUpdateTimestamp={updated},txnTimeoutMs={timeout}",
-        partitions.join(",")
-    );
-    Ok((key, payload))
+    let transaction = Transaction {
+        producer_id,
+        producer_epoch,
+        state: name,
+        // An empty transaction is read without its partitions, which there are none of.
+        partitions: if state == 0 { Vec::new() } else { partitions },
+        last_update_timestamp: fields.i64()?,
+        start_timestamp: fields.i64()?,
+        timeout_ms,
+    };
+    Ok((transactional_id, Some(transaction)))
 }
 
 /// In the order of the set that Kafka reads them into.
