@@ -23,9 +23,10 @@ mod tests;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use backoff::Backoff;
 
@@ -42,6 +43,9 @@ pub use producer::{Acks, ProduceError, Producer, ProducerConfig, ProducerRecord}
 use crate::protocol::messages::find_coordinator::{FindCoordinatorRequest, FindCoordinatorResponse};
 use crate::protocol::messages::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
 use crate::protocol::{ErrorCode, Message};
+
+/// Questions of [`Client::call_all`] that are under way at a time.
+const PIPELINE_LENGTH: usize = 64;
 
 /// How patient a client is and what it calls itself.
 #[derive(Clone, Debug)]
@@ -226,15 +230,73 @@ impl Client {
         broker_id: i32,
         request: &Q,
     ) -> Result<(), ClientError> {
-        let address = self.address_of(broker_id)?;
-        let mut connection = match self.connections.remove(&address) {
-            Some(connection) => connection,
-            None => Connection::open(&address, &self.config.connection).await?,
-        };
+        let mut connection = self.take_connection(self.address_of(broker_id)?).await?;
         connection.send_unanswered(request)?;
         connection.flush().await?;
-        self.connections.insert(address, connection);
+        self.connections.insert(connection.address().clone(), connection);
         Ok(())
+    }
+
+    /// Asks one broker many questions, of which several are under way at a time. The answers stand in their order.
+    ///
+    /// # Errors
+    /// Those of [`Client::call`]; there is no answer at all then.
+    pub async fn call_all<'r, Q: Message<'r>>(
+        &mut self,
+        target: Target<'_>,
+        requests: &[Q],
+    ) -> Result<Vec<Answer>, ClientError> {
+        // The first finds the broker, and a connection that is alive.
+        let Some((first, rest)) = requests.split_first() else {
+            return Ok(Vec::new());
+        };
+        let first = self.call(target, first).await?;
+        let address = first.address().clone();
+        let mut connection = self.take_connection(address.clone()).await?;
+        let mut answers = vec![first];
+        let mut rest = rest.iter();
+        loop {
+            while connection.pending() < PIPELINE_LENGTH
+                && let Some(request) = rest.next()
+            {
+                connection.send(request)?;
+            }
+            if connection.pending() == 0 {
+                break;
+            }
+            let after = self.config.connection.request_timeout;
+            let received = timeout(after, connection.receive()).await;
+            answers.push(received.map_err(|_| ClientError::TimedOut {
+                address: address.clone(),
+                api_key: Q::KEY,
+                after,
+            })??);
+        }
+        self.connections.insert(address, connection);
+        Ok(answers)
+    }
+
+    /// What a broker serves, by the number of the API; also what this client does not know.
+    ///
+    /// # Errors
+    /// Those of the way to the broker.
+    pub async fn versions(
+        &mut self,
+        broker_id: i32,
+    ) -> Result<HashMap<i16, RangeInclusive<i16>>, ClientError> {
+        let address = self.address_of(broker_id)?;
+        let connection = self.take_connection(address.clone()).await?;
+        let versions = connection.versions().clone();
+        self.connections.insert(address, connection);
+        Ok(versions)
+    }
+
+    /// The connection that was kept, or a new one.
+    async fn take_connection(&mut self, address: Address) -> Result<Connection, ClientError> {
+        match self.connections.remove(&address) {
+            Some(connection) => Ok(connection),
+            None => Connection::open(&address, &self.config.connection).await,
+        }
     }
 
     /// Prefers a connection that is open, then brokers that are known, then those that the user named.

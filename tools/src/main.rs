@@ -15,20 +15,27 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use brokers::BrokersArgs;
 use consume::ConsumeArgs;
+use log_dirs::LogDirsArgs;
 use log_dump::LogDumpArgs;
+use offsets::OffsetsArgs;
 use produce::ProduceArgs;
 
 mod brokers;
 mod cluster_args;
 mod consume;
 mod export_znodes;
+mod log_dirs;
 mod log_dump;
+mod moment;
 mod nearest;
+mod offsets;
 mod output;
+mod partition_offsets;
 mod produce;
 mod record_json;
 mod start;
 mod text;
+mod topic_patterns;
 
 /// How the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +104,11 @@ enum Command {
     Produce(ProduceArgs),
     /// Print the records of topics.
     Consume(ConsumeArgs),
+    /// Show where partitions begin and end, how many records they hold, or the offset at a time.
+    Offsets(OffsetsArgs),
+    /// Show what lies in the log directories of each broker, and how large it is.
+    #[command(name = "logdirs")]
+    LogDirs(LogDirsArgs),
 }
 
 /// Which broker is meant.
@@ -175,6 +187,8 @@ fn main() -> ExitCode {
         Command::Produce(arguments) => produce::run(&arguments).into(),
         Command::Consume(arguments) => consume::run(&arguments).into(),
         Command::Brokers(arguments) => brokers::run(&arguments).into(),
+        Command::Offsets(arguments) => offsets::run(&arguments).into(),
+        Command::LogDirs(arguments) => log_dirs::run(&arguments).into(),
     }
 }
 

@@ -72,6 +72,11 @@ impl Answer {
         })
     }
 
+    /// Who answered.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
     /// The version of the API in which the question was asked.
     pub fn version(&self) -> i16 {
         self.version

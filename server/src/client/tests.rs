@@ -309,3 +309,38 @@ fn what_may_succeed_later_is_tried_again_and_what_cannot_is_not() {
     });
     serving.join().unwrap();
 }
+
+#[test]
+fn many_questions_to_one_broker_are_under_way_together_and_answered_in_order() {
+    // The broker answers fifty at a time.
+    let mut asked = 0;
+    let mut kept: Vec<u8> = Vec::new();
+    let (address, serving) = broker(1, move |_, question, address| {
+        asked += 1;
+        // ApiVersions, the Metadata of `connect`, the first of the many.
+        if asked <= 3 {
+            return Some(served(question, address));
+        }
+        kept.extend(served(question, address));
+        let is_due = asked == 202 || asked % 50 == 0;
+        Some(if is_due {
+            std::mem::take(&mut kept)
+        } else {
+            Vec::new()
+        })
+    });
+    runtime().block_on(async {
+        let mut client = Client::connect(vec![address.clone()], patient(1000))
+            .await
+            .unwrap();
+        let requests = vec![MetadataRequest::default(); 200];
+        let answers = client.call_all(Target::Any, &requests).await.unwrap();
+        assert_eq!(answers.len(), 200);
+        assert!(answers.iter().all(|answer| answer.address() == &address));
+        let nothing: &[MetadataRequest<'_>] = &[];
+        assert!(client.call_all(Target::Any, nothing).await.unwrap().is_empty());
+        let versions = client.versions(7).await.unwrap();
+        assert_eq!(versions[&ApiKey::Metadata.id()], 0..=9);
+    });
+    serving.join().unwrap();
+}
