@@ -8,11 +8,11 @@ use std::io;
 use std::time::Duration;
 
 use clap::Args;
-use jiff::SignedDuration;
 use milena_server::client::{Address, Client, ClientConfig, ClientError, ConnectionConfig, Topics};
 use milena_server::protocol::ErrorCode;
 use tokio::runtime::Builder;
 
+use crate::moment;
 use crate::nearest::nearest;
 use crate::{Exit, complain};
 
@@ -46,10 +46,7 @@ pub(crate) struct ClusterArgs {
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let parsed = match text.parse::<u32>() {
         Ok(seconds) => Some(Duration::from_secs(seconds.into())),
-        Err(_) => text
-            .parse::<SignedDuration>()
-            .ok()
-            .and_then(|span| span.try_into().ok()),
+        Err(_) => moment::span(text).and_then(|span| span.try_into().ok()),
     };
     let positive = parsed.filter(|span| !span.is_zero());
     positive.ok_or_else(|| format!("found {text:?}, expected a time as 500ms, 30s or 2m"))

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::cluster_args::{ClusterArgs, CommandError, explained};
 use crate::output::{Output, Rows, or_absent};
-use crate::topic_patterns::{Internal, TopicPattern, chosen};
+use crate::patterns::{Internal, NamePattern, chosen};
 use crate::{Exit, complain};
 
 const EXAMPLES: &str = "\
@@ -28,7 +28,7 @@ Examples:
 pub(crate) struct LogDirsArgs {
     /// Names, globs, or regular expressions between slashes; all topics if absent.
     #[arg(value_name = "topic")]
-    topics: Vec<TopicPattern>,
+    topics: Vec<NamePattern>,
     /// Only these brokers.
     #[arg(long, value_name = "id,..", value_delimiter = ',')]
     broker: Vec<i32>,

@@ -23,7 +23,12 @@ use produce::ProduceArgs;
 mod brokers;
 mod cluster_args;
 mod consume;
+use configs::ConfigsArgs;
+use groups::GroupsArgs;
+use topics::TopicsArgs;
+mod configs;
 mod export_znodes;
+mod groups;
 mod log_dirs;
 mod log_dump;
 mod moment;
@@ -36,6 +41,9 @@ mod record_json;
 mod start;
 mod text;
 mod topic_patterns;
+mod partitions;
+mod patterns;
+mod topics;
 
 /// How the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +106,12 @@ enum Command {
     ExportZnodes(ExportArgs),
     /// Print what the files of a partition hold, as Kafka's kafka-dump-log.sh does.
     LogDump(LogDumpArgs),
+    /// List, describe, create, alter and delete topics.
+    Topics(TopicsArgs),
+    /// List and describe groups with their lag, reset and delete their offsets.
+    Groups(GroupsArgs),
+    /// Show and change the settings of topics and brokers.
+    Configs(ConfigsArgs),
     /// Show the brokers of a cluster: ids, addresses, racks, the controller, what they serve.
     Brokers(BrokersArgs),
     /// Write records from standard input, files or the command line.
@@ -186,6 +200,9 @@ fn main() -> ExitCode {
         Command::LogDump(arguments) => log_dump::run(&arguments).into(),
         Command::Produce(arguments) => produce::run(&arguments).into(),
         Command::Consume(arguments) => consume::run(&arguments).into(),
+        Command::Topics(arguments) => topics::run(&arguments).into(),
+        Command::Groups(arguments) => groups::run(&arguments).into(),
+        Command::Configs(arguments) => configs::run(&arguments).into(),
         Command::Brokers(arguments) => brokers::run(&arguments).into(),
         Command::Offsets(arguments) => offsets::run(&arguments).into(),
         Command::LogDirs(arguments) => log_dirs::run(&arguments).into(),

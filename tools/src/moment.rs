@@ -3,7 +3,7 @@
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,11 +37,9 @@ impl Moment {
         if let Ok(ms) = date_time(text) {
             return Ok(Moment::At(ms));
         }
-        let span = text
-            .parse::<SignedDuration>()
-            .ok()
-            .filter(SignedDuration::is_negative);
-        let span = span.ok_or_else(|| expected(text))?;
+        let span = span(text)
+            .filter(SignedDuration::is_negative)
+            .ok_or_else(|| expected(text))?;
         let then = Timestamp::now().checked_add(span).map_err(|_| expected(text))?;
         Ok(Moment::At(then.as_millisecond()))
     }
@@ -51,6 +49,12 @@ fn expected(text: &str) -> String {
     format!(
         "found {text:?}, expected earliest, latest, 2026-01-31T12:00:00Z, '2h ago' or milliseconds since 1970"
     )
+}
+
+/// A span of time as people (`1h 30m`, `2 days ago`) or ISO 8601 (`PT1H`) write it; a day has 24 hours.
+pub(crate) fn span(text: &str) -> Option<SignedDuration> {
+    let span: Span = text.parse().ok()?;
+    span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()
 }
 
 /// Milliseconds since 1970 of an ISO 8601 date, with or without time and zone.

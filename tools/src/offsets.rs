@@ -11,7 +11,7 @@ use crate::cluster_args::{ClusterArgs, CommandError};
 use crate::moment::{self, Moment};
 use crate::output::{Output, Rows, or_absent};
 use crate::partition_offsets::{Found, Isolation, Offsets, Partition, list_offsets};
-use crate::topic_patterns::{Internal, TopicPattern, chosen};
+use crate::patterns::{Internal, NamePattern, chosen};
 use crate::{Exit, complain};
 
 const EXAMPLES: &str = "\
@@ -30,7 +30,7 @@ Examples:
 pub(crate) struct OffsetsArgs {
     /// Names, globs, or regular expressions between slashes; all topics if absent.
     #[arg(value_name = "topic")]
-    topics: Vec<TopicPattern>,
+    topics: Vec<NamePattern>,
     /// Only these partitions of each topic.
     #[arg(long, value_name = "number,..", value_delimiter = ',')]
     partitions: Vec<i32>,

@@ -1,4 +1,4 @@
-//! Which topics are meant: a name, a glob (`orders-*`, `{a,b}-[0-9]`), or a regular expression between slashes
+//! Which topics or groups are meant: a name, a glob (`orders-*`, `{a,b}-[0-9]`), or a regular expression between slashes
 //! (`/orders-\d+/`), which fits a whole name.
 //!
 //! Promise: a name that is not there is answered with similar ones, a pattern that fits nothing is an error, and a topic
@@ -16,7 +16,7 @@ use crate::cluster_args::{CommandError, no_such_topic, unknown};
 
 /// See the module.
 #[derive(Clone, Debug)]
-pub(crate) enum TopicPattern {
+pub(crate) enum NamePattern {
     Name(String),
     Pattern { text: String, regex: Regex },
 }
@@ -28,38 +28,38 @@ pub(crate) enum Internal {
     Excluded,
 }
 
-impl FromStr for TopicPattern {
+impl FromStr for NamePattern {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<TopicPattern, String> {
+    fn from_str(text: &str) -> Result<NamePattern, String> {
         let inner = text.strip_prefix('/').and_then(|rest| rest.strip_suffix('/'));
         let expression = match inner {
             Some(expression) => format!("^(?:{expression})$"),
             None if text.contains(['*', '?', '[', '{']) => of_glob(text),
-            None => return Ok(TopicPattern::Name(text.to_owned())),
+            None => return Ok(NamePattern::Name(text.to_owned())),
         };
         let regex = Regex::new(&expression).map_err(|error| format!("{text}: {error}"))?;
-        Ok(TopicPattern::Pattern {
+        Ok(NamePattern::Pattern {
             text: text.to_owned(),
             regex,
         })
     }
 }
 
-impl fmt::Display for TopicPattern {
+impl fmt::Display for NamePattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            TopicPattern::Name(name) => name,
-            TopicPattern::Pattern { text, .. } => text,
+            NamePattern::Name(name) => name,
+            NamePattern::Pattern { text, .. } => text,
         })
     }
 }
 
-impl TopicPattern {
+impl NamePattern {
     pub(crate) fn fits(&self, name: &str) -> bool {
         match self {
-            TopicPattern::Name(own) => own == name,
-            TopicPattern::Pattern { regex, .. } => regex.is_match(name),
+            NamePattern::Name(own) => own == name,
+            NamePattern::Pattern { regex, .. } => regex.is_match(name),
         }
     }
 }
@@ -101,14 +101,14 @@ fn of_glob(glob: &str) -> String {
 /// The topics that are meant, described; all when there is no pattern.
 pub(crate) async fn chosen(
     client: &mut Client,
-    patterns: &[TopicPattern],
+    patterns: &[NamePattern],
     internal: Internal,
 ) -> Result<BTreeMap<String, TopicMetadata>, CommandError> {
     let names: Option<Vec<String>> = patterns
         .iter()
         .map(|pattern| match pattern {
-            TopicPattern::Name(name) => Some(name.clone()),
-            TopicPattern::Pattern { .. } => None,
+            NamePattern::Name(name) => Some(name.clone()),
+            NamePattern::Pattern { .. } => None,
         })
         .collect();
     let topics = match names.as_deref() {
@@ -124,16 +124,16 @@ pub(crate) async fn chosen(
             continue;
         }
         return Err(match pattern {
-            TopicPattern::Name(name) if names.is_some() => no_such_topic(client, name).await,
-            TopicPattern::Name(name) => CommandError::Failed(unknown("topic", name, topics.keys())),
-            TopicPattern::Pattern { text, .. } => CommandError::Failed(format!("no topic fits {text}")),
+            NamePattern::Name(name) if names.is_some() => no_such_topic(client, name).await,
+            NamePattern::Name(name) => CommandError::Failed(unknown("topic", name, topics.keys())),
+            NamePattern::Pattern { text, .. } => CommandError::Failed(format!("no topic fits {text}")),
         });
     }
     let is_meant = |topic: &TopicMetadata| {
         let hidden = topic.is_internal && internal == Internal::Excluded;
-        let named = |pattern: &TopicPattern| match pattern {
-            TopicPattern::Name(_) => true,
-            TopicPattern::Pattern { .. } => !hidden,
+        let named = |pattern: &NamePattern| match pattern {
+            NamePattern::Name(_) => true,
+            NamePattern::Pattern { .. } => !hidden,
         };
         let mut fitting = patterns.iter().filter(|pattern| pattern.fits(&topic.name));
         if patterns.is_empty() {
@@ -166,12 +166,12 @@ mod tests {
             (r"/orders-\d+/", "orders-12", "orders-12a"),
             ("/a|b/", "b", "ab"),
         ] {
-            let parsed: TopicPattern = pattern.parse().unwrap();
+            let parsed: NamePattern = pattern.parse().unwrap();
             assert!(parsed.fits(fitting), "{pattern} {fitting}");
             assert!(!parsed.fits(other), "{pattern} {other}");
             assert_eq!(parsed.to_string(), pattern);
         }
-        let error = "/a(/".parse::<TopicPattern>().unwrap_err();
+        let error = "/a(/".parse::<NamePattern>().unwrap_err();
         assert!(error.starts_with("/a(/: "), "{error}");
     }
 }

@@ -1,0 +1,199 @@
+//! `milena topics`: list, describe, create, alter, delete, and forget the beginnings of partitions. It takes the place
+//! of `kafka-topics.sh` and `kafka-delete-records.sh`.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use clap::{Args, Subcommand};
+use milena_server::client::{Client, ClientError};
+use serde_json::json;
+
+use crate::cluster_args::{ClusterArgs, CommandError};
+use crate::output::{Output, Rows, or_absent};
+use crate::patterns::{Internal, NamePattern, chosen};
+use crate::{Exit, complain};
+
+mod change;
+mod create;
+mod delete_records;
+mod describe;
+
+const EXAMPLES: &str = "\
+Examples:
+  milena topics list
+  milena topics create orders --partitions 3 --config retention.ms=86400000
+  milena topics describe orders
+  milena topics describe --under-replicated
+  milena topics alter orders --partitions 6
+  milena topics delete-records orders:0 --before 100 --yes
+  milena topics delete orders --yes
+
+`milena configs` shows and changes the settings of topics.";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct TopicsArgs {
+    #[command(subcommand)]
+    command: TopicsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum TopicsCommand {
+    /// List topics with the numbers of their partitions and replicas.
+    List(ListArgs),
+    /// Show leaders, replicas and in-sync replicas of each partition, and settings that are not the default.
+    Describe(describe::DescribeArgs),
+    /// Create topics.
+    Create(create::CreateArgs),
+    /// Give topics more partitions.
+    Alter(change::AlterArgs),
+    /// Delete topics with all their records.
+    Delete(change::DeleteArgs),
+    /// Forget the records before an offset.
+    DeleteRecords(delete_records::DeleteRecordsArgs),
+}
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  milena topics list
+  milena topics list 'orders-*' --exclude-internal
+  milena topics list --names               names alone, one per line
+  milena topics list --json";
+
+#[derive(Debug, Args)]
+#[command(after_help = LIST_EXAMPLES)]
+struct ListArgs {
+    /// Names, globs, or regular expressions between slashes; all topics if absent.
+    #[arg(value_name = "topic")]
+    topics: Vec<NamePattern>,
+    /// Names alone.
+    #[arg(long, conflicts_with = "json")]
+    names: bool,
+    /// Without the topics of the brokers themselves, unless they are named.
+    #[arg(long)]
+    exclude_internal: bool,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+pub(crate) fn run(arguments: &TopicsArgs) -> Exit {
+    match &arguments.command {
+        TopicsCommand::List(arguments) => arguments
+            .cluster
+            .run(async |client| list(client, arguments).await),
+        TopicsCommand::Describe(arguments) => describe::run(arguments),
+        TopicsCommand::Create(arguments) => create::run(arguments),
+        TopicsCommand::Alter(arguments) => change::run_alter(arguments),
+        TopicsCommand::Delete(arguments) => change::run_delete(arguments),
+        TopicsCommand::DeleteRecords(arguments) => delete_records::run(arguments),
+    }
+}
+
+async fn list(client: &mut Client, arguments: &ListArgs) -> Result<(), CommandError> {
+    let internal = if arguments.exclude_internal {
+        Internal::Excluded
+    } else {
+        Internal::Included
+    };
+    let topics = chosen(client, &arguments.topics, internal).await?;
+    let mut out = Output::new();
+    let mut rows = Rows::new(["TOPIC", ">PARTITIONS", ">REPLICAS", "KIND"]);
+    for topic in topics.values() {
+        let replicas = topic
+            .partitions
+            .first()
+            .map_or(0, |partition| partition.replicas.len());
+        if arguments.names {
+            out.line(&topic.name)?;
+        } else if arguments.cluster.json {
+            out.json(&json!({
+                "topic": topic.name,
+                "partitions": topic.partitions.len(),
+                "replication_factor": replicas,
+                "internal": topic.is_internal,
+            }))?;
+        } else {
+            rows.push([
+                topic.name.clone(),
+                topic.partitions.len().to_string(),
+                replicas.to_string(),
+                or_absent(topic.is_internal.then_some("internal")),
+            ]);
+        }
+    }
+    if !arguments.names && !arguments.cluster.json {
+        out.table(&rows)?;
+    }
+    out.flush()
+}
+
+/// Tells what became of each thing that was to be changed: done ones on standard output, refusals on standard error.
+fn tell(
+    arguments: &ClusterArgs,
+    verb: &str,
+    results: &BTreeMap<String, Result<serde_json::Value, ClientError>>,
+) -> Result<(), CommandError> {
+    let mut out = Output::new();
+    let mut failed = false;
+    for (name, result) in results {
+        match result {
+            Ok(facts) if arguments.json => {
+                let mut object = json!({"topic": name, "done": verb});
+                if let (Some(object), Some(facts)) = (object.as_object_mut(), facts.as_object()) {
+                    object.extend(facts.clone());
+                }
+                out.json(&object)?;
+            }
+            Ok(facts) => {
+                let facts = facts.as_object().into_iter().flatten();
+                let facts: Vec<String> = facts
+                    .map(|(key, value)| format!("{} {value}", key.replace('_', " ")))
+                    .collect();
+                match facts.as_slice() {
+                    [] => out.line(format_args!("{verb} {name}"))?,
+                    facts => out.line(format_args!("{verb} {name}: {}", facts.join(", ")))?,
+                }
+            }
+            Err(error) => {
+                failed = true;
+                complain(error);
+            }
+        }
+    }
+    out.flush()?;
+    if failed { Err(CommandError::Told) } else { Ok(()) }
+}
+
+/// Asks a person whether it shall be done. Without a terminal nobody can be asked, so `--yes` must have said it.
+///
+/// # Errors
+/// [`CommandError::Usage`] when there is nobody to ask, [`CommandError::Failed`] when the answer is no.
+pub(crate) fn confirmed(yes: bool, question: &str) -> Result<(), CommandError> {
+    if yes {
+        return Ok(());
+    }
+    let input = io::stdin();
+    if !input.is_terminal() {
+        return Err(CommandError::Usage(format!(
+            "{question} Add --yes to say so; there is nobody to ask"
+        )));
+    }
+    // A prompt is no result: it goes where complaints go.
+    let _ = write!(io::stderr(), "{question} [y/N] ");
+    let _ = io::stderr().flush();
+    let mut answer = String::new();
+    let read = input.lock().read_line(&mut answer);
+    match (read, answer.trim().to_lowercase().as_str()) {
+        (Ok(_), "y" | "yes") => Ok(()),
+        _ => Err(CommandError::Failed("nothing was done".to_owned())),
+    }
+}
+
+/// `2 topics`, `1 topic`.
+pub(crate) fn count(number: usize, noun: &str) -> String {
+    if number == 1 {
+        format!("1 {noun}")
+    } else {
+        format!("{number} {noun}s")
+    }
+}

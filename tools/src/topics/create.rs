@@ -1,0 +1,175 @@
+//! `milena topics create`.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use milena_server::client::{Client, ClientError, Target};
+use milena_server::protocol::ErrorCode;
+use milena_server::protocol::messages::topics::{
+    CreatableReplicaAssignment, CreatableTopic, CreateTopicsRequest, CreateTopicsResponse,
+    CreateableTopicConfig,
+};
+use serde_json::{Value, json};
+
+use crate::Exit;
+use crate::cluster_args::ClusterArgs;
+use crate::topics::tell;
+
+const EXAMPLES: &str = "\
+Examples:
+  milena topics create orders              partitions and replicas as the broker has them by default
+  milena topics create orders audit --partitions 3 --replication-factor 1
+  milena topics create state --config cleanup.policy=compact --config segment.bytes=104857600
+  milena topics create placed --replica-assignment 0,0,0
+  milena topics create orders --if-not-exists
+  milena topics create orders-v2 --partitions 12 --validate-only";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct CreateArgs {
+    #[arg(value_name = "topic", required = true)]
+    topics: Vec<String>,
+    /// Without it the broker's num.partitions, from Kafka 2.4 on.
+    #[arg(short, long, value_name = "number", value_parser = clap::value_parser!(i32).range(1..))]
+    partitions: Option<i32>,
+    /// Without it the broker's default.replication.factor, from Kafka 2.4 on.
+    #[arg(short, long, value_name = "number", value_parser = clap::value_parser!(i16).range(1..))]
+    replication_factor: Option<i16>,
+    /// Broker ids for each partition: 0:1,1:2 for two partitions of two replicas, the preferred leader first.
+    #[arg(long, value_name = "id:id,..", conflicts_with_all = ["partitions", "replication_factor"],
+          value_parser = assignment)]
+    replica_assignment: Option<Assignment>,
+    /// A setting of the topics; may be given several times.
+    #[arg(short, long, value_name = "key=value", value_parser = crate::parse_override)]
+    config: Vec<(String, String)>,
+    /// That a topic exists already is no error.
+    #[arg(long)]
+    if_not_exists: bool,
+    /// Let the broker check everything and create nothing.
+    #[arg(long)]
+    validate_only: bool,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+/// The replicas of each partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Assignment(pub(super) Vec<Vec<i32>>);
+
+/// `0:1,1:2` as kafka-topics.sh reads it: a comma between partitions, a colon between replicas.
+pub(super) fn assignment(text: &str) -> Result<Assignment, String> {
+    let replicas = |part: &str| -> Option<Vec<i32>> {
+        let ids: Option<Vec<i32>> = part.split(':').map(|id| id.trim().parse().ok()).collect();
+        let ids = ids?;
+        let mut sorted = ids.clone();
+        sorted.sort_unstable();
+        sorted.dedup();
+        (sorted.len() == ids.len()).then_some(ids)
+    };
+    let parts: Option<Vec<Vec<i32>>> = text.split(',').map(replicas).collect();
+    let parts = parts.filter(|parts| parts.iter().all(|ids| ids.len() == parts[0].len()));
+    parts.map(Assignment).ok_or_else(|| {
+        format!("found {text:?}, expected as many different broker ids for each partition, as in 0:1,1:2")
+    })
+}
+
+pub(super) fn run(arguments: &CreateArgs) -> Exit {
+    arguments.cluster.run(async |client| {
+        let results = client
+            .retry(async |client| create(client, arguments).await)
+            .await?;
+        let verb = if arguments.validate_only {
+            "could create"
+        } else {
+            "created"
+        };
+        tell(&arguments.cluster, verb, &results)
+    })
+}
+
+type Results = BTreeMap<String, Result<Value, ClientError>>;
+
+async fn create(client: &mut Client, arguments: &CreateArgs) -> Result<Results, ClientError> {
+    let assigned = arguments
+        .replica_assignment
+        .as_ref()
+        .map_or(&[][..], |assignment| &assignment.0);
+    let topics = arguments.topics.iter().map(|name| CreatableTopic {
+        name: name.into(),
+        num_partitions: arguments.partitions.unwrap_or(-1),
+        replication_factor: arguments.replication_factor.unwrap_or(-1),
+        assignments: (0..)
+            .zip(assigned)
+            .map(|(partition_index, ids)| CreatableReplicaAssignment {
+                partition_index,
+                broker_ids: ids.clone().into(),
+            })
+            .collect(),
+        configs: arguments
+            .config
+            .iter()
+            .map(|(name, value)| CreateableTopicConfig {
+                name: name.into(),
+                value: Some(value.into()),
+            })
+            .collect(),
+    });
+    let request = CreateTopicsRequest {
+        topics: topics.collect(),
+        timeout_ms: timeout_ms(&client.config().connection.request_timeout),
+        validate_only: arguments.validate_only,
+    };
+    let answer = client.call(Target::Controller, &request).await?;
+    let response: CreateTopicsResponse<'_> = answer.decode()?;
+    let mut results = Results::new();
+    for result in &response.topics {
+        let name = result.name.to_string();
+        let code = ErrorCode::from_code(result.error_code);
+        let mut facts = json!({});
+        if code == ErrorCode::TopicAlreadyExists && arguments.if_not_exists {
+            facts["exists_already"] = true.into();
+        } else {
+            let checked = ClientError::check(result.error_code, result.error_message.as_deref(), || {
+                format!("topic {name}")
+            });
+            if let Err(error) = checked {
+                // The only one that is everybody's affair.
+                if code == ErrorCode::NotController {
+                    return Err(error);
+                }
+                results.insert(name, Err(error));
+                continue;
+            }
+            if result.num_partitions > 0 {
+                facts["partitions"] = result.num_partitions.into();
+                facts["replication_factor"] = result.replication_factor.into();
+            }
+        }
+        results.insert(name, Ok(facts));
+    }
+    Ok(results)
+}
+
+/// How long a broker may take; a little less than what is waited for the answer, so that it comes.
+pub(super) fn timeout_ms(request_timeout: &std::time::Duration) -> i32 {
+    let ms = request_timeout.as_millis() * 9 / 10;
+    i32::try_from(ms).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_assignment_is_read_as_kafka_topics_reads_it() {
+        assert_eq!(assignment("0:1,1:2").unwrap().0, [[0, 1], [1, 2]]);
+        assert_eq!(assignment("0,0,0").unwrap().0, [[0], [0], [0]]);
+        for wrong in ["", "a", "0:0", "0:1,2", "0:,1"] {
+            let error = assignment(wrong).unwrap_err();
+            assert!(
+                error.contains("expected as many different broker ids"),
+                "{wrong}: {error}"
+            );
+        }
+    }
+}
