@@ -211,6 +211,7 @@ fn advice(error: &ClientError, bootstrap: &[Address]) -> Option<&'static str> {
             ErrorCode::NotController | ErrorCode::CoordinatorNotAvailable => Some(
                 "the cluster has none at the moment; try again, with a longer --timeout if it starts slowly",
             ),
+            ErrorCode::BrokerNotAvailable => Some("`milena brokers` shows those that are alive"),
             ErrorCode::RequestTimedOut => {
                 Some("what was asked may be done nevertheless; look before trying again")
             }

@@ -18,8 +18,8 @@ use milena_server::protocol::ErrorCode;
 
 use crate::Exit;
 use crate::cluster_args::{ClusterArgs, CommandError, duration, no_such_topic};
+use crate::escapes::unescape;
 use crate::output::Output;
-use crate::text::unescape;
 use format::Format;
 use place::{Ends, Place};
 

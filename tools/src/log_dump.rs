@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use milena_engine::io::{Backend, Io, open};
 
+use crate::moment::time_ms;
 use crate::{Exit, complain};
 
 mod checkpoint;
@@ -28,7 +29,6 @@ mod follow;
 mod index;
 mod java_text;
 mod json;
-mod moment;
 mod raw_batch;
 mod raw_message;
 mod records;
@@ -153,10 +153,10 @@ struct FilterArgs {
     #[arg(long, value_name = "offset")]
     to_offset: Option<i64>,
     /// The earliest timestamp: ms since 1970, RFC 3339, or a while ago like -90s, -1h30m, -7d.
-    #[arg(long, value_name = "time", value_parser = moment::parse, allow_hyphen_values = true)]
+    #[arg(long, value_name = "time", value_parser = time_ms, allow_hyphen_values = true)]
     from_time: Option<i64>,
     /// The latest timestamp.
-    #[arg(long, value_name = "time", value_parser = moment::parse, allow_hyphen_values = true)]
+    #[arg(long, value_name = "time", value_parser = time_ms, allow_hyphen_values = true)]
     to_time: Option<i64>,
     /// The key, exactly; every record is looked at then.
     #[arg(long, value_name = "text", conflicts_with = "key_hex")]

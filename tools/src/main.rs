@@ -11,23 +11,26 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use brokers::BrokersArgs;
+use configs::ConfigsArgs;
 use consume::ConsumeArgs;
+use generate::{CompletionsArgs, ManArgs};
+use groups::GroupsArgs;
 use log_dirs::LogDirsArgs;
 use log_dump::LogDumpArgs;
 use offsets::OffsetsArgs;
 use produce::ProduceArgs;
+use topics::TopicsArgs;
 
 mod brokers;
 mod cluster_args;
-mod consume;
-use configs::ConfigsArgs;
-use groups::GroupsArgs;
-use topics::TopicsArgs;
 mod configs;
+mod consume;
+mod escapes;
 mod export_znodes;
+mod generate;
 mod groups;
 mod log_dirs;
 mod log_dump;
@@ -36,13 +39,11 @@ mod nearest;
 mod offsets;
 mod output;
 mod partition_offsets;
+mod partitions;
+mod patterns;
 mod produce;
 mod record_json;
 mod start;
-mod text;
-mod topic_patterns;
-mod partitions;
-mod patterns;
 mod topics;
 
 /// How the process ends.
@@ -72,12 +73,19 @@ impl From<Exit> for ExitCode {
 const EXAMPLES: &str = "\
 Examples:
   milena start                                   listen on 127.0.0.1:9092, keep the data in ./milena-data
-  milena start server.properties                 take the settings from a file, under Kafka's names
-  milena start server.properties --override log.dirs=/data/kafka --override num.partitions=3
-  KAFKA_LISTENERS=PLAINTEXT://:9092 milena start settings from the environment, as in Apache's images
-  milena export-znodes server.properties         what a fresh ZooKeeper needs to let Kafka open the directory
+  milena topics create orders --partitions 3     ask any cluster: -b host:port, $MILENA_BOOTSTRAP_SERVER, 127.0.0.1:9092
+  milena topics describe orders
+  milena groups describe billing                 lag of each partition, and who reads it
+  milena groups reset billing --topic orders --to-earliest
+  milena configs set --topic orders retention.ms=86400000
+  milena produce orders -K : < orders.txt        the key of each line stands before the first colon
+  milena consume orders --from earliest --until end
+  milena offsets orders
+  milena logdirs --by topic                      what fills the disks
+  milena brokers
   milena log-dump --deep-iteration --files t-0/00000000000000000000.log
                                                  every batch and record of a segment, as kafka-dump-log.sh prints them
+  milena help topics create                      every command has examples
 
 Exit codes:
   0  done, or stopped cleanly by SIGTERM, SIGINT or SIGHUP
@@ -87,7 +95,15 @@ Exit codes:
      log-dump found damage at which Kafka's tool would die; a broker refused what was asked
   130  ended by Ctrl-C";
 
-/// One small binary that takes the place of an Apache Kafka 2.7.2 broker.
+const START_EXAMPLES: &str = "\
+Examples:
+  milena start                                   listen on 127.0.0.1:9092, keep the data in ./milena-data
+  milena start server.properties                 take the settings from a file, under Kafka's names
+  milena start server.properties --override log.dirs=/data/kafka --override num.partitions=3
+  KAFKA_LISTENERS=PLAINTEXT://:9092 milena start settings from the environment, as in Apache's images
+  milena export-znodes server.properties         what a fresh ZooKeeper needs to let Kafka open the directory";
+
+/// One small binary that takes the place of an Apache Kafka 2.7.2 broker, and the tools for any cluster of them.
 #[derive(Debug, Parser)]
 #[command(name = "milena", version, after_help = EXAMPLES)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
@@ -99,7 +115,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a broker until SIGTERM or SIGINT.
-    #[command(after_help = EXAMPLES)]
+    #[command(after_help = START_EXAMPLES)]
     Start(StartArgs),
     /// Write what a fresh ZooKeeper needs (cluster id, topics, settings, producer id block) for Kafka to open
     /// the log directories of a stopped broker.
@@ -123,6 +139,10 @@ enum Command {
     /// Show what lies in the log directories of each broker, and how large it is.
     #[command(name = "logdirs")]
     LogDirs(LogDirsArgs),
+    /// Print what a shell needs to complete this command line.
+    Completions(CompletionsArgs),
+    /// Write manual pages.
+    Man(ManArgs),
 }
 
 /// Which broker is meant.
@@ -206,6 +226,8 @@ fn main() -> ExitCode {
         Command::Brokers(arguments) => brokers::run(&arguments).into(),
         Command::Offsets(arguments) => offsets::run(&arguments).into(),
         Command::LogDirs(arguments) => log_dirs::run(&arguments).into(),
+        Command::Completions(arguments) => generate::completions(&arguments, Cli::command()).into(),
+        Command::Man(arguments) => generate::man(&arguments, Cli::command()).into(),
     }
 }
 
@@ -221,8 +243,6 @@ fn words() -> Vec<OsString> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

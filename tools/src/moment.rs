@@ -1,5 +1,6 @@
 //! Moments as people write them, and as they are shown: `earliest`, `latest`, milliseconds since 1970, ISO 8601 (UTC
-//! unless it says otherwise), or a span before now (`2h ago`).
+//! unless it says otherwise), or a span before now (`2h ago`,
+//! `-2h`).
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -29,6 +30,7 @@ impl Moment {
         match text {
             "earliest" | "-2" => return Ok(Moment::Earliest),
             "latest" | "-1" => return Ok(Moment::Latest),
+            "now" => return Ok(Moment::At(Timestamp::now().as_millisecond())),
             _ => {}
         }
         if let Ok(ms) = text.parse::<u64>() {
@@ -42,6 +44,16 @@ impl Moment {
             .ok_or_else(|| expected(text))?;
         let then = Timestamp::now().checked_add(span).map_err(|_| expected(text))?;
         Ok(Moment::At(then.as_millisecond()))
+    }
+}
+
+/// Milliseconds since 1970 of a [`Moment`] that is none of the ends.
+pub(crate) fn time_ms(text: &str) -> Result<i64, String> {
+    match Moment::parse(text) {
+        Ok(Moment::At(ms)) => Ok(ms),
+        _ => Err(format!(
+            "found {text:?}, expected a time as 2026-01-31T12:00:00Z, 1767268800000 (ms), now or '2h ago'"
+        )),
     }
 }
 
@@ -102,11 +114,15 @@ mod tests {
             panic!()
         };
         assert!((now - 7_200_000 - then).abs() < 60_000, "{then}");
+        assert!((time_ms("now").unwrap() - time_ms("-1h30m").unwrap() - 5_400_000).abs() < 60_000);
         for wrong in ["2h", "yesterday", "-3", ""] {
             assert!(
                 Moment::parse(wrong).unwrap_err().contains("expected earliest"),
                 "{wrong}"
             );
+        }
+        for wrong in ["latest", "-1", "1h", "now-ish"] {
+            assert!(time_ms(wrong).unwrap_err().contains("expected a time"), "{wrong}");
         }
     }
 }

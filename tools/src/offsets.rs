@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use milena_server::client::Client;
+use milena_server::client::{Client, IsolationLevel};
 use serde_json::json;
 
 use crate::cluster_args::{ClusterArgs, CommandError};
 use crate::moment::{self, Moment};
 use crate::output::{Output, Rows, or_absent};
-use crate::partition_offsets::{Found, Isolation, Offsets, Partition, list_offsets};
+use crate::partition_offsets::{Found, Offsets, Partition, list_offsets};
 use crate::patterns::{Internal, NamePattern, chosen};
 use crate::{Exit, complain};
 
@@ -82,9 +82,9 @@ async fn show(client: &mut Client, arguments: &OffsetsArgs) -> Result<(), Comman
         )));
     }
     let isolation = if arguments.read_committed {
-        Isolation::ReadCommitted
+        IsolationLevel::ReadCommitted
     } else {
-        Isolation::ReadUncommitted
+        IsolationLevel::ReadUncommitted
     };
     let mut at = async |moment: Moment| {
         let timestamp = moment.timestamp();

@@ -19,8 +19,9 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::cluster_args::{ClusterArgs, CommandError, duration, explained};
+use crate::escapes::unescape;
+use crate::moment::time_ms;
 use crate::output::Output;
-use crate::text::{time_ms, unescape};
 use crate::{Exit, complain};
 use input::{Content, Layout, read_blocks, split};
 

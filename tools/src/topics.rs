@@ -6,7 +6,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 
 use clap::{Args, Subcommand};
 use milena_server::client::{Client, ClientError};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cluster_args::{ClusterArgs, CommandError};
 use crate::output::{Output, Rows, or_absent};
@@ -127,29 +127,34 @@ async fn list(client: &mut Client, arguments: &ListArgs) -> Result<(), CommandEr
     out.flush()
 }
 
-/// Tells what became of each thing that was to be changed: done ones on standard output, refusals on standard error.
-fn tell(
-    arguments: &ClusterArgs,
-    verb: &str,
-    results: &BTreeMap<String, Result<serde_json::Value, ClientError>>,
-) -> Result<(), CommandError> {
+/// What was done with a topic.
+#[derive(Clone, Debug)]
+struct Done {
+    verb: &'static str,
+    /// An object.
+    facts: Value,
+}
+
+type Results = BTreeMap<String, Result<Done, ClientError>>;
+
+/// Tells what became of each topic: what was done on standard output, refusals on standard error.
+fn tell(arguments: &ClusterArgs, results: &Results) -> Result<(), CommandError> {
     let mut out = Output::new();
     let mut failed = false;
     for (name, result) in results {
         match result {
-            Ok(facts) if arguments.json => {
-                let mut object = json!({"topic": name, "done": verb});
-                if let (Some(object), Some(facts)) = (object.as_object_mut(), facts.as_object()) {
-                    object.extend(facts.clone());
-                }
-                out.json(&object)?;
-            }
-            Ok(facts) => {
+            Ok(Done { verb, facts }) => {
                 let facts = facts.as_object().into_iter().flatten();
-                let facts: Vec<String> = facts
-                    .map(|(key, value)| format!("{} {value}", key.replace('_', " ")))
-                    .collect();
-                match facts.as_slice() {
+                if arguments.json {
+                    let mut object = json!({"topic": name, "done": verb});
+                    for (key, value) in facts {
+                        object[key] = value.clone();
+                    }
+                    out.json(&object)?;
+                    continue;
+                }
+                let facts = facts.map(|(key, value)| format!("{} {value}", key.replace('_', " ")));
+                match facts.collect::<Vec<_>>().as_slice() {
                     [] => out.line(format_args!("{verb} {name}"))?,
                     facts => out.line(format_args!("{verb} {name}: {}", facts.join(", ")))?,
                 }

@@ -149,8 +149,8 @@ impl<'c> Consumer<'c> {
         self.idle.push((range, Some(error)));
         if let Some(spec) = reset {
             let isolation = self.config.isolation;
-            let asked = std::slice::from_ref(&partition);
-            let mut listed = self.client.list_offsets(asked, spec, isolation).await?;
+            let asked = BTreeMap::from([(partition.clone(), spec)]);
+            let mut listed = self.client.list_offsets(&asked, isolation).await?;
             if let Some(found) = listed.remove(&partition)
                 && let Some(offset) = found?.offset
                 && let Some((range, error)) = self.idle.last_mut()

@@ -55,23 +55,21 @@ impl Client {
     /// What keeps this client from the cluster.
     pub async fn list_offsets(
         &mut self,
-        partitions: &[TopicPartition],
-        spec: OffsetSpec,
+        wanted: &BTreeMap<TopicPartition, OffsetSpec>,
         isolation: IsolationLevel,
     ) -> Result<ListedOffsets, ClientError> {
         let mut found = ListedOffsets::new();
-        let mut names: Vec<String> = partitions
-            .iter()
+        let mut names: Vec<String> = wanted
+            .keys()
             .map(|partition| partition.topic.to_string())
             .collect();
-        names.sort_unstable();
         names.dedup();
         self.retry(async |client| {
             let is_open = |partition: &&TopicPartition| {
                 let result = found.get(*partition);
                 result.is_none_or(|result| result.as_ref().is_err_and(ClientError::is_retriable))
             };
-            let open: Vec<&TopicPartition> = partitions.iter().filter(is_open).collect();
+            let open: Vec<&TopicPartition> = wanted.keys().filter(is_open).collect();
             let cluster = client.describe(Topics::Named(&names), false).await?;
             let mut by_leader: BTreeMap<i32, Vec<&TopicPartition>> = BTreeMap::new();
             let mut passing = None;
@@ -89,7 +87,7 @@ impl Client {
                 }
             }
             for (leader, partitions) in by_leader {
-                for (partition, result) in client.ask_leader(leader, &partitions, spec, isolation).await? {
+                for (partition, result) in client.ask_leader(leader, &partitions, wanted, isolation).await? {
                     if let Some(code) = result.as_ref().err().and_then(ClientError::code)
                         && code.is_retriable()
                     {
@@ -111,7 +109,7 @@ impl Client {
                 Err(error)
             }
         })?;
-        for partition in partitions {
+        for partition in wanted.keys() {
             found
                 .entry(partition.clone())
                 .or_insert_with(|| Err(refused(partition.to_string(), ErrorCode::LeaderNotAvailable)));
@@ -123,7 +121,7 @@ impl Client {
         &mut self,
         leader: i32,
         partitions: &[&TopicPartition],
-        spec: OffsetSpec,
+        wanted: &BTreeMap<TopicPartition, OffsetSpec>,
         isolation: IsolationLevel,
     ) -> Result<Vec<(TopicPartition, Result<ListedOffset, ClientError>)>, ClientError> {
         let topics = partitions
@@ -134,7 +132,7 @@ impl Client {
                     .iter()
                     .map(|partition| ListOffsetPartition {
                         partition_index: partition.partition,
-                        timestamp: spec.timestamp(),
+                        timestamp: wanted[*partition].timestamp(),
                         ..Default::default()
                     })
                     .collect(),

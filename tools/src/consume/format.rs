@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use milena_server::client::ConsumerRecord;
 
+use crate::escapes::unescape;
 use crate::record_json::to_json;
-use crate::text::unescape;
 
 /// How records are printed.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use milena_engine::units::TopicPartition;
 use milena_server::client::{Client, ClientError, IsolationLevel, OffsetSpec};
 
-use crate::text::time_ms;
+use crate::moment::time_ms;
 
 /// A place in any partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,8 +122,12 @@ async fn listed(
     spec: OffsetSpec,
     isolation: IsolationLevel,
 ) -> Result<BTreeMap<TopicPartition, i64>, ClientError> {
+    let wanted = partitions
+        .iter()
+        .map(|partition| (partition.clone(), spec))
+        .collect();
     let mut offsets = BTreeMap::new();
-    for (partition, found) in client.list_offsets(partitions, spec, isolation).await? {
+    for (partition, found) in client.list_offsets(&wanted, isolation).await? {
         if let Some(offset) = found?.offset {
             offsets.insert(partition, offset);
         }

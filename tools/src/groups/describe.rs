@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use milena_server::client::{Client, ClientError, Target};
+use milena_server::client::{Client, ClientError, IsolationLevel, Target};
 use milena_server::protocol::messages::offsets::{OffsetFetchRequest, OffsetFetchResponse};
 use serde_json::json;
 
@@ -12,7 +12,7 @@ use super::membership::{Group, Member, described, listed};
 use super::{chosen, no_such_group};
 use crate::cluster_args::{ClusterArgs, CommandError};
 use crate::output::{Output, Rows, or_absent};
-use crate::partition_offsets::{Isolation, Partition, list_offsets};
+use crate::partition_offsets::{Partition, list_offsets};
 use crate::patterns::NamePattern;
 use crate::topics::count;
 use crate::{Exit, complain};
@@ -178,7 +178,7 @@ async fn ends(
     if wanted.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let found = list_offsets(client, Isolation::ReadUncommitted, wanted).await?;
+    let found = list_offsets(client, IsolationLevel::ReadUncommitted, wanted).await?;
     let ends = found
         .into_iter()
         .filter_map(|(partition, found)| Some((partition, found.ok()?.offset?)));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use jiff::Timestamp;
-use milena_server::client::{Client, ClientError, Target};
+use milena_server::client::{Client, ClientError, IsolationLevel, Target};
 use milena_server::protocol::messages::offsets::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic, OffsetCommitResponse,
 };
@@ -20,7 +20,7 @@ use super::plan::{self, Plan};
 use crate::cluster_args::{ClusterArgs, CommandError};
 use crate::moment::{self, date_time};
 use crate::output::{Output, Rows, or_absent};
-use crate::partition_offsets::{Isolation, Partition, by_topic, list_offsets};
+use crate::partition_offsets::{Partition, by_topic, list_offsets};
 use crate::partitions::{PartitionArg, resolved};
 use crate::patterns::NamePattern;
 use crate::topics::count;
@@ -241,7 +241,7 @@ async fn at(
         .map(|partition| (partition.clone(), timestamp))
         .collect();
     let mut offsets = BTreeMap::new();
-    for (partition, found) in list_offsets(client, Isolation::ReadUncommitted, wanted).await? {
+    for (partition, found) in list_offsets(client, IsolationLevel::ReadUncommitted, wanted).await? {
         if let Some(offset) = found?.offset {
             offsets.insert(partition, offset);
         }
@@ -365,7 +365,7 @@ fn show(
             }
         }
     }
-    if !arguments.cluster.json {
+    if !rows.is_empty() {
         out.table(&rows)?;
     }
     out.flush()

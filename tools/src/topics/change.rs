@@ -1,7 +1,5 @@
 //! `milena topics alter` and `milena topics delete`.
 
-use std::collections::BTreeMap;
-
 use clap::Args;
 use milena_server::client::{Client, ClientError, Target};
 use milena_server::protocol::ErrorCode;
@@ -9,13 +7,13 @@ use milena_server::protocol::messages::topics::{
     CreatePartitionsAssignment, CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic,
     DeleteTopicsRequest, DeleteTopicsResponse,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::create::{Assignment, assignment, timeout_ms};
 use crate::Exit;
 use crate::cluster_args::{ClusterArgs, CommandError};
 use crate::patterns::{Internal, NamePattern, chosen};
-use crate::topics::{confirmed, count, tell};
+use crate::topics::{Done, Results, confirmed, count, tell};
 
 const ALTER_EXAMPLES: &str = "\
 Examples:
@@ -67,8 +65,6 @@ pub(super) struct DeleteArgs {
     cluster: ClusterArgs,
 }
 
-type Results = BTreeMap<String, Result<Value, ClientError>>;
-
 pub(super) fn run_alter(arguments: &AlterArgs) -> Exit {
     arguments.cluster.run(async |client| {
         let topics = chosen(client, &arguments.topics, Internal::Excluded).await?;
@@ -76,12 +72,7 @@ pub(super) fn run_alter(arguments: &AlterArgs) -> Exit {
         let results = client
             .retry(async |client| alter(client, arguments, &names).await)
             .await?;
-        let verb = if arguments.validate_only {
-            "could alter"
-        } else {
-            "altered"
-        };
-        tell(&arguments.cluster, verb, &results)
+        tell(&arguments.cluster, &results)
     })
 }
 
@@ -104,10 +95,17 @@ async fn alter(client: &mut Client, arguments: &AlterArgs, names: &[String]) -> 
     };
     let answer = client.call(Target::Controller, &request).await?;
     let response: CreatePartitionsResponse<'_> = answer.decode()?;
-    let facts = json!({"partitions": arguments.partitions});
+    let done = Done {
+        verb: if arguments.validate_only {
+            "could alter"
+        } else {
+            "altered"
+        },
+        facts: json!({"partitions": arguments.partitions}),
+    };
     let results = response.results.iter().map(|result| {
         let code = (result.error_code, result.error_message.as_deref());
-        of_topic(result.name.to_string(), code, &facts)
+        of_topic(result.name.to_string(), code, &done)
     });
     results.collect()
 }
@@ -134,7 +132,7 @@ pub(super) fn run_delete(arguments: &DeleteArgs) -> Exit {
         );
         confirmed(arguments.yes, &question)?;
         let results = client.retry(async |client| delete(client, &names).await).await?;
-        tell(&arguments.cluster, "deleted", &results)
+        tell(&arguments.cluster, &results)
     })
 }
 
@@ -145,9 +143,13 @@ async fn delete(client: &mut Client, names: &[String]) -> Result<Results, Client
     };
     let answer = client.call(Target::Controller, &request).await?;
     let response: DeleteTopicsResponse<'_> = answer.decode()?;
+    let done = Done {
+        verb: "deleted",
+        facts: json!({}),
+    };
     let results = response.responses.iter().map(|result| {
         let code = (result.error_code, result.error_message.as_deref());
-        of_topic(result.name.to_string(), code, &json!({}))
+        of_topic(result.name.to_string(), code, &done)
     });
     results.collect()
 }
@@ -156,10 +158,10 @@ async fn delete(client: &mut Client, names: &[String]) -> Result<Results, Client
 fn of_topic(
     name: String,
     (code, message): (i16, Option<&str>),
-    facts: &Value,
-) -> Result<(String, Result<Value, ClientError>), ClientError> {
+    done: &Done,
+) -> Result<(String, Result<Done, ClientError>), ClientError> {
     match ClientError::check(code, message, || format!("topic {name}")) {
         Err(error) if error.code() == Some(ErrorCode::NotController) => Err(error),
-        checked => Ok((name, checked.map(|()| facts.clone()))),
+        checked => Ok((name, checked.map(|()| done.clone()))),
     }
 }

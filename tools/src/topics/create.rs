@@ -1,19 +1,17 @@
 //! `milena topics create`.
 
-use std::collections::BTreeMap;
-
 use clap::Args;
 use milena_server::client::{Client, ClientError, Target};
 use milena_server::protocol::ErrorCode;
 use milena_server::protocol::messages::topics::{
-    CreatableReplicaAssignment, CreatableTopic, CreateTopicsRequest, CreateTopicsResponse,
-    CreateableTopicConfig,
+    CreatableReplicaAssignment, CreatableTopic, CreatableTopicResult, CreateTopicsRequest,
+    CreateTopicsResponse, CreateableTopicConfig,
 };
 use serde_json::{Value, json};
 
 use crate::Exit;
 use crate::cluster_args::ClusterArgs;
-use crate::topics::tell;
+use crate::topics::{Done, Results, tell};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -78,16 +76,9 @@ pub(super) fn run(arguments: &CreateArgs) -> Exit {
         let results = client
             .retry(async |client| create(client, arguments).await)
             .await?;
-        let verb = if arguments.validate_only {
-            "could create"
-        } else {
-            "created"
-        };
-        tell(&arguments.cluster, verb, &results)
+        tell(&arguments.cluster, &results)
     })
 }
-
-type Results = BTreeMap<String, Result<Value, ClientError>>;
 
 async fn create(client: &mut Client, arguments: &CreateArgs) -> Result<Results, ClientError> {
     let assigned = arguments
@@ -121,33 +112,44 @@ async fn create(client: &mut Client, arguments: &CreateArgs) -> Result<Results, 
     };
     let answer = client.call(Target::Controller, &request).await?;
     let response: CreateTopicsResponse<'_> = answer.decode()?;
+    let verb = if arguments.validate_only {
+        "could create"
+    } else {
+        "created"
+    };
     let mut results = Results::new();
     for result in &response.topics {
         let name = result.name.to_string();
-        let code = ErrorCode::from_code(result.error_code);
-        let mut facts = json!({});
-        if code == ErrorCode::TopicAlreadyExists && arguments.if_not_exists {
-            facts["exists_already"] = true.into();
-        } else {
-            let checked = ClientError::check(result.error_code, result.error_message.as_deref(), || {
-                format!("topic {name}")
-            });
-            if let Err(error) = checked {
-                // The only one that is everybody's affair.
-                if code == ErrorCode::NotController {
-                    return Err(error);
-                }
-                results.insert(name, Err(error));
-                continue;
+        let message = result.error_message.as_deref();
+        let checked = ClientError::check(result.error_code, message, || format!("topic {name}"));
+        let done = match checked {
+            // Everybody's affair.
+            Err(error) if error.code() == Some(ErrorCode::NotController) => return Err(error),
+            Err(error) if error.code() == Some(ErrorCode::TopicAlreadyExists) && arguments.if_not_exists => {
+                Ok(Done {
+                    verb: "kept",
+                    facts: json!({}),
+                })
             }
-            if result.num_partitions > 0 {
-                facts["partitions"] = result.num_partitions.into();
-                facts["replication_factor"] = result.replication_factor.into();
-            }
-        }
-        results.insert(name, Ok(facts));
+            checked => checked.map(|()| Done {
+                verb,
+                facts: facts(&result),
+            }),
+        };
+        results.insert(name, done);
     }
     Ok(results)
+}
+
+/// Told by brokers from 2.4 on.
+fn facts(result: &CreatableTopicResult<'_>) -> Value {
+    match result.num_partitions {
+        1.. => json!({
+            "partitions": result.num_partitions,
+            "replication_factor": result.replication_factor,
+        }),
+        _ => json!({}),
+    }
 }
 
 /// How long a broker may take; a little less than what is waited for the answer, so that it comes.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use milena_server::client::{Client, ClientError, Target, Topics};
+use milena_server::client::{Client, ClientError, IsolationLevel, Target, Topics};
 use milena_server::protocol::messages::delete_records::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopic,
 };
@@ -15,7 +15,7 @@ use super::create::timeout_ms;
 use crate::cluster_args::{ClusterArgs, CommandError, no_such_topic};
 use crate::moment::Moment;
 use crate::output::{Output, Rows};
-use crate::partition_offsets::{Isolation, Partition, again, by_leader, by_topic, list_offsets};
+use crate::partition_offsets::{Partition, again, by_leader, by_topic, list_offsets};
 use crate::partitions::PartitionArg;
 use crate::topics::{confirmed, count};
 use crate::{Exit, complain};
@@ -138,7 +138,7 @@ async fn wanted(
     let questions = partitions
         .into_iter()
         .map(|partition| (partition, time.timestamp()));
-    let found = list_offsets(client, Isolation::ReadUncommitted, questions.collect()).await?;
+    let found = list_offsets(client, IsolationLevel::ReadUncommitted, questions.collect()).await?;
     let offsets = found.into_iter().map(|(partition, found)| {
         // Without a record that is late enough all are older.
         Ok((partition, found?.offset.unwrap_or(-1)))

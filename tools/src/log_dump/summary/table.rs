@@ -3,10 +3,9 @@
 use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, Table, presets};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::tally::Tally;
+use crate::moment::shown;
 
 const HEADINGS: [&str; 13] = [
     "segment",
@@ -36,8 +35,8 @@ pub(super) fn row(name: &str, tally: &Tally) -> Row {
         tally
             .offsets
             .map_or_else(none, |(first, last)| format!("{first}..{last}")),
-        tally.times.map_or_else(none, |times| time(times.0)),
-        tally.times.map_or_else(none, |times| time(times.1)),
+        tally.times.map_or_else(none, |times| shown(times.0)),
+        tally.times.map_or_else(none, |times| shown(times.1)),
         tally.batches.to_string(),
         tally.records.to_string(),
         size(tally.size_bytes),
@@ -125,14 +124,6 @@ fn right(table: &mut Table, index: usize) {
     }
 }
 
-/// As RFC 3339; the number where no calendar has it.
-fn time(milliseconds: i64) -> String {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(milliseconds) * 1_000_000)
-        .ok()
-        .and_then(|time| time.format(&Rfc3339).ok())
-        .unwrap_or_else(|| milliseconds.to_string())
-}
-
 /// `12 B`, `3.4 KiB`.
 fn size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
@@ -158,7 +149,7 @@ mod tests {
             [size(0), size(1023), size(1536), size(5 << 30)],
             ["0 B", "1023 B", "1.5 KiB", "5.0 GiB"]
         );
-        assert_eq!(time(1_700_000_000_000), "2023-11-14T22:13:20Z");
-        assert_eq!(time(i64::MAX), i64::MAX.to_string());
+        assert_eq!(shown(1_700_000_000_000), "2023-11-14T22:13:20Z");
+        assert_eq!(shown(i64::MAX), i64::MAX.to_string());
     }
 }
