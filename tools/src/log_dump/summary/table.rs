@@ -149,7 +149,7 @@ mod tests {
             [size(0), size(1023), size(1536), size(5 << 30)],
             ["0 B", "1023 B", "1.5 KiB", "5.0 GiB"]
         );
-        assert_eq!(shown(1_700_000_000_000), "2023-11-14T22:13:20Z");
+        assert_eq!(shown(1_700_000_000_000), "2023-11-14T22:13:20.000Z");
         assert_eq!(shown(i64::MAX), i64::MAX.to_string());
     }
 }
