@@ -24,6 +24,8 @@ PYTHON_LIBRARIES = ["kafka-python==2.3.3", "confluent-kafka==2.11.1", "lz4==4.4.
 NODE_LIBRARIES = ["kafkajs@2.2.4", "kafkajs-snappy@1.1.0", "kafkajs-lz4@2.0.0-beta.0"]
 KAFKA = "2.7.2"
 JAVA_CLIENTS = ["1.1.1", "2.7.2", "3.9.1", "4.1.0"]
+# Newer brokers, without ZooKeeper, that our command line is tried against; each with what it logs by.
+NEWER_KAFKAS = {"3.9.1": "org.slf4j:slf4j-reload4j:1.7.36", "4.1.0": "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3"}
 
 
 class PeerError(Exception):
@@ -145,6 +147,11 @@ def kafka():
                                    "org.slf4j:slf4j-log4j12:1.7.30"])
 
 
+def newer_kafka(version):
+    """The jars of a broker that needs no ZooKeeper."""
+    return jars(f"kafka-{version}", [f"org.apache.kafka:kafka_2.13:{version}", NEWER_KAFKAS[version]])
+
+
 def compiled(name, source, folder):
     """The class path of one of our Java programs, compiled against the jars of a folder."""
     source = HERE / source
@@ -172,6 +179,8 @@ def all_of_them():
     tool_runner()
     for version in JAVA_CLIENTS:
         java_client(version)
+    for version in NEWER_KAFKAS:
+        newer_kafka(version)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ keeps its port and its directory over restarts. Its log is one file, appended to
 """
 
 import atexit
+import base64
 import os
 import shutil
 import signal
@@ -280,7 +281,46 @@ class Kafka(Subject):
             self.zookeeper.close()
 
 
+class NewerKafka(Subject):
+    """Apache Kafka 3.9 or 4.x, broker and controller in one process, without ZooKeeper."""
+
+    version = None
+
+    def properties(self):
+        controller = free_port()
+        path = super().properties()
+        with open(path, "a") as out:
+            out.write(f"node.id=0\nprocess.roles=broker,controller\ncontroller.quorum.voters=0@127.0.0.1:{controller}\n"
+                      f"listeners=PLAINTEXT://{self.bootstrap},CONTROLLER://127.0.0.1:{controller}\n"
+                      f"advertised.listeners=PLAINTEXT://{self.bootstrap}\ncontroller.listener.names=CONTROLLER\n"
+                      "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\n")
+        return path
+
+    def command(self, properties):
+        log4j = self.directory / "log4j.properties"
+        log4j.write_text(LOG4J)
+        java = ["java", "-Xmx512M", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true",
+                f"-Dlog4j.configuration=file:{log4j}", "-cp", f"{peers.newer_kafka(self.version)}/*"]
+        if not (self.data / "meta.properties").exists():
+            cluster = base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
+            peers.run([*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", properties], "kafka-storage")
+        return [*java, "kafka.Kafka", properties]
+
+
+class Kafka39(NewerKafka):
+    name = "kafka 3.9.1"
+    version = "3.9.1"
+
+
+class Kafka41(NewerKafka):
+    name = "kafka 4.1.0"
+    version = "4.1.0"
+
+
+KINDS = {"milena": Milena, "kafka": Kafka, "kafka-3.9.1": Kafka39, "kafka-4.1.0": Kafka41}
+
+
 def subject(name, directory, settings=None, **options):
     """A subject that is not started yet, in a fresh directory."""
     shutil.rmtree(directory, ignore_errors=True)
-    return {"milena": Milena, "kafka": Kafka}[name](directory, settings, **options)
+    return KINDS[name](directory, settings, **options)
