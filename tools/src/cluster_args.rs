@@ -5,6 +5,7 @@
 //! reads its output may leave at any time.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -14,6 +15,7 @@ use tokio::runtime::Builder;
 
 use crate::moment;
 use crate::nearest::nearest;
+use crate::release::release_like;
 use crate::{Exit, complain};
 
 /// Where the addresses are taken from when the command line has none; the first that is set counts.
@@ -32,7 +34,7 @@ pub(crate) struct ClusterArgs {
     #[arg(short = 'b', long, value_name = "host:port,..")]
     bootstrap_server: Option<String>,
     /// How long an operation may take with all its attempts: 500ms, 30s, 2m.
-    #[arg(long, value_name = "time", default_value = "60s", value_parser = duration)]
+    #[arg(long, value_name = "time", default_value = "30s", value_parser = duration)]
     pub(crate) timeout: Duration,
     /// The name by which brokers know this client, for quotas and logs.
     #[arg(long, value_name = "name", default_value = "milena")]
@@ -58,6 +60,8 @@ pub(crate) enum CommandError {
     /// What the user asked for makes no sense.
     Usage(String),
     Client(ClientError),
+    /// What several things have in common.
+    Shared(Arc<ClientError>),
     /// Refused or failed; the text says what to do.
     Failed(String),
     /// Refused or failed in parts, each of which was told already.
@@ -69,6 +73,12 @@ pub(crate) enum CommandError {
 impl From<ClientError> for CommandError {
     fn from(error: ClientError) -> CommandError {
         CommandError::Client(error)
+    }
+}
+
+impl From<Arc<ClientError>> for CommandError {
+    fn from(error: Arc<ClientError>) -> CommandError {
+        CommandError::Shared(error)
     }
 }
 
@@ -130,9 +140,32 @@ impl ClusterArgs {
                 client = Client::connect(bootstrap.clone(), self.client_config()) => client?,
                 _ = tokio::signal::ctrl_c() => return Ok(Exit::Interrupted),
             };
-            command(&mut client).await
+            match command(&mut client).await {
+                Err(CommandError::Client(error)) => Err(dated(&mut client, error).await),
+                done => done,
+            }
         });
         done.unwrap_or_else(|error| end(error, &bootstrap))
+    }
+}
+
+/// Of a broker that is too old, or too new, also tells how old it is.
+async fn dated(client: &mut Client, error: ClientError) -> CommandError {
+    let (ClientError::Unsupported { address, .. } | ClientError::Inexpressible { address, .. }) = &error
+    else {
+        return error.into();
+    };
+    let mut brokers = client.cluster().brokers.values();
+    let broker = brokers.find(|node| node.address == *address).map(|node| node.id);
+    let versions = match broker {
+        Some(broker) => client.versions(broker).await.ok(),
+        None => None,
+    };
+    match versions.as_ref().and_then(release_like) {
+        Some(release) => {
+            CommandError::Failed(format!("{error}; its APIs are those of Apache Kafka {release}"))
+        }
+        None => error.into(),
     }
 }
 
@@ -154,11 +187,14 @@ fn end(error: CommandError, bootstrap: &[Address]) -> Exit {
             Exit::Failed
         }
         CommandError::Told => Exit::Failed,
-        CommandError::Client(error) => {
-            complain(explained(&error, bootstrap));
-            exit_of(&error)
-        }
+        CommandError::Client(error) => refused(&error, bootstrap),
+        CommandError::Shared(error) => refused(&error, bootstrap),
     }
+}
+
+fn refused(error: &ClientError, bootstrap: &[Address]) -> Exit {
+    complain(explained(error, bootstrap));
+    exit_of(error)
 }
 
 fn exit_of(error: &ClientError) -> Exit {
@@ -274,7 +310,7 @@ mod tests {
             ]
             .map(|wait| wait.as_millis())
         };
-        assert_eq!(waits("x"), [10_000, 30_000, 60_000]);
+        assert_eq!(waits("x"), [10_000, 30_000, 30_000]);
         assert_eq!(waits("x --timeout 500ms"), [500, 500, 500]);
         assert_eq!(waits("x --timeout 2m"), [10_000, 30_000, 120_000]);
         assert_eq!(waits("x --timeout 20"), [10_000, 20_000, 20_000]);

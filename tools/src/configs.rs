@@ -1,6 +1,8 @@
 //! `milena configs`: the settings of topics, brokers, all brokers, and brokers' loggers. It takes the place of
 //! `kafka-configs.sh`.
 
+use std::sync::Arc;
+
 use clap::{Args, Subcommand};
 use milena_server::client::{Client, ClientError};
 use serde_json::{Value, json};
@@ -193,7 +195,7 @@ async fn describe(client: &mut Client, arguments: &DescribeArgs) -> Result<(), C
             Ok(settings) => settings,
             Err(error) => {
                 failed = true;
-                complain(error);
+                complain(crate::cluster_args::explained(&error, &[]));
                 continue;
             }
         };
@@ -316,8 +318,8 @@ fn object(entity: &Entity, setting: &Setting) -> Value {
     })
 }
 
-/// The error of one entity among several.
-type Described = Result<Vec<Setting>, ClientError>;
+/// What one entity gave, or why it did not; of several the reason may be the same.
+type Described = Result<Vec<Setting>, Arc<ClientError>>;
 
 #[cfg(test)]
 mod tests {

@@ -27,6 +27,7 @@ use topics::TopicsArgs;
 mod brokers;
 mod cluster_args;
 mod configs;
+mod confirmation;
 mod consume;
 mod escapes;
 mod export_znodes;
@@ -43,6 +44,7 @@ mod partitions;
 mod patterns;
 mod produce;
 mod record_json;
+mod release;
 mod start;
 mod topics;
 

@@ -116,6 +116,15 @@ pub(crate) fn list<T: Display>(values: impl IntoIterator<Item = T>) -> String {
     values.join(",")
 }
 
+/// `2 topics`, `1 topic`.
+pub(crate) fn count(number: usize, noun: &str) -> String {
+    if number == 1 {
+        format!("1 {noun}")
+    } else {
+        format!("{number} {noun}s")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,5 +141,9 @@ längerer  1234567  h";
         assert_eq!(rows.aligned(), expected);
         assert_eq!(or_absent(None::<i32>), "-");
         assert_eq!(list([1, 2]), "1,2");
+        assert_eq!(
+            [0, 1, 2].map(|number| count(number, "topic")),
+            ["0 topics", "1 topic", "2 topics"]
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! Partitions as the commands name them, by leader and by topic, and their offsets at a time.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use milena_engine::units::TopicPartition;
 use milena_server::client::{Client, ClientError, ClusterMetadata, IsolationLevel, OffsetSpec};
@@ -20,7 +21,10 @@ pub(crate) struct Found {
     pub(crate) timestamp: Option<i64>,
 }
 
-pub(crate) type Offsets = BTreeMap<Partition, Result<Found, ClientError>>;
+/// What each partition gave, or why it did not; of partitions that one broker leads the reason may be the same.
+pub(crate) type ByPartition<T> = BTreeMap<Partition, Result<T, Arc<ClientError>>>;
+
+pub(crate) type Offsets = ByPartition<Found>;
 
 /// The offset of each partition at its timestamp, in the terms of ListOffsets.
 pub(crate) async fn list_offsets(
@@ -51,7 +55,7 @@ pub(crate) async fn list_offsets(
 pub(crate) fn by_leader<'p, T>(
     cluster: &ClusterMetadata,
     partitions: impl Iterator<Item = &'p Partition>,
-    refused: &mut BTreeMap<Partition, Result<T, ClientError>>,
+    refused: &mut ByPartition<T>,
 ) -> BTreeMap<i32, Vec<&'p Partition>> {
     let mut by_leader: BTreeMap<i32, Vec<&Partition>> = BTreeMap::new();
     for partition in partitions {
@@ -70,7 +74,7 @@ pub(crate) fn by_leader<'p, T>(
                     ErrorCode::UnknownTopicOrPartition
                 };
                 let refusal = ClientError::check(code.code(), None, || format!("{topic}-{number}"));
-                refused.extend(refusal.err().map(|error| (partition.clone(), Err(error))));
+                refused.extend(refusal.err().map(|error| (partition.clone(), Err(error.into()))));
             }
         }
     }
@@ -89,26 +93,6 @@ pub(crate) fn by_topic<'p>(partitions: &[&'p Partition]) -> Vec<(&'p str, Vec<i3
     topics
 }
 
-/// The same error once more, as far as its text tells.
-pub(crate) fn again(error: &ClientError) -> ClientError {
-    match error {
-        ClientError::Disconnected { address, .. } => ClientError::Disconnected {
-            address: address.clone(),
-            source: None,
-        },
-        ClientError::Refused { what, code, message } => ClientError::Refused {
-            what: what.clone(),
-            code: *code,
-            message: message.clone(),
-        },
-        other => ClientError::Refused {
-            what: other.to_string(),
-            code: ErrorCode::NetworkException,
-            message: None,
-        },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,7 +104,7 @@ mod tests {
             .into();
         let all: Vec<&Partition> = partitions.iter().collect();
         assert_eq!(by_topic(&all), [("a", vec![0, 1]), ("b", vec![0])]);
-        let mut refused: BTreeMap<Partition, Result<(), ClientError>> = BTreeMap::new();
+        let mut refused: ByPartition<()> = BTreeMap::new();
         let leaders = by_leader(&ClusterMetadata::default(), partitions.iter(), &mut refused);
         assert!(leaders.is_empty());
         let error = refused[&partitions[2]].as_ref().unwrap_err();

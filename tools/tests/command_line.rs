@@ -1,6 +1,6 @@
 //! The binary as a new user meets it: what it says, and its exit codes, when something about its start or its end is wrong.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
@@ -110,6 +110,34 @@ fn end_of(output: Output) -> (Option<i32>, String) {
     let said = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8_lossy(&said).into_owned())
 }
+
+/// A command that asks the cluster at an address, with a pipe in place of a terminal.
+fn ask(address: &str, words: &[&str]) -> Command {
+    let mut command = Command::new(BINARY);
+    command.args(words).env_clear().stdin(Stdio::null());
+    command.env("MILENA_BOOTSTRAP_SERVER", address);
+    command
+}
+
+/// All commands that ask a cluster, with what they need.
+const ASKING: [&[&str]; 16] = [
+    &["brokers"],
+    &["offsets"],
+    &["logdirs"],
+    &["topics", "list"],
+    &["topics", "describe"],
+    &["topics", "create", "t"],
+    &["topics", "alter", "t", "--partitions", "2"],
+    &["topics", "delete", "t", "--yes"],
+    &["topics", "delete-records", "t", "--before", "1", "--yes"],
+    &["configs", "describe", "--broker", "0"],
+    &["configs", "set", "--topic", "t", "a=b"],
+    &["groups", "list"],
+    &["groups", "describe", "g"],
+    &["groups", "delete", "g", "--yes"],
+    &["groups", "delete-offsets", "g", "--topic", "t", "--yes"],
+    &["groups", "reset", "g", "--topic", "t", "--to-latest"],
+];
 
 #[track_caller]
 fn expect_end(command: &mut Command, code: i32, parts: &[&str]) {
@@ -253,4 +281,193 @@ fn under_the_name_of_kafkas_script_it_dumps_a_log_and_goes_on_behind_damage_with
         "| offset: 1 CreateTime: 7 ",
     ];
     expect_end(&mut dump(), 3, &behind);
+}
+
+#[test]
+fn every_command_says_that_nobody_listens_and_ends_with_code_2() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap().to_string();
+    drop(free);
+    for words in ASKING {
+        let parts = [address.as_str(), "cannot connect", "`milena start` starts one"];
+        expect_end(&mut ask(&address, words), 2, &parts);
+    }
+    let both = format!("{address},127.0.0.1:1");
+    expect_end(
+        &mut ask(&both, &["brokers"]),
+        2,
+        &["no broker can be reached", &address, "127.0.0.1:1: "],
+    );
+}
+
+#[test]
+fn a_wrong_address_or_time_is_exit_code_1_and_names_its_place() {
+    expect_end(
+        &mut ask("a:0", &["brokers"]),
+        1,
+        &["MILENA_BOOTSTRAP_SERVER: found \"a:0\", expected host:port"],
+    );
+    let mut command = ask("", &["brokers"]);
+    expect_end(
+        command.env("KAFKA_BOOTSTRAP_SERVERS", "b:x"),
+        1,
+        &["KAFKA_BOOTSTRAP_SERVERS: found \"b:x\""],
+    );
+    let words = ["topics", "list", "-b", "SASL_SSL://h:9093"];
+    expect_end(
+        &mut ask("a:0", &words),
+        1,
+        &["--bootstrap-server: found SASL_SSL"],
+    );
+    expect_end(
+        &mut ask("a:1", &["offsets", "--time", "soon"]),
+        1,
+        &["expected earliest, latest"],
+    );
+    expect_end(
+        &mut ask("a:1", &["brokers", "--timeout", "0"]),
+        1,
+        &["expected a time"],
+    );
+    expect_end(&mut ask("a:1", &["groups", "reset", "g"]), 1, &["--to-earliest"]);
+}
+
+#[test]
+fn a_listener_that_wants_tls_is_named() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let serving = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut first = [0; 4];
+        stream.read_exact(&mut first).unwrap();
+        // The alert of TLS for what is no greeting of it.
+        stream.write_all(b"\x15\x03\x03\x00\x02\x02\x50").unwrap();
+        // Until it hangs up, so that nothing is reset on the way.
+        std::io::copy(&mut stream, &mut std::io::sink()).unwrap();
+    });
+    expect_end(
+        &mut ask(&address, &["topics", "list"]),
+        2,
+        &["found TLS", "encrypted"],
+    );
+    serving.join().unwrap();
+}
+
+#[test]
+fn what_was_done_is_on_standard_output_and_what_was_refused_is_not() {
+    let folder = Folder::new("topics");
+    let data = folder.at("data");
+    let mut command = start_command(&data, "0", &[]);
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("the binary runs");
+    let log = BufReader::new(child.stdout.take().expect("its output is piped"));
+    let mut running = Running { child, log };
+    let ready = running.wait_for_line("milena is ready");
+    let address = ready
+        .split("PLAINTEXT://")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next())
+        .expect("where it listens");
+    let run = |words: &[&str]| {
+        let output = ask(address, words).output().expect("the binary runs");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let created = run(&["topics", "create", "orders", "-p", "2", "--json"]);
+    let object = "{\"topic\":\"orders\",\"done\":\"created\",\"partitions\":2,\"replication_factor\":1}\n";
+    assert_eq!(created, (Some(0), object.to_owned(), String::new()));
+    // One is refused, the other is done and told.
+    let (code, done, refused) = run(&["topics", "create", "orders", "audit"]);
+    assert_eq!(
+        (code, done.as_str()),
+        (Some(3), "created audit: partitions 1, replication factor 1\n")
+    );
+    assert!(
+        refused.starts_with("milena: topic orders: ") && refused.lines().count() == 1,
+        "{refused}"
+    );
+    let listed = run(&["topics", "list", "--names"]);
+    assert_eq!(listed, (Some(0), "audit\norders\n".to_owned(), String::new()));
+    let (code, done, refused) = run(&["topics", "describe", "ordesr"]);
+    assert_eq!((code, done.as_str()), (Some(3), ""));
+    assert_eq!(
+        refused,
+        "milena: there is no topic ordesr; did you mean orders?\n"
+    );
+    // Nobody can be asked.
+    let (code, _, refused) = run(&["topics", "delete", "*"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        refused.contains("Delete 2 topics with all records: audit, orders?"),
+        "{refused}"
+    );
+    assert!(refused.contains("Add --yes"), "{refused}");
+    let (code, _, refused) = run(&["groups", "describe", "nobody"]);
+    assert_eq!(
+        (code, refused.as_str()),
+        (Some(3), "milena: there is no group nobody, nor any other\n")
+    );
+}
+
+#[test]
+fn a_reader_that_leaves_ends_a_command_quietly() {
+    let mut command = Command::new(BINARY);
+    command
+        .args(["completions", "bash"])
+        .env_clear()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary runs");
+    drop(child.stdout.take());
+    let (code, said) = end_of(child.wait_with_output().expect("it ends"));
+    assert_eq!((code, said.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn every_command_explains_itself_by_examples() {
+    let help = |words: &[&str]| {
+        let mut command = Command::new(BINARY);
+        let output = command
+            .args(words)
+            .arg("--help")
+            .env_clear()
+            .output()
+            .expect("the binary runs");
+        assert_eq!(output.status.code(), Some(0), "{words:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    for words in ASKING {
+        let words: Vec<&str> = words
+            .iter()
+            .copied()
+            .take_while(|word| word.len() > 1 && !word.starts_with('-'))
+            .collect();
+        let example = format!("\n  milena {}", words.join(" "));
+        let text = help(&words);
+        assert!(
+            text.contains("\nExamples:\n") && text.contains(&example),
+            "{words:?}: {text}"
+        );
+        assert!(text.contains("--bootstrap-server"), "{words:?}: {text}");
+    }
+}
+
+#[test]
+fn a_manual_page_is_written_for_every_command() {
+    let folder = Folder::new("man");
+    let pages = folder.at("man1");
+    expect_end(Command::new(BINARY).arg("man").arg(&pages).env_clear(), 0, &[]);
+    for name in [
+        "milena",
+        "milena-topics-create",
+        "milena-groups-reset",
+        "milena-log-dump",
+    ] {
+        let page = std::fs::read_to_string(pages.join(format!("{name}.1"))).unwrap();
+        assert!(page.contains(".SH NAME"), "{page}");
+    }
+    expect_end(
+        Command::new(BINARY).args(["man", "/proc/nowhere"]).env_clear(),
+        3,
+        &["/proc/nowhere: "],
+    );
 }

@@ -151,8 +151,8 @@ impl<'c> Consumer<'c> {
             let isolation = self.config.isolation;
             let asked = BTreeMap::from([(partition.clone(), spec)]);
             let mut listed = self.client.list_offsets(&asked, isolation).await?;
-            if let Some(found) = listed.remove(&partition)
-                && let Some(offset) = found?.offset
+            if let Some(Ok(found)) = listed.remove(&partition)
+                && let Some(offset) = found.offset
                 && let Some((range, error)) = self.idle.last_mut()
             {
                 (range.from, *error) = (offset, None);

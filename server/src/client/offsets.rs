@@ -4,10 +4,14 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use milena_engine::units::TopicPartition;
+use tokio::time::{Instant, sleep};
 
-use super::{Client, ClientError, IsolationLevel, Target, Topics, refused};
+use super::backoff::Backoff;
+use super::{Client, ClientError, IsolationLevel, Target, Topics, chance, refused};
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::list_offsets::{
     ListOffsetPartition, ListOffsetRequest, ListOffsetResponse, ListOffsetTopic,
@@ -45,76 +49,70 @@ pub struct ListedOffset {
     pub leader_epoch: i32,
 }
 
-/// An answer for each partition that was asked about.
-pub type ListedOffsets = BTreeMap<TopicPartition, Result<ListedOffset, ClientError>>;
+/// An answer for each partition that was asked about. Partitions of one leader may have one error together.
+pub type ListedOffsets = BTreeMap<TopicPartition, Result<ListedOffset, Arc<ClientError>>>;
+
+/// How long what may pass is waited for, if the client's patience is not shorter.
+const RETRY_LIMIT: Duration = Duration::from_secs(5);
 
 impl Client {
     /// Asks the leaders. What may pass is tried again; what stays wrong with single partitions stands in the result.
     ///
     /// # Errors
-    /// What keeps this client from the cluster.
+    /// The topics cannot be described.
     pub async fn list_offsets(
         &mut self,
         wanted: &BTreeMap<TopicPartition, OffsetSpec>,
         isolation: IsolationLevel,
     ) -> Result<ListedOffsets, ClientError> {
-        let mut found = ListedOffsets::new();
         let mut names: Vec<String> = wanted
             .keys()
             .map(|partition| partition.topic.to_string())
             .collect();
         names.dedup();
-        self.retry(async |client| {
-            let is_open = |partition: &&TopicPartition| {
-                let result = found.get(*partition);
-                result.is_none_or(|result| result.as_ref().is_err_and(ClientError::is_retriable))
-            };
-            let open: Vec<&TopicPartition> = wanted.keys().filter(is_open).collect();
-            let cluster = client.describe(Topics::Named(&names), false).await?;
+        let limit = self.config().operation_timeout.min(RETRY_LIMIT);
+        let deadline = Instant::now() + limit;
+        let mut backoff = Backoff::default();
+        let mut found = ListedOffsets::new();
+        loop {
+            let cluster = self.metadata(Topics::Named(&names)).await?;
+            let open = wanted.keys().filter(|partition| is_open(found.get(*partition)));
             let mut by_leader: BTreeMap<i32, Vec<&TopicPartition>> = BTreeMap::new();
-            let mut passing = None;
+            let mut leaderless = Vec::new();
             for partition in open {
-                let topic = cluster.topics.get(&*partition.topic);
-                let is_known = topic.is_some_and(|topic| topic.partition(partition.partition).is_some());
                 match cluster.leader(&partition.topic, partition.partition) {
                     Some(leader) => by_leader.entry(leader).or_default().push(partition),
-                    // Kafka's clients wait for a topic that is not there; a tool says at once that it is not.
-                    None if !is_known => {
-                        let error = refused(partition.to_string(), ErrorCode::UnknownTopicOrPartition);
-                        found.insert(partition.clone(), Err(error));
-                    }
-                    None => passing = Some((partition.clone(), ErrorCode::LeaderNotAvailable)),
+                    None => leaderless.push(partition),
                 }
+            }
+            for partition in leaderless {
+                let topic = cluster.topics.get(&*partition.topic);
+                let code = match topic.and_then(|topic| topic.partition(partition.partition)) {
+                    Some(_) => ErrorCode::LeaderNotAvailable,
+                    None => ErrorCode::UnknownTopicOrPartition,
+                };
+                let error = refused(partition.to_string(), code);
+                found.insert(partition.clone(), Err(Arc::new(error)));
             }
             for (leader, partitions) in by_leader {
-                for (partition, result) in client.ask_leader(leader, &partitions, wanted, isolation).await? {
-                    if let Some(code) = result.as_ref().err().and_then(ClientError::code)
-                        && code.is_retriable()
-                    {
-                        passing = Some((partition.clone(), code));
+                match self.ask_leader(leader, &partitions, wanted, isolation).await {
+                    Ok(listed) => found.extend(listed),
+                    Err(error) => {
+                        let error = Arc::new(error);
+                        let failed = partitions
+                            .into_iter()
+                            .map(|partition| (partition.clone(), Err(error.clone())));
+                        found.extend(failed);
                     }
-                    found.insert(partition, result);
                 }
             }
-            match passing {
-                Some((partition, code)) => Err(refused(partition.to_string(), code)),
-                None => Ok(()),
+            let pause = backoff.next(chance());
+            let is_done = !wanted.keys().any(|partition| is_open(found.get(partition)));
+            if is_done || Instant::now() + pause >= deadline {
+                return Ok(found);
             }
-        })
-        .await
-        .or_else(|error| {
-            if error.code().is_some() {
-                Ok(())
-            } else {
-                Err(error)
-            }
-        })?;
-        for partition in wanted.keys() {
-            found
-                .entry(partition.clone())
-                .or_insert_with(|| Err(refused(partition.to_string(), ErrorCode::LeaderNotAvailable)));
+            sleep(pause).await;
         }
-        Ok(found)
     }
 
     async fn ask_leader(
@@ -123,7 +121,7 @@ impl Client {
         partitions: &[&TopicPartition],
         wanted: &BTreeMap<TopicPartition, OffsetSpec>,
         isolation: IsolationLevel,
-    ) -> Result<Vec<(TopicPartition, Result<ListedOffset, ClientError>)>, ClientError> {
+    ) -> Result<ListedOffsets, ClientError> {
         let topics = partitions
             .chunk_by(|a, b| a.topic == b.topic)
             .map(|topic| ListOffsetTopic {
@@ -144,7 +142,7 @@ impl Client {
         };
         let answer = self.call(Target::Broker(leader), &request).await?;
         let response: ListOffsetResponse<'_> = answer.decode()?;
-        let mut results = Vec::with_capacity(partitions.len());
+        let mut results = ListedOffsets::new();
         for topic in response.topics.iter() {
             for found in topic.partitions.iter() {
                 let partition = TopicPartition::new(topic.name.as_ref(), found.partition_index);
@@ -159,9 +157,19 @@ impl Client {
                     timestamp: found.timestamp,
                     leader_epoch: found.leader_epoch,
                 };
-                results.push((partition, checked.map(|()| listed)));
+                results.insert(partition, checked.map(|()| listed).map_err(Arc::new));
             }
         }
         Ok(results)
+    }
+}
+
+/// Whether an answer is missing, or may become a better one. Kafka's clients wait for a topic that is not there; a tool
+/// says at once that it is not.
+fn is_open(result: Option<&Result<ListedOffset, Arc<ClientError>>>) -> bool {
+    match result {
+        None => true,
+        Some(Ok(_)) => false,
+        Some(Err(error)) => error.is_retriable() && error.code() != Some(ErrorCode::UnknownTopicOrPartition),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use milena_server::client::{Client, ClientError, Target};
 use milena_server::protocol::messages::configs::{
@@ -262,7 +263,7 @@ async fn ask(
         let checked = ClientError::check(result.error_code, result.error_message.as_deref(), || {
             entity.to_string()
         });
-        let described = checked.map(|()| {
+        let described = checked.map_err(Arc::new).map(|()| {
             let settings = result.configs.iter().map(|setting| Setting::of(entity, &setting));
             let mut settings: Vec<Setting> = settings.collect();
             settings.sort_by(|a, b| a.name.cmp(&b.name));

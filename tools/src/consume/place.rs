@@ -5,8 +5,9 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use milena_engine::units::TopicPartition;
-use milena_server::client::{Client, ClientError, IsolationLevel, OffsetSpec};
+use milena_server::client::{Client, IsolationLevel, OffsetSpec};
 
+use crate::cluster_args::CommandError;
 use crate::moment::time_ms;
 
 /// A place in any partition.
@@ -61,7 +62,7 @@ impl Ends {
         client: &mut Client,
         partitions: &[TopicPartition],
         isolation: IsolationLevel,
-    ) -> Result<Ends, ClientError> {
+    ) -> Result<Ends, CommandError> {
         Ok(Ends {
             earliest: listed(client, partitions, OffsetSpec::Earliest, isolation).await?,
             latest: listed(client, partitions, OffsetSpec::Latest, isolation).await?,
@@ -86,7 +87,7 @@ impl Ends {
         client: &mut Client,
         place: Place,
         isolation: IsolationLevel,
-    ) -> Result<BTreeMap<TopicPartition, i64>, ClientError> {
+    ) -> Result<BTreeMap<TopicPartition, i64>, CommandError> {
         Ok(match place {
             Place::Earliest => self.earliest.clone(),
             Place::Latest => self.latest.clone(),
@@ -121,7 +122,7 @@ async fn listed(
     partitions: &[TopicPartition],
     spec: OffsetSpec,
     isolation: IsolationLevel,
-) -> Result<BTreeMap<TopicPartition, i64>, ClientError> {
+) -> Result<BTreeMap<TopicPartition, i64>, CommandError> {
     let wanted = partitions
         .iter()
         .map(|partition| (partition.clone(), spec))

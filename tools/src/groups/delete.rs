@@ -15,11 +15,11 @@ use super::coordinators::{Coordinators, coordinators};
 use super::describe::committed;
 use super::{chosen, no_such_group};
 use crate::cluster_args::{ClusterArgs, CommandError};
-use crate::output::Output;
+use crate::confirmation::confirmed;
+use crate::output::{Output, count};
 use crate::partition_offsets::{Partition, by_topic};
 use crate::partitions::PartitionArg;
 use crate::patterns::NamePattern;
-use crate::topics::{confirmed, count};
 use crate::{Exit, complain};
 
 const DELETE_EXAMPLES: &str = "\

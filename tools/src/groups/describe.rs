@@ -11,10 +11,9 @@ use super::coordinators::{Coordinators, coordinators};
 use super::membership::{Group, Member, described, listed};
 use super::{chosen, no_such_group};
 use crate::cluster_args::{ClusterArgs, CommandError};
-use crate::output::{Output, Rows, or_absent};
+use crate::output::{Output, Rows, count, or_absent};
 use crate::partition_offsets::{Partition, list_offsets};
 use crate::patterns::NamePattern;
-use crate::topics::count;
 use crate::{Exit, complain};
 
 const EXAMPLES: &str = "\

@@ -19,11 +19,10 @@ use super::membership::described;
 use super::plan::{self, Plan};
 use crate::cluster_args::{ClusterArgs, CommandError};
 use crate::moment::{self, date_time};
-use crate::output::{Output, Rows, or_absent};
+use crate::output::{Output, Rows, count, or_absent};
 use crate::partition_offsets::{Partition, by_topic, list_offsets};
 use crate::partitions::{PartitionArg, resolved};
 use crate::patterns::NamePattern;
-use crate::topics::count;
 use crate::{Exit, complain};
 
 const EXAMPLES: &str = "\

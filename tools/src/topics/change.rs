@@ -12,8 +12,10 @@ use serde_json::json;
 use super::create::{Assignment, assignment, timeout_ms};
 use crate::Exit;
 use crate::cluster_args::{ClusterArgs, CommandError};
+use crate::confirmation::confirmed;
+use crate::output::count;
 use crate::patterns::{Internal, NamePattern, chosen};
-use crate::topics::{Done, Results, confirmed, count, tell};
+use crate::topics::{Done, Results, tell};
 
 const ALTER_EXAMPLES: &str = "\
 Examples:

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
 use milena_server::client::{Client, ClientError, IsolationLevel, Target, Topics};
@@ -13,11 +14,11 @@ use serde_json::json;
 
 use super::create::timeout_ms;
 use crate::cluster_args::{ClusterArgs, CommandError, no_such_topic};
+use crate::confirmation::confirmed;
 use crate::moment::Moment;
-use crate::output::{Output, Rows};
-use crate::partition_offsets::{Partition, again, by_leader, by_topic, list_offsets};
+use crate::output::{Output, Rows, count};
+use crate::partition_offsets::{ByPartition, Partition, by_leader, by_topic, list_offsets};
 use crate::partitions::PartitionArg;
-use crate::topics::{confirmed, count};
 use crate::{Exit, complain};
 
 const EXAMPLES: &str = "\
@@ -146,7 +147,7 @@ async fn wanted(
     offsets.collect()
 }
 
-type Results = BTreeMap<Partition, Result<i64, ClientError>>;
+type Results = ByPartition<i64>;
 
 /// The new beginning of each partition.
 async fn delete(client: &mut Client, offsets: &BTreeMap<Partition, i64>) -> Result<Results, CommandError> {
@@ -183,8 +184,12 @@ async fn delete(client: &mut Client, offsets: &BTreeMap<Partition, i64>) -> Resu
         match ask(client, leader, &request).await {
             Ok(found) => results.extend(found),
             Err(error) => {
-                let told = |partition: &&Partition| ((*partition).clone(), Err(again(&error)));
-                results.extend(partitions.iter().map(told));
+                let error = Arc::new(error);
+                results.extend(
+                    partitions
+                        .iter()
+                        .map(|&partition| (partition.clone(), Err(error.clone()))),
+                );
             }
         }
     }
@@ -204,7 +209,7 @@ async fn ask(
             let name = || format!("{}-{}", topic.name, partition.partition_index);
             let checked = ClientError::check(partition.error_code, None, name);
             let key = (topic.name.to_string(), partition.partition_index);
-            results.insert(key, checked.map(|()| partition.low_watermark));
+            results.insert(key, checked.map_err(Arc::new).map(|()| partition.low_watermark));
         }
     }
     Ok(results)

@@ -10,9 +10,8 @@ use serde_json::{Value, json};
 use crate::Exit;
 use crate::cluster_args::{ClusterArgs, CommandError};
 use crate::configs::{Entity, Setting, settings_of};
-use crate::output::{Output, Rows, list, or_absent};
+use crate::output::{Output, Rows, count, list, or_absent};
 use crate::patterns::{Internal, NamePattern, chosen};
-use crate::topics::count;
 
 const EXAMPLES: &str = "\
 Examples:

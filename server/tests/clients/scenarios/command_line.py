@@ -98,16 +98,37 @@ def pattern(line):
     return "".join(KINDS.get(part, r"[^\s\"]+") if re.fullmatch(r"<\w+>", part) else re.escape(part) for part in parts)
 
 
-def compare(command, wanted, output, shell):
-    """Fails unless the output is what the docs say. A broker with a default of its own may show that setting."""
+# Brokers may take a while to know what was changed, and commands that change nothing can be asked again.
+ASKING = re.compile(r"milena (\w+ (list|describe|get)|offsets|logdirs|brokers)\b")
+
+
+def compare(command, wanted, shell):
+    """Runs an example and fails unless its output is what the docs say."""
+
+    def printed():
+        _, output = shell.run(command)
+        return fits(wanted, output, shell), output
+
+    right, output = printed()
+    if not right and ASKING.match(command):
+        try:
+            until(10, command, lambda: printed()[0])
+            return
+        except AssertionError:
+            right, output = printed()
+    if not right:
+        raise AssertionError(f"$ {command}\nthe docs say:\n" + "\n".join(wanted) + f"\nit printed:\n{output}")
+
+
+def fits(wanted, output, shell):
+    """Whether the output is what the docs say. Kafka 4.1 has a dynamic default of its own, which shows."""
     port = shell.bootstrap.rsplit(":", 1)[1]
     lines = [" ".join(line.replace(f":{port}", ":9092").replace(f":{port},", ":9092,").split()) for line in output.splitlines()]
     lines = [re.sub(rf"(?<=[ :]){port}(?=[ ,])", "9092", line) for line in lines]
     lines = [line for line in lines if line != "min.insync.replicas=1"]
     expression = "".join(r"(?:[^\n]*\n)*" if line.strip() == "..." else pattern(line) + r"\n" for line in wanted)
-    text = "".join(line + "\n" for line in lines)
-    if not re.fullmatch(expression, text):
-        raise AssertionError(f"$ {command}\nthe docs say:\n" + "\n".join(wanted) + f"\nit printed:\n{output}")
+    text = "".join(line.replace('"min.insync.replicas":"1"', "") + "\n" for line in lines)
+    return re.fullmatch(expression, text) is not None
 
 
 def run_pages(shell):
@@ -117,8 +138,7 @@ def run_pages(shell):
             if kind:
                 shell.step(kind, words)
             for command, wanted in commands(block):
-                _, output = shell.run(command)
-                compare(command, wanted, output, shell)
+                compare(command, wanted, shell)
                 count += 1
     if count < 60:
         raise AssertionError(f"{count} examples found in {PAGES}")
@@ -194,7 +214,8 @@ def run_help(shell):
         seen.append(command)
         prepare(shell, command)
         line = command.replace("/etc/", "etc/").replace("/usr/", "usr/").replace("kafka-1:9092,kafka-2:9092", shell.bootstrap)
-        if " delete " in line and "--yes" not in line:
+        line = line.replace("--broker 0,1", "--broker 0")
+        if re.search(r" delete(-\w+)? ", line) and "--yes" not in line:
             line += " --yes"
         code, output = shell.run(line)
         if code != 0:
@@ -239,7 +260,7 @@ def as_kafkas_tools(place):
     """What it shows is what kafka-topics, -consumer-groups, -configs, -log-dirs and GetOffsetShell show of the same cluster."""
     shell, broker = broker_for(place, place.subject)
     tools = Tools(place, broker.bootstrap)
-    for line in ("milena topics create orders --partitions 3 --config retention.ms=86400000 --config cleanup.policy=compact",
+    for line in ("milena topics create orders --partitions 3 --config retention.ms=86400000 --config max.message.bytes=2000000",
                  "milena topics create audit --partitions 2",
                  "seq 1 50 | kcat -q -P -t orders -p 0", "seq 1 70 | kcat -q -P -t orders -p 2",
                  "seq 1 9 | kcat -q -P -t audit -p 1",
