@@ -354,6 +354,25 @@ fn a_listener_that_wants_tls_is_named() {
 }
 
 #[test]
+fn ctrl_c_ends_a_command_that_waits_with_code_130() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let mut child = ask(&address, &["brokers"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    // Once it has asked, it waits for an answer that does not come.
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.read_exact(&mut [0; 4]).unwrap();
+    let sent = Command::new("kill")
+        .args(["-s", "INT", &child.id().to_string()])
+        .status();
+    assert!(sent.is_ok_and(|status| status.success()));
+    let status = child.wait().expect("a child that can be waited for");
+    assert_eq!(status.code(), Some(130));
+}
+
+#[test]
 fn what_was_done_is_on_standard_output_and_what_was_refused_is_not() {
     let folder = Folder::new("topics");
     let data = folder.at("data");

@@ -21,7 +21,7 @@ Examples:
   milena configs set --topic orders cleanup.policy-=compact   takes from a list
   milena configs set --broker 0 log.cleaner.threads=2
   milena configs set --broker-defaults log.retention.ms=86400000
-  milena configs set --broker-logger 0 kafka.server.KafkaServer=DEBUG";
+  milena configs set --broker-logger 0 kafka.server.KafkaApis=DEBUG";
 
 #[derive(Debug, Args)]
 #[command(after_help = SET_EXAMPLES)]
@@ -232,6 +232,23 @@ async fn ask<'e>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_broker_that_cannot_change_single_settings_is_told_to_be_old() {
+        let error = ClientError::Unsupported {
+            address: "a:9092".parse().unwrap(),
+            api_key: milena_server::protocol::ApiKey::IncrementalAlterConfigs,
+            ours: 0..=1,
+            theirs: None,
+        };
+        let CommandError::Failed(text) = too_old(error) else {
+            panic!()
+        };
+        assert!(
+            text.starts_with("a:9092: ") && text.contains("from Apache Kafka 2.3 on"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn a_change_sets_adds_or_takes_away() {

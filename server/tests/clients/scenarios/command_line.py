@@ -174,22 +174,29 @@ def help_examples(shell, words=()):
     return found
 
 
+def vanish(shell, topics):
+    """Deletes topics and waits until they can be made again."""
+    names = " ".join(topics)
+    shell.step("run", f"milena topics delete {names} --if-exists --yes")
+    until(30, f"{names} can be made", lambda: shell.run(f"milena topics create {names} --validate-only")[0] == 0)
+
+
 def prepare(shell, command):
     """Brings about what an example takes for granted."""
     topics = ["orders", "audit", "audit-1", "placed", "orders-1"]
     made = re.match(r"milena topics create ((?:[a-z]\S* )*[a-z]\S*)", command)
     gone = set(made.group(1).split()) if made else set()
     if gone:
-        shell.run(f"milena topics delete {' '.join(gone)} --if-exists --yes")
+        vanish(shell, gone)
     for topic in topics:
         if topic not in gone:
-            shell.run(f"milena topics create {topic} --if-not-exists --partitions 3 -r 1")
+            shell.step("run", f"milena topics create {topic} --if-not-exists --partitions 3 -r 1")
     if "delete-records" in command:
         for partition in range(3):
             shell.run(f"seq 1 200 | kcat -q -P -t orders -p {partition}")
     if "topics alter" in command:
-        shell.run("milena topics delete orders placed --if-exists --yes")
-        shell.run("milena topics create orders placed --partitions 3 -r 1")
+        vanish(shell, ["orders", "placed"])
+        shell.step("run", "milena topics create orders placed --partitions 3 -r 1")
     if "groups" in command:
         for group in ("billing", "audit", "billing-1", "test-1"):
             code, output = shell.run(f"milena groups reset {group} --topic orders --topic audit --to-latest --execute")
