@@ -304,8 +304,9 @@ fn dump_all(arguments: &DumpArgs, of_logs: &segment::Options, io: &dyn Io, repor
         filter: of_logs.filter.clone(),
     };
     for file in chosen(arguments, io, report)? {
-        let is_log = matches!(file.kind, FileKind::Log | FileKind::Snapshot);
-        if arguments.summary && !is_log {
+        // A snapshot of KRaft has once more what is in the log.
+        let is_counted = file.kind == FileKind::Log || file.kind == FileKind::Snapshot && file.is_named;
+        if arguments.summary && !is_counted {
             continue;
         }
         if !of_logs.filter.applies_to(file.kind) {

@@ -16,15 +16,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
 use super::raw_batch::{Step, step};
-use super::report::{Dumped, Failure, Read, Report};
-use super::segment::{Options, Walk};
-use super::selection::{FileKind, Selected, partitions_in, select};
+use super::report::{self, Dumped, Failure, Report};
+use super::segment::{Options, Walk, next_sound_batch};
+use super::selection::{Selected, logs_in, partitions_in};
 use super::source::Source;
 use super::{DumpArgs, seek};
 
 const PERIOD: Duration = Duration::from_millis(100);
 /// Log directories are looked through for new partitions as rarely as that, in periods.
 const PERIODS_PER_SURVEY: u32 = 20;
+/// Batches that are told before a signal is looked for.
+const BATCHES_PER_LOOK: usize = 256;
 /// Batches that are remembered: a truncation to before them goes back to the beginning of the segment.
 const REMEMBERED_MAX: usize = 1024;
 
@@ -39,10 +41,18 @@ pub(super) fn run(arguments: &DumpArgs, options: &Options, io: &dyn Io, report: 
         let mut ticks = tokio::time::interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let is_behind = followed.look(report)?;
+            let next = async {
+                match is_behind {
+                    true => tokio::task::yield_now().await,
+                    false => drop(ticks.tick().await),
+                }
+            };
             tokio::select! {
+                biased;
                 _ = interrupted.recv() => return Ok(()),
                 _ = terminated.recv() => return Ok(()),
-                _ = ticks.tick() => followed.look(report)?,
+                () = next => {}
             }
         }
     })
@@ -64,8 +74,12 @@ struct Partition<'a> {
     directory: PathBuf,
     /// When the directory was changed, as it was looked at last.
     changed: Option<TimestampMs>,
+    /// The base offsets of the segments, as they were listed last.
+    bases: Vec<Option<i64>>,
     active: Option<Active<'a>>,
     is_gone: bool,
+    /// All that a filter asks for was told.
+    is_done: bool,
 }
 
 /// A segment that is read to its end.
@@ -75,6 +89,8 @@ struct Active<'a> {
     walk: Walk<'a>,
     /// Position, size and checksum of the batches before the position, the last ones of them.
     told: VecDeque<(u64, usize, u32)>,
+    /// Where something was found that is no batch.
+    broken_at: Option<u64>,
 }
 
 impl<'a> Followed<'a> {
@@ -123,10 +139,15 @@ impl<'a> Followed<'a> {
         let mut partition = Partition {
             directory,
             changed: None,
+            bases: Vec::new(),
             active: None,
             is_gone: false,
+            is_done: false,
         };
-        partition.open_first(self.io, self.options, report)?;
+        // All is new of a partition that was not there at first.
+        if self.periods == 0 {
+            partition.open_first(self.io, self.options, report)?;
+        }
         self.partitions.push(partition);
         Ok(())
     }
@@ -141,26 +162,34 @@ impl<'a> Followed<'a> {
         Ok(())
     }
 
-    fn look(&mut self, report: &mut Report) -> Dumped {
+    /// Tells what is new; returns whether there is more of it.
+    fn look(&mut self, report: &mut Report) -> Result<bool, Failure> {
         if self.periods.is_multiple_of(PERIODS_PER_SURVEY) {
             self.survey(report)?;
         }
         self.periods = self.periods.wrapping_add(1);
+        let mut is_behind = false;
         for partition in &mut self.partitions {
             match partition.look(self.io, self.options, &mut self.current, report) {
+                Ok(more) => is_behind |= more,
                 // It was deleted or renamed between two looks; the next one finds out.
                 Err(Failure::Input(error)) if error.source.kind() == io::ErrorKind::NotFound => {}
-                other => other?,
+                Err(failure) => return Err(failure),
             }
         }
-        report.flush()
+        report.flush()?;
+        if self.log_dirs.is_empty() && self.partitions.iter().all(|partition| partition.is_done) {
+            return Err(Failure::Enough);
+        }
+        Ok(is_behind)
     }
 }
 
 impl<'a> Partition<'a> {
     /// Opens the active segment at its end, or the first one that a filter begins in.
     fn open_first(&mut self, io: &dyn Io, options: &'a Options, report: &mut Report) -> Dumped {
-        let files = self.segments(io)?;
+        let files = logs_in(io, &self.directory)?;
+        self.bases = files.iter().map(|file| file.base_offset).collect();
         let filter = &options.filter;
         let begins = filter.from_offset.is_some() || filter.from_time.is_some();
         for file in &files {
@@ -190,20 +219,9 @@ impl<'a> Partition<'a> {
             walk: Walk::new(options, file.base_offset, position),
             file: file.clone(),
             told: VecDeque::new(),
+            broken_at: None,
         });
         Ok(())
-    }
-
-    /// The logs of the directory in their order.
-    fn segments(&mut self, io: &dyn Io) -> Read<Vec<Selected>> {
-        let mut complaints = Vec::new();
-        let files = select(io, std::slice::from_ref(&self.directory), |_, what| {
-            complaints.push(what)
-        });
-        Ok(files
-            .into_iter()
-            .filter(|file| file.kind == FileKind::Log)
-            .collect())
     }
 
     fn look(
@@ -212,9 +230,8 @@ impl<'a> Partition<'a> {
         options: &'a Options,
         current: &mut Option<PathBuf>,
         report: &mut Report,
-    ) -> Dumped {
-        let stat = io.stat(&self.directory)?;
-        let Some(stat) = stat else {
+    ) -> Result<bool, Failure> {
+        let Some(stat) = io.stat(&self.directory)? else {
             if !self.is_gone {
                 report.say(format_args!(
                     "milena: {}: was deleted; waiting for it",
@@ -222,76 +239,121 @@ impl<'a> Partition<'a> {
                 ))?;
             }
             (self.is_gone, self.active, self.changed) = (true, None, None);
-            return Ok(());
+            return Ok(false);
         };
         self.is_gone = false;
-        if let Some(active) = &mut self.active {
-            active.read(current, report)?;
+        if self.read(current, report)? {
+            return Ok(true);
         }
-        if self.changed == Some(stat.modified) && self.active.is_some() {
-            return Ok(());
+        if self.is_done || self.changed == Some(stat.modified) && self.active.is_some() {
+            return Ok(false);
         }
         // Segments are added and deleted.
-        let files = self.segments(io)?;
+        let files = logs_in(io, &self.directory)?;
+        let before = std::mem::replace(
+            &mut self.bases,
+            files.iter().map(|file| file.base_offset).collect(),
+        );
         self.changed = Some(stat.modified);
-        let Some(active) = &mut self.active else {
+        let Some(base) = self.active.as_ref().map(|active| active.file.base_offset) else {
             // What comes after nothing is all new.
             return match files.first() {
-                Some(file) => self.open(io, file, 0, options),
-                None => Ok(()),
+                Some(file) => self.open(io, file, 0, options).map(|()| true),
+                None => Ok(false),
             };
         };
-        let Some(base) = active.file.base_offset else {
-            return Ok(());
-        };
-        let next = files.iter().find(|file| file.base_offset > Some(base)).cloned();
-        let is_there = files.iter().any(|file| file.base_offset == Some(base));
-        match next {
-            Some(next) => {
-                // What was appended between the last look and the roll.
-                active.read(current, report)?;
-                // A time of change has the grain of the file system's clock: another look is due.
-                self.changed = None;
-                self.open(io, &next, 0, options)
+        if let Some(next) = files.iter().find(|file| file.base_offset > base) {
+            // What was appended between the last look and the roll.
+            while self.read(current, report)? {}
+            // A time of change has the grain of the file system's clock: another look is due.
+            self.changed = None;
+            return self.open(io, next, 0, options).map(|()| true);
+        }
+        if self.bases.contains(&base) {
+            return Ok(false);
+        }
+        if let Some(active) = &self.active {
+            let path = active.file.path.display();
+            report.say(format_args!("milena: {path}: was deleted"))?;
+        }
+        self.active = None;
+        match files.last() {
+            // Truncation made an older one active again; one that is new begins anew.
+            Some(last) => {
+                let is_old = before.contains(&last.base_offset);
+                let position = if is_old {
+                    seek::end(io, &last.path, last.base_offset.unwrap_or(0))?
+                } else {
+                    0
+                };
+                self.open(io, last, position, options).map(|()| true)
             }
-            None if is_there => Ok(()),
-            None => {
-                report.say(format_args!(
-                    "milena: {}: was deleted",
-                    active.file.path.display()
-                ))?;
-                self.active = None;
-                self.open_first(io, options, report)
+            None => Ok(false),
+        }
+    }
+
+    /// Tells some of what is new in the active segment; returns whether there is more.
+    fn read(&mut self, current: &mut Option<PathBuf>, report: &mut Report) -> Result<bool, Failure> {
+        let Some(active) = self.active.as_mut().filter(|_| !self.is_done) else {
+            return Ok(false);
+        };
+        match active.read(current, report)? {
+            Read::UpToDate => Ok(false),
+            Read::Some => Ok(true),
+            Read::PastFilter => {
+                self.is_done = true;
+                Ok(false)
             }
         }
     }
 }
 
+/// How far reading came.
+enum Read {
+    UpToDate,
+    Some,
+    /// Behind the last offset that is asked for.
+    PastFilter,
+}
+
 impl Active<'_> {
     /// Tells what there is behind the position.
-    fn read(&mut self, current: &mut Option<PathBuf>, report: &mut Report) -> Dumped {
+    fn read(&mut self, current: &mut Option<PathBuf>, report: &mut Report) -> Result<Read, Failure> {
         let end = self.source.refresh()?;
-        if end == self.walk.position && self.still_there()? {
-            return Ok(());
+        if end == self.walk.position && self.is_still_there()? {
+            return Ok(Read::UpToDate);
         }
         self.go_back(end, current, report)?;
-        while let Step::Batch(batch) = step(&mut self.source, self.walk.position, end)? {
-            if self.told.len() == REMEMBERED_MAX {
-                self.told.pop_front();
+        for _ in 0..BATCHES_PER_LOOK {
+            match step(&mut self.source, self.walk.position, end)? {
+                Step::Batch(batch) => {
+                    if self.told.len() == REMEMBERED_MAX {
+                        self.told.pop_front();
+                    }
+                    let told = (self.walk.position, batch.size_bytes, batch.stored_crc());
+                    self.told.push_back(told);
+                    self.named(current, report)?;
+                    if self.walk.batch(&mut self.source, &batch, report)? {
+                        return Ok(Read::PastFilter);
+                    }
+                }
+                Step::End => return Ok(Read::UpToDate),
+                Step::Broken(_) if self.is_unwritten(end)? => return Ok(Read::UpToDate),
+                Step::Broken(damage) => {
+                    if self.broken_at != Some(self.walk.position) {
+                        self.broken_at = Some(self.walk.position);
+                        self.named(current, report)?;
+                        report.fault(self.walk.position, damage)?;
+                    }
+                    let from = self.walk.position + 1;
+                    match next_sound_batch(&mut self.source, self.file.base_offset, from, end)? {
+                        Some(next) => self.walk.position = next,
+                        None => return Ok(Read::UpToDate),
+                    }
+                }
             }
-            let position = self.walk.position;
-            self.told
-                .push_back((position, batch.size_bytes, batch.stored_crc()));
-            self.named(current, report)?;
-            self.walk.batch(&mut self.source, &batch, report)?;
         }
-        match step(&mut self.source, self.walk.position, end)? {
-            Step::Broken(damage) if !self.is_unwritten(end)? => {
-                self.named(current, report)?;
-                self.walk.run(&mut self.source, end, report).map(|_| drop(damage))
-            }
-            _ => Ok(()),
-        }
+        Ok(Read::Some)
     }
 
     /// Says of which file the next lines are, where that is another than before.
@@ -304,7 +366,7 @@ impl Active<'_> {
     }
 
     /// Whether the batch that was told last is where it was.
-    fn still_there(&mut self) -> Read<bool> {
+    fn is_still_there(&mut self) -> report::Read<bool> {
         let Some(&(position, size, crc)) = self.told.back() else {
             return Ok(true);
         };
@@ -316,7 +378,7 @@ impl Active<'_> {
     /// Behind the last batch that is still there.
     fn go_back(&mut self, end: u64, current: &mut Option<PathBuf>, report: &mut Report) -> Dumped {
         let before = self.walk.position;
-        while !self.still_there()? {
+        while !self.is_still_there()? {
             self.told.pop_back();
             self.walk.position = self
                 .told
@@ -337,7 +399,7 @@ impl Active<'_> {
     }
 
     /// Whether zeros are ahead, as in a file that was allocated before it is written.
-    fn is_unwritten(&mut self, end: u64) -> Read<bool> {
+    fn is_unwritten(&mut self, end: u64) -> report::Read<bool> {
         let position = self.walk.position;
         let size = usize::try_from(end - position).unwrap_or(usize::MAX).min(4096);
         Ok(self

@@ -241,6 +241,23 @@ pub(super) fn select(
             }
         }
     }
+    ordered(selected)
+}
+
+/// The logs of a partition's directory, in order.
+pub(super) fn logs_in(io: &dyn Io, directory: &Path) -> Result<Vec<Selected>, IoError> {
+    let mut selected = Vec::new();
+    for entry in io.list(directory)? {
+        if entry.kind == Entry::File {
+            let path = directory.join(&entry.name).components().collect();
+            selected.extend(Selected::found(path).filter(|file| file.kind == FileKind::Log));
+        }
+    }
+    Ok(ordered(selected))
+}
+
+/// In the order of dumping, each once, with the base offsets of the next segments.
+fn ordered(mut selected: Vec<Selected>) -> Vec<Selected> {
     selected.sort_by(|one, other| one.order().cmp(&other.order()));
     selected.dedup_by(|second, first| second.path == first.path);
     let mut next: Option<(Option<PathBuf>, i64, Option<i64>)> = None;

@@ -10,7 +10,7 @@ use super::super::raw_batch::{RawBatch, Step, step};
 use super::super::records::each_record;
 use super::super::report::{Read, too_large, unknown_codec};
 use super::super::segment::next_sound_batch;
-use super::super::selection::{FileKind, Selected, select};
+use super::super::selection::{Selected, logs_in};
 use super::super::source::Source;
 use super::super::thing::{BatchThing, Damage, Layout, RecordThing};
 
@@ -165,17 +165,17 @@ impl From<Damage> for Stopped {
 impl<'a> Replica<'a> {
     pub(super) fn open(io: &'a dyn Io, directory: &Path, max_batch_size: usize) -> Replica<'a> {
         let mut damages = Damages::new();
-        let files = select(io, &[directory.to_path_buf()], |path, what| {
-            let at = At {
-                file: path.to_path_buf(),
-                position: 0,
-            };
-            damages.push((at, what.into()));
-        });
-        let segments: VecDeque<_> = files
-            .into_iter()
-            .filter(|file| file.kind == FileKind::Log)
-            .collect();
+        let segments: VecDeque<_> = match logs_in(io, directory) {
+            Ok(files) => files.into(),
+            Err(error) => {
+                let at = At {
+                    file: directory.to_path_buf(),
+                    position: 0,
+                };
+                damages.push((at, error.to_string().into()));
+                VecDeque::new()
+            }
+        };
         Replica {
             io,
             start: segments.front().and_then(|file| file.base_offset).unwrap_or(0),
