@@ -1,10 +1,4 @@
-//! `milena_fuzz::canary` under the fuzzer; an ordinary build replays the files that are given.
+//! The target `canary`.
 #![cfg_attr(fuzzing, no_main)]
 
-#[cfg(fuzzing)]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| milena_fuzz::canary::run(data));
-
-#[cfg(not(fuzzing))]
-fn main() -> std::io::Result<()> {
-    milena_fuzz::replay(milena_fuzz::canary::run)
-}
+milena_fuzz::program!(canary);

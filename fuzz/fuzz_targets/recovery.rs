@@ -1,10 +1,4 @@
-//! `milena_fuzz::recovery` under the fuzzer; an ordinary build replays the files that are given.
+//! The target `recovery`.
 #![cfg_attr(fuzzing, no_main)]
 
-#[cfg(fuzzing)]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| milena_fuzz::recovery::run(data));
-
-#[cfg(not(fuzzing))]
-fn main() -> std::io::Result<()> {
-    milena_fuzz::replay(milena_fuzz::recovery::run)
-}
+milena_fuzz::program!(recovery);

@@ -1,10 +1,4 @@
-//! `milena_fuzz::request` under the fuzzer; an ordinary build replays the files that are given.
+//! The target `request`.
 #![cfg_attr(fuzzing, no_main)]
 
-#[cfg(fuzzing)]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| milena_fuzz::request::run(data));
-
-#[cfg(not(fuzzing))]
-fn main() -> std::io::Result<()> {
-    milena_fuzz::replay(milena_fuzz::request::run)
-}
+milena_fuzz::program!(request);

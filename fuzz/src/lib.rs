@@ -1,14 +1,20 @@
-//! What Milena reads from outside, one module per target: each has `run`, which takes any bytes and panics only
-//! where Milena does, or breaks a promise that is written there.
+//! What Milena reads from outside, one module per target: its steps take any bytes and panic only where Milena
+//! does, or breaks a promise that is written there.
 //!
-//! Three ways to run them, all described in `docs/hacking.md`: `cargo fuzz` looks for bytes by coverage;
-//! `cargo test -p milena-fuzz` replays `corpus/` and mutations of it from a seed, and measures memory; the
-//! programs of an ordinary build replay the files they are given.
+//! Three ways to run them, all described in `README.md`: `cargo fuzz` looks for bytes by coverage;
+//! `cargo test -p milena-fuzz` replays `corpus/` and mutations of it from a seed; the programs of an ordinary build
+//! replay the files they are given. In all of them the allocator counts, and every step must stay within the memory
+//! that [`TARGETS`] gives it.
 //!
 //! | target | bytes | promise beside not to panic |
 //! |---|---|---|
 //! | `record_batch` | batches, some with repaired checksums or compressed here | what is accepted can be read |
+//! | `decompress_*` | a compressed stream of any framing | what came out comes out again, in pieces of any size |
 //! | `request`, `response` | an API, a version, a body | what is read is written and read again the same |
+//! | `consumer_protocol` | what consumers tell each other | as above |
+//! | `group_records` | keys and values of `__consumer_offsets` | as above |
+//! | `server_properties` | a file of settings | a refusal names a setting or a line |
+//! | `znodes` | data of the coordination tree | what is read is written and read again the same |
 //! | `recovery` | files of a partition and of a log directory | a second opening changes nothing |
 //! | `log_ops` | operations on a log | it holds what a list holds |
 //! | `canary` | anything | none: it must be caught |
@@ -16,38 +22,162 @@
 //! No target reads a clock, a file or randomness, so that the same bytes do the same.
 
 pub mod canary;
-pub mod log_ops;
+mod consumer_protocol;
+mod decompress;
+mod group_records;
+mod log_ops;
+pub mod memory;
 pub mod mutate;
-pub mod record_batch;
-pub mod recovery;
-pub mod request;
-pub mod response;
+mod record_batch;
+mod recovery;
+mod request;
+mod response;
+mod server_properties;
 mod wire;
+mod znodes;
 
-/// A target.
-pub type Run = fn(&[u8]);
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// The targets that must hold, by the name of their corpus.
-pub const TARGETS: [(&str, Run); 5] = [
-    ("record_batch", record_batch::run),
-    ("request", request::run),
-    ("response", response::run),
-    ("recovery", recovery::run),
-    ("log_ops", log_ops::run),
+use memory::{Input, LAZY, Memory, OWNED};
+
+/// A part of what a target does, and the memory that it may take for it.
+pub type Step = (fn(&[u8]), Memory);
+
+/// A reader and its promises.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Also that of its corpus and its program.
+    pub name: &'static str,
+    /// Makes of the fuzzer's bytes what the steps are given.
+    prepare: fn(&[u8]) -> Input,
+    steps: &'static [Step],
+}
+
+const fn target(name: &'static str, steps: &'static [Step]) -> Target {
+    Target {
+        name,
+        prepare: Input::plain,
+        steps,
+    }
+}
+
+/// The targets that must hold.
+pub const TARGETS: [Target; 13] = [
+    Target {
+        name: "record_batch",
+        prepare: record_batch::shaped,
+        steps: &[
+            (record_batch::read, LAZY.and(decompress::ANY_WINDOW)),
+            (record_batch::convert, record_batch::REWRITING),
+            (record_batch::accept, record_batch::REWRITING),
+        ],
+    },
+    target(
+        "decompress_gzip",
+        &[
+            (decompress::gzip, LAZY.and(decompress::GZIP_WINDOW)),
+            (decompress::gzip_again, decompress::AGAIN),
+        ],
+    ),
+    target(
+        "decompress_snappy",
+        &[
+            (
+                decompress::snappy,
+                LAZY.and(decompress::WINDOW)
+                    .and_per_byte(decompress::SNAPPY_BLOCK_PER_BYTE),
+            ),
+            (decompress::snappy_again, decompress::AGAIN),
+        ],
+    ),
+    target(
+        "decompress_lz4",
+        &[
+            (decompress::lz4, LAZY.and(decompress::LZ4_WINDOW)),
+            (decompress::lz4_again, decompress::AGAIN),
+        ],
+    ),
+    target(
+        "decompress_zstd",
+        &[
+            (decompress::zstd, LAZY.and(decompress::WINDOW)),
+            (decompress::zstd_again, decompress::AGAIN),
+        ],
+    ),
+    target("request", &[(request::read, LAZY), (request::read_again, OWNED)]),
+    target(
+        "response",
+        &[(response::read, LAZY), (response::read_again, OWNED)],
+    ),
+    target(
+        "consumer_protocol",
+        &[
+            (consumer_protocol::read, LAZY),
+            (consumer_protocol::read_again, OWNED),
+            (consumer_protocol::topics, OWNED),
+        ],
+    ),
+    target("group_records", &[(group_records::read_again, OWNED)]),
+    target(
+        "server_properties",
+        &[(server_properties::load, OWNED.and(server_properties::TABLE))],
+    ),
+    target("znodes", &[(znodes::read_again, OWNED)]),
+    target("recovery", &[(recovery::run, OWNED.and(recovery::DISK))]),
+    target("log_ops", &[(log_ops::run, OWNED.and(log_ops::DISK))]),
 ];
+
+/// The target that must not hold: see [`canary`].
+pub const CANARY: Target = target("canary", &[(canary::run, LAZY)]);
 
 /// Bytes of input that are looked at: more do not reach more code.
 pub const INPUT_SIZE_MAX: usize = 64 << 10;
 
-/// Runs a target on the files that the command line names.
-///
-/// # Errors
-/// A file cannot be read.
-pub fn replay(run: Run) -> std::io::Result<()> {
-    for path in std::env::args_os().skip(1) {
-        run(&std::fs::read(path)?);
+impl Target {
+    /// The target of a name, be it the canary.
+    pub fn named(name: &str) -> Option<&'static Target> {
+        const ALL: [&[Target]; 2] = [&TARGETS, &[CANARY]];
+        ALL.into_iter().flatten().find(|target| target.name == name)
     }
-    Ok(())
+
+    /// Runs every step; panics where a promise is broken. One at a time: the memory counted is the process's.
+    pub fn run(&self, data: &[u8]) {
+        let input = (self.prepare)(&data[..data.len().min(INPUT_SIZE_MAX)]);
+        for (step, memory) in self.steps {
+            memory.bound(self.name, &input, *step);
+        }
+    }
+
+    /// What is wrong with the target on these bytes: the text of the panic.
+    pub fn fault(&self, data: &[u8]) -> Option<String> {
+        let panic = catch_unwind(AssertUnwindSafe(|| self.run(data))).err()?;
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied());
+        Some(format!("a panic: {}", text.unwrap_or("without a text")))
+    }
+}
+
+/// The program of a target: under the fuzzer its entry, else a replay of the files that the command line names.
+#[macro_export]
+macro_rules! program {
+    ($name:ident) => {
+        #[cfg(fuzzing)]
+        libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+            let target = $crate::Target::named(stringify!($name));
+            target.expect("a target of the table").run(data)
+        });
+
+        #[cfg(not(fuzzing))]
+        fn main() -> std::io::Result<()> {
+            let target = $crate::Target::named(stringify!($name)).expect("a target of the table");
+            for path in std::env::args_os().skip(1) {
+                target.run(&std::fs::read(path)?);
+            }
+            Ok(())
+        }
+    };
 }
 
 /// Takes the first byte, or 0 if there is none.
@@ -57,6 +187,18 @@ fn take(data: &mut &[u8]) -> u8 {
     };
     *data = rest;
     first
+}
+
+/// Prints a value to nobody, so that all of it is walked and nothing is allocated.
+fn walk(value: &dyn std::fmt::Debug) {
+    struct Nobody;
+    impl std::fmt::Write for Nobody {
+        fn write_str(&mut self, text: &str) -> std::fmt::Result {
+            std::hint::black_box(text);
+            Ok(())
+        }
+    }
+    std::fmt::write(&mut Nobody, format_args!("{value:?}")).expect("nobody refuses");
 }
 
 /// Makes the checksums of all whole batches right, so that what lies behind them is reached.

@@ -19,13 +19,14 @@ use milena_engine::units::{
     LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence, TimestampMs, TopicPartition,
 };
 
-use crate::{INPUT_SIZE_MAX, seal, take};
+use crate::{seal, take};
 
 const NOW: TimestampMs = TimestampMs(1_600_000_000_000);
+/// The simulated disk and the list, each with all that 200 batches make, however few bytes ask for them.
+pub(crate) const DISK: usize = 16 << 20;
 const CODECS: [Codec; 5] = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
 
-pub fn run(data: &[u8]) {
-    let mut data = &data[..data.len().min(INPUT_SIZE_MAX)];
+pub(crate) fn run(mut data: &[u8]) {
     let mut model = Model::new(take(&mut data));
     while !data.is_empty() && model.batches.len() < 200 {
         model.step(&mut data);

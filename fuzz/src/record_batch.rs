@@ -13,26 +13,64 @@ use milena_engine::record_batch::{
 };
 use milena_engine::units::{LeaderEpoch, Offset, TimestampMs, TopicPartition};
 
-use crate::{INPUT_SIZE_MAX, seal, take};
+use crate::memory::{Input, Memory, OWNED};
+use crate::{decompress, seal, take};
 
 const NOW: TimestampMs = TimestampMs(1_600_000_000_000);
 const CODECS: [Codec; 5] = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
 const FORMATS: [Magic; 3] = [Magic::V0, Magic::V1, Magic::V2];
 const HEADER_SIZE: usize = 61;
 
-pub fn run(data: &[u8]) {
-    let mut data = &data[..data.len().min(INPUT_SIZE_MAX)];
+/// What is written anew: records grow by their headers when they become messages (29 bytes instead of 7), in buffers
+/// that double; and the windows of two codecs.
+pub(crate) const REWRITING: Memory = OWNED.and(2 * decompress::ANY_WINDOW).and_per_expanded_byte(32);
+
+/// `topic`, then what the bytes are shaped to.
+pub(crate) fn shaped(data: &[u8]) -> Input {
+    let mut data = data;
     let (shape, topic) = (take(&mut data), take(&mut data));
-    let bytes = shaped(shape, data);
-    read(&bytes);
-    for (format, first) in [(Magic::V0, 0), (Magic::V1, 1), (Magic::V0, i64::MAX)] {
-        if let Ok(converted) = convert_down(&bytes, format, Offset(first)) {
-            read(&converted);
+    let batches = shape_of(shape, data);
+    let expanded = expanded(&batches);
+    let mut bytes = vec![topic];
+    bytes.extend(batches);
+    Input { bytes, expanded }
+}
+
+/// Bytes of all records that can be read, decompressed, with some for each.
+fn expanded(bytes: &[u8]) -> usize {
+    let mut size = 0;
+    for batch in batches(bytes).flatten() {
+        let Ok(mut records) = batch.records() else {
+            continue;
+        };
+        while let Ok(Some(record)) = records.next_record() {
+            let of = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
+            let headers = record
+                .headers
+                .iter()
+                .map(|header| header.key.len() + of(header.value) + 2);
+            size += of(record.key) + of(record.value) + headers.sum::<usize>() + 7;
         }
     }
-    let rules = rules(topic);
+    size
+}
+
+pub(crate) fn read(bytes: &[u8]) {
+    read_all(&bytes[1..]);
+}
+
+pub(crate) fn convert(bytes: &[u8]) {
+    for (format, first) in [(Magic::V0, 0), (Magic::V1, 1), (Magic::V0, i64::MAX)] {
+        if let Ok(converted) = convert_down(&bytes[1..], format, Offset(first)) {
+            read_all(&converted);
+        }
+    }
+}
+
+pub(crate) fn accept(bytes: &[u8]) {
+    let rules = rules(bytes[0]);
     for level in [Level::Header, Level::Strict] {
-        let Ok(mut validated) = validate(&bytes, &rules, NOW, level) else {
+        let Ok(mut validated) = validate(&bytes[1..], &rules, NOW, level) else {
             continue;
         };
         let next = validated
@@ -46,7 +84,7 @@ pub fn run(data: &[u8]) {
     }
 }
 
-fn shaped(shape: u8, data: &[u8]) -> Vec<u8> {
+fn shape_of(shape: u8, data: &[u8]) -> Vec<u8> {
     let codec = CODECS[usize::from(shape >> 2 & 7) % CODECS.len()];
     let mut bytes = match shape & 3 {
         2 if data.len() >= HEADER_SIZE => {
@@ -126,7 +164,7 @@ fn rules(topic: u8) -> ValidationRules {
 }
 
 /// Everything that readers ask of a batch.
-fn read(bytes: &[u8]) {
+fn read_all(bytes: &[u8]) {
     for batch in batches(bytes).flatten() {
         std::hint::black_box((
             batch.verify_crc(),

@@ -22,14 +22,15 @@ use milena_engine::log::{BootEvidence, Log, LogDirectory, LogOpenError, OpenOpti
 use milena_engine::record_batch::batches;
 use milena_engine::units::{Offset, TimestampMs, TopicPartition};
 
-use crate::{INPUT_SIZE_MAX, seal, take};
+use crate::{seal, take};
 
 const NOW: TimestampMs = TimestampMs(1_600_000_000_000);
+/// The simulated disk, which holds every file in memory, as it is and as it was when it was synced last.
+pub(crate) const DISK: usize = 8 << 20;
 const LOG_DIR: &str = "/data";
 const PARTITION_DIR: &str = "/data/fuzz-0";
 
-pub fn run(data: &[u8]) {
-    let mut data = &data[..data.len().min(INPUT_SIZE_MAX)];
+pub(crate) fn run(mut data: &[u8]) {
     let (flags, recovery_point) = (take(&mut data), take(&mut data));
     let disk = SimulatedDisk::new(1);
     disk.set_clock(Arc::new(ManualClock::new(NOW)));

@@ -1,19 +1,30 @@
-//! Answers of every API and version that is served, as the tests and the adoption of another broker's data read
-//! them.
+//! Answers of every API and version that is served, as the tools, the tests and the adoption of another broker's data
+//! read them.
 //!
-//! Input: API (by its place among those served), version, body.
+//! Input: API (by its place among those served), version, body. Promise: what was read is written and read again
+//! the same.
 
-use milena_server::protocol::{SERVED, supported_versions};
+use milena_server::protocol::{ApiKey, SERVED, supported_versions};
 
-use crate::{INPUT_SIZE_MAX, take, wire};
+use crate::take;
+use crate::wire::{self, Side};
 
-pub fn run(data: &[u8]) {
-    let mut data = &data[..data.len().min(INPUT_SIZE_MAX)];
-    let api_key = SERVED[usize::from(take(&mut data)) % SERVED.len()];
-    let Some(versions) = supported_versions(api_key) else {
-        return;
-    };
+pub(crate) fn read(data: &[u8]) {
+    if let Some((key, version, body)) = body(data) {
+        wire::read(key, version, body, Side::Response);
+    }
+}
+
+pub(crate) fn read_again(data: &[u8]) {
+    if let Some((key, version, body)) = body(data) {
+        wire::read_again(key, version, body, Side::Response);
+    }
+}
+
+fn body(mut data: &[u8]) -> Option<(ApiKey, i16, &[u8])> {
+    let key = SERVED[usize::from(take(&mut data)) % SERVED.len()];
+    let versions = supported_versions(key)?;
     let count = versions.end() - versions.start() + 1;
     let version = versions.start() + i16::from(take(&mut data)) % count;
-    wire::round_trip(api_key, version, data, wire::Side::Response);
+    Some((key, version, data))
 }

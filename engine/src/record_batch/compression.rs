@@ -27,7 +27,7 @@ use super::BatchError;
 use crate::config::{Codec, Magic};
 
 /// Usual size of a window, in bytes: the block size of Kafka's own LZ4 writer.
-pub(super) const WINDOW_SIZE: usize = 64 * 1024;
+pub const WINDOW_SIZE: usize = 64 * 1024;
 /// Bytes that one compressed batch may expand to: what Kafka's 32-bit counters can hold.
 pub(super) const OUTPUT_SIZE_LIMIT: u64 = i32::MAX as u64;
 /// Bytes that one record of a compressed batch may have where it must be held in memory as a whole.
@@ -105,7 +105,7 @@ impl Decompressor<'_> {
 
 /// A sliding view over a decompressed stream.
 #[derive(Debug)]
-pub(super) struct Window<'a> {
+pub struct Window<'a> {
     decompressor: Decompressor<'a>,
     buffer: Vec<u8>,
     /// `buffer[start..end]` is decompressed and not yet consumed.
@@ -121,7 +121,7 @@ impl<'a> Window<'a> {
     ///
     /// # Errors
     /// `Compression` if the stream's own header is broken; `UnsupportedCompression` for zstd below v2.
-    pub(super) fn new(codec: Codec, magic: Magic, compressed: &'a [u8]) -> Result<Window<'a>, BatchError> {
+    pub fn new(codec: Codec, magic: Magic, compressed: &'a [u8]) -> Result<Window<'a>, BatchError> {
         let decompressor = match codec {
             Codec::None => Decompressor::None { input: compressed },
             Codec::Gzip => Decompressor::Gzip(gzip::Reader::new(compressed)?),
@@ -147,12 +147,12 @@ impl<'a> Window<'a> {
 
     /// What is decompressed and not yet consumed.
     #[inline]
-    pub(super) fn available(&self) -> &[u8] {
+    pub fn available(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
     }
 
     /// Decompressed bytes consumed so far.
-    pub(super) fn consumed(&self) -> u64 {
+    pub fn consumed(&self) -> u64 {
         self.consumed
     }
 
@@ -162,7 +162,7 @@ impl<'a> Window<'a> {
     /// # Errors
     /// `Compression`, also when [`OUTPUT_SIZE_LIMIT`] is passed.
     #[inline]
-    pub(super) fn fill_to(&mut self, size: usize) -> Result<bool, BatchError> {
+    pub fn fill_to(&mut self, size: usize) -> Result<bool, BatchError> {
         if self.end - self.start >= size {
             Ok(true)
         } else {
@@ -199,7 +199,7 @@ impl<'a> Window<'a> {
 
     /// Drops the first `size` available bytes.
     #[inline]
-    pub(super) fn consume(&mut self, size: usize) {
+    pub fn consume(&mut self, size: usize) {
         debug_assert!(size <= self.end - self.start);
         self.start += size;
         self.consumed += size as u64;
@@ -210,7 +210,7 @@ impl<'a> Window<'a> {
     ///
     /// # Errors
     /// As [`Window::fill_to`].
-    pub(super) fn skip(&mut self, mut size: usize) -> Result<bool, BatchError> {
+    pub fn skip(&mut self, mut size: usize) -> Result<bool, BatchError> {
         loop {
             let available = self.end - self.start;
             if size <= available {
@@ -229,7 +229,7 @@ impl<'a> Window<'a> {
     ///
     /// # Errors
     /// As [`Window::fill_to`].
-    pub(super) fn at_end(&mut self) -> Result<bool, BatchError> {
+    pub fn at_end(&mut self) -> Result<bool, BatchError> {
         Ok(!self.fill_to(1)?)
     }
 }

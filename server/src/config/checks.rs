@@ -73,7 +73,7 @@ impl Faults {
 ///
 /// # Errors
 /// Everything that is wrong, at least one entry.
-pub(super) fn build(sources: Sources) -> Result<BrokerConfig, Vec<Fault>> {
+pub(super) fn build(sources: Arc<Sources>) -> Result<BrokerConfig, Vec<Fault>> {
     let mut faults = Faults(Vec::new());
     let values = sources.values(|definition, error| {
         faults.0.push(Fault {
@@ -162,7 +162,7 @@ pub(super) fn build(sources: Sources) -> Result<BrokerConfig, Vec<Fault>> {
                         .map(PathBuf::from),
                     level: values.text("milena.log.level").unwrap_or("info").to_owned(),
                 },
-                sources: Arc::new(sources),
+                sources,
                 values: Arc::new(values),
             })
         }

@@ -350,8 +350,11 @@ fn throttled_replicas_are_valid(items: &[String]) -> bool {
 /// The known name nearest to a mistyped one, if one is near: at most two letters wrong, missing, added or
 /// swapped, and less than a third of the name.
 pub fn suggestion<'a>(mistyped: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = (mistyped.chars().count() / 3).min(2);
+    let length = mistyped.chars().count();
+    let limit = (length / 3).min(2);
     known
+        // a name of quite another length is quite another name, and the distance to it costs both lengths
+        .filter(|name| name.chars().count().abs_diff(length) <= limit)
         .map(|name| (edit_distance(mistyped, name), name))
         .filter(|(distance, _)| *distance <= limit)
         .min_by_key(|(distance, _)| *distance)
@@ -382,6 +385,15 @@ fn edit_distance(left: &str, right: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_of_any_length_is_looked_for_at_once() {
+        let names = || broker_definitions().map(|definition| definition.name);
+        let began = std::time::Instant::now();
+        assert_eq!(suggestion(&"x".repeat(1 << 20), names()), None);
+        assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
+        assert_eq!(suggestion("log.dris", names()), Some("log.dirs"));
+    }
 
     #[test]
     fn there_are_as_many_settings_as_in_kafka_each_once() {

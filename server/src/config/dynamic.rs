@@ -8,6 +8,7 @@
 //! otherwise: listeners, and what belongs to SSL and SASL.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::ConfigError;
 use super::broker::BrokerConfig;
@@ -136,7 +137,7 @@ impl BrokerConfig {
             let usable = usable_settings(level, stored, &mut warnings);
             let mut sources = (*config.sources).clone();
             *sources.dynamic_mut(level) = usable;
-            match checks::build(sources) {
+            match checks::build(Arc::new(sources)) {
                 Ok(next) => config = next,
                 Err(faults) => {
                     let reasons: Vec<_> = faults.iter().map(|fault| fault.error.to_string()).collect();
@@ -193,7 +194,7 @@ impl BrokerConfig {
         self.refuse_what_cannot_change(settings)?;
         let mut sources = (*self.sources).clone();
         *sources.dynamic_mut(level) = settings.clone();
-        let next = checks::build(sources).map_err(|faults| {
+        let next = checks::build(Arc::new(sources)).map_err(|faults| {
             faults
                 .into_iter()
                 .next()

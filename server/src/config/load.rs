@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use super::broker::BrokerConfig;
 use super::checks::{self, Fault};
@@ -27,7 +28,7 @@ const FILE_SIZE_BYTES_MAX: u64 = 4 << 20;
 pub enum Place {
     /// Line from 1.
     File {
-        path: PathBuf,
+        path: Arc<Path>,
         line: usize,
     },
     Environment {
@@ -155,10 +156,31 @@ impl BrokerConfig {
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<(BrokerConfig, Vec<Warning>), LoadError> {
         let mut sources = Sources::default();
-        let mut warnings = Vec::new();
         if let Some(path) = file {
-            read_file(path, &mut sources)?;
+            let bytes = read_bounded(path)
+                .map_err(|error| refusal(None, format!("cannot read {}: {error}", path.display())))?;
+            read_properties(path, &bytes, &mut sources)?;
         }
+        BrokerConfig::from_sources(sources, file.is_some(), overrides, environment)
+    }
+
+    /// As [`BrokerConfig::load`] with a file of these bytes and nothing else; the path is for the messages.
+    ///
+    /// # Errors
+    /// As [`BrokerConfig::load`].
+    pub fn from_properties(path: &Path, bytes: &[u8]) -> Result<(BrokerConfig, Vec<Warning>), LoadError> {
+        let mut sources = Sources::default();
+        read_properties(path, bytes, &mut sources)?;
+        BrokerConfig::from_sources(sources, true, &[], [])
+    }
+
+    fn from_sources(
+        mut sources: Sources,
+        with_file: bool,
+        overrides: &[(String, String)],
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<(BrokerConfig, Vec<Warning>), LoadError> {
+        let mut warnings = Vec::new();
         read_environment(environment, &mut sources, &mut warnings);
         for (key, text) in overrides {
             sources.fixed.insert(
@@ -169,9 +191,10 @@ impl BrokerConfig {
                 },
             );
         }
-        put_in_own_defaults(&mut sources, file.is_some());
+        put_in_own_defaults(&mut sources, with_file);
         warn_of_settings(&sources, &mut warnings);
-        match checks::build(sources.clone()) {
+        let sources = Arc::new(sources);
+        match checks::build(Arc::clone(&sources)) {
             Ok(config) => Ok((config, warnings)),
             Err(faults) => {
                 let mut problems: Vec<_> = faults.into_iter().map(|fault| problem(&sources, fault)).collect();
@@ -228,45 +251,42 @@ fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn read_file(path: &Path, sources: &mut Sources) -> Result<(), LoadError> {
-    let refuse = |place, message| {
-        Err(LoadError {
-            problems: vec![Problem { place, message }],
-        })
-    };
-    let bytes = match read_bounded(path) {
-        Ok(bytes) => bytes,
-        Err(error) => return refuse(None, format!("cannot read {}: {error}", path.display())),
-    };
+fn refusal(place: Option<Place>, message: String) -> LoadError {
+    LoadError {
+        problems: vec![Problem { place, message }],
+    }
+}
+
+/// The settings of a file.
+fn read_properties(path: &Path, bytes: &[u8], sources: &mut Sources) -> Result<(), LoadError> {
+    let path: Arc<Path> = path.into();
     // **Deviation:** a file of settings with a NUL byte is refused. To Java it is a text like any other, and the broker starts
     // on its defaults.
     if let Some(index) = bytes.iter().position(|byte| *byte == 0) {
         let place = Place::File {
-            path: path.to_owned(),
+            path,
             line: 1 + bytes[..index].iter().filter(|byte| **byte == b'\n').count(),
         };
         let message = "found a NUL byte, expected lines of key=value in UTF-8 or ISO-8859-1";
-        return refuse(Some(place), message.to_owned());
+        return Err(refusal(Some(place), message.to_owned()));
     }
-    let properties = match parse_properties(&bytes) {
+    let properties = match parse_properties(bytes) {
         Ok(properties) => properties,
         Err(error) => {
             let place = Place::File {
-                path: path.to_owned(),
+                path,
                 line: error.line,
             };
-            return refuse(
-                Some(place),
-                format!(
-                    "found \\u{}, expected four hexadecimal digits after \\u",
-                    error.found
-                ),
+            let message = format!(
+                "found \\u{}, expected four hexadecimal digits after \\u",
+                error.found
             );
+            return Err(refusal(Some(place), message));
         }
     };
     for property in properties {
         let place = Place::File {
-            path: path.to_owned(),
+            path: Arc::clone(&path),
             line: property.line,
         };
         sources.fixed.insert(
@@ -386,6 +406,8 @@ fn warn_of_settings(sources: &Sources, warnings: &mut Vec<Warning>) {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     /// A file of this text, removed when dropped.

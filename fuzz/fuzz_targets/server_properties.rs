@@ -1,0 +1,4 @@
+//! The target `server_properties`.
+#![cfg_attr(fuzzing, no_main)]
+
+milena_fuzz::program!(server_properties);

@@ -1,0 +1,4 @@
+//! The target `znodes`.
+#![cfg_attr(fuzzing, no_main)]
+
+milena_fuzz::program!(znodes);
