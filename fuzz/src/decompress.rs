@@ -94,14 +94,20 @@ fn pieces(codec: Codec, magic: Magic, stream: &[u8], size: usize) -> (Vec<u8>, R
 fn again(codec: Codec, magic: Magic, stream: &[u8]) {
     let (all, outcome) = pieces(codec, magic, stream, 1 << 16);
     let (small, same) = pieces(codec, magic, stream, 100);
-    assert_eq!(outcome, same, "{codec:?}: outcomes of pieces of two sizes");
     // who asks for more than is left in front of an error is given none of it
     let common = all.len().min(small.len());
     assert!(all[..common] == small[..common], "{codec:?}: pieces differ");
-    assert!(
-        outcome.is_err() || all.len() == small.len(),
-        "{codec:?}: pieces differ in size"
-    );
+    if all.len().max(small.len()) < OUTPUT_MAX {
+        assert_eq!(
+            outcome.is_ok(),
+            same.is_ok(),
+            "{codec:?}: {outcome:?} or {same:?}"
+        );
+        assert!(
+            outcome.is_err() || all.len() == small.len(),
+            "{codec:?}: pieces differ in size"
+        );
+    }
     drop(small);
     let mut compressor = Compressor::new(codec, magic, Vec::new());
     compressor.write(&all);

@@ -33,7 +33,7 @@ mod recovery;
 mod request;
 mod response;
 mod server_properties;
-mod wire;
+pub mod wire;
 mod znodes;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -178,6 +178,11 @@ macro_rules! program {
             Ok(())
         }
     };
+}
+
+/// The batches that a seed of `record_batch` stands for.
+pub fn shaped_batches(data: &[u8]) -> Vec<u8> {
+    record_batch::shaped(data).bytes.split_off(1)
 }
 
 /// Takes the first byte, or 0 if there is none.

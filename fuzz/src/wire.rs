@@ -8,23 +8,21 @@ use crate::walk;
 
 /// Which of the two messages of an API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
+pub enum Side {
     Request,
     Response,
 }
 
 /// Both directions of one message.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Codec {
+pub struct Codec {
     /// Reads and walks; says whether the bytes are such a message.
     read: fn(&[u8], i16) -> bool,
     /// Reads, writes, reads that and compares.
     read_again: fn(&[u8], i16),
     /// Reads and prints; an error is the text of the refusal.
-    #[allow(dead_code)]
-    pub(crate) print: fn(&[u8], i16) -> Result<String, String>,
-    #[allow(dead_code)]
-    pub(crate) schema: MessageSchema,
+    pub print: fn(&[u8], i16) -> Result<String, String>,
+    pub schema: MessageSchema,
 }
 
 const fn schema_of<'a, M: Message<'a>>() -> MessageSchema {
@@ -99,7 +97,8 @@ const MESSAGES: [(ApiKey, Codec, Codec); 29] = rows![
     OffsetDeleteRequest OffsetDeleteResponse,
 ];
 
-pub(crate) fn codec(key: ApiKey, side: Side) -> Codec {
+/// Of a served API.
+pub fn codec(key: ApiKey, side: Side) -> Codec {
     let row = MESSAGES.iter().find(|(row, ..)| *row == key);
     let (_, request, response) = row.expect("every served message has a row");
     match side {

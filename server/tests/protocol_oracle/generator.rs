@@ -1,10 +1,8 @@
 //! Values made up from a seed, as bytes, by walking the declarations (`schema`).
 //!
-//! A third encoder, very plain, that knows nothing of the codec on trial: an error that both share would go unnoticed.
+//! Also used by the differential test in `fuzz/examples/differential`. A third encoder, very plain, that knows nothing of the codec on trial: an error that both share would go unnoticed.
 
 use milena_server::protocol::schema::{Encoding, FieldSchema, StructSchema, TypeSchema};
-
-use super::Case;
 
 /// SplitMix64.
 #[derive(Clone)]
@@ -169,17 +167,14 @@ impl Generator {
     }
 }
 
-pub(super) fn generate(case: &Case, version: i16, seed: u64, unknown_tags: bool) -> Vec<u8> {
-    let encoding = Encoding {
-        version,
-        flexible: version >= case.flexible_from,
-    };
+/// A value of the struct in this encoding, with a tagged field that nobody knows in each struct if asked for.
+pub(super) fn generate(of: &StructSchema, encoding: Encoding, seed: u64, unknown_tags: bool) -> Vec<u8> {
     let mut generator = Generator {
         random: Random(seed),
         encoding,
         unknown_tags,
         out: Vec::new(),
     };
-    generator.fields(&case.body, true);
+    generator.fields(of, true);
     generator.out
 }

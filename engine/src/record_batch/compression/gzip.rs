@@ -1,7 +1,7 @@
 //! Gzip (RFC 1952) over a slice: headers and trailers by hand, so that the inflater can be reused.
 //!
-//! As Java's `GZIPInputStream`: several members are one stream, and bytes after the last member that are no
-//! member are ignored.
+//! As Java's `GZIPInputStream`: several members are one stream, bytes after the last member that are no member are
+//! ignored, and so are reserved flags.
 
 use std::cell::RefCell;
 
@@ -18,7 +18,6 @@ const HEADER_CRC: u8 = 2;
 const EXTRA: u8 = 4;
 const NAME: u8 = 8;
 const COMMENT: u8 = 16;
-const RESERVED: u8 = 0xe0;
 
 thread_local! {
     static INFLATERS: RefCell<Vec<Decompress>> = const { RefCell::new(Vec::new()) };
@@ -62,9 +61,6 @@ fn header_size(input: &[u8]) -> Result<usize, &'static str> {
         return Err("the gzip method is not deflate");
     }
     let flags = fixed[3];
-    if flags & RESERVED != 0 {
-        return Err("reserved gzip flags are set");
-    }
     let mut size = FIXED_HEADER;
     if flags & EXTRA != 0 {
         let length = input.get(size..size + 2).ok_or(SHORT)?;
@@ -207,6 +203,13 @@ mod tests {
         bytes.extend(member(b"two"));
         bytes.extend(b"garbage");
         assert_eq!(read_all(&bytes).as_deref(), Ok(&b"one two"[..]));
+    }
+
+    #[test]
+    fn reserved_flags_are_ignored_as_java_ignores_them() {
+        let mut bytes = member(b"one");
+        bytes[3] |= 0xe0;
+        assert_eq!(read_all(&bytes).as_deref(), Ok(&b"one"[..]));
     }
 
     #[test]

@@ -208,11 +208,11 @@ impl<'a> Reader<'a> {
     /// Begins the tagged fields at the end of a struct.
     #[inline]
     pub(crate) fn tagged_fields(&mut self) -> Result<TaggedFields, DecodeError> {
-        // The count sizes nothing: a forged one merely runs into the end of the frame.
-        Ok(TaggedFields {
-            left: self.unsigned_varint()?,
-            previous: None,
-        })
+        // The count sizes nothing: a forged one merely runs into the end of the frame. To Kafka it is a signed number, and
+        // a negative one is none.
+        let count = self.unsigned_varint()?;
+        let left = if i32::try_from(count).is_ok() { count } else { 0 };
+        Ok(TaggedFields { left, previous: None })
     }
 
     /// Passes over tagged fields of which none is known; they are not kept.
@@ -244,9 +244,10 @@ impl TaggedFields {
         self.left -= 1;
         let start = reader.position();
         let tag = reader.unsigned_varint()?;
-        if let Some(previous) = self.previous.replace(tag)
-            && tag <= previous
-        {
+        let previous = self.previous.replace(tag);
+        // to Kafka a tag, too, is a signed number, and a negative one below all others
+        if previous.is_some_and(|previous| tag <= previous) || i32::try_from(tag).is_err() {
+            let previous = previous.unwrap_or_default();
             return Err(Reader::failure(start, Problem::TagOutOfOrder { tag, previous }));
         }
         let size = reader.unsigned_varint()? as usize;
@@ -457,6 +458,19 @@ mod tests {
                 (position, expected)
             );
         }
+    }
+
+    #[test]
+    fn a_negative_count_of_tagged_fields_is_none_and_a_negative_tag_is_refused() {
+        let mut reader = Reader::new(&[0x80, 0x80, 0x80, 0x80, 0x08, 7]);
+        assert_eq!(reader.skip_tagged_fields(), Ok(()));
+        assert_eq!(reader.rest(), [7]);
+        let tag = 1 << 31;
+        let bytes = [1, 0x80, 0x80, 0x80, 0x80, 0x08, 0];
+        assert_eq!(
+            problem(Reader::new(&bytes).skip_tagged_fields()),
+            (1, Problem::TagOutOfOrder { tag, previous: 0 })
+        );
     }
 
     #[test]
