@@ -39,7 +39,7 @@ Examples:
   milena produce users --key 17 --tombstone         the key without a value: compaction forgets it
   milena produce images --whole cat.jpg dog.jpg     each file is a record
   milena produce users -K : --codec zstd --acks all users.txt
-  milena consume a --json --until end | milena produce b --format json
+  milena consume a --from earliest --until end --json | milena produce b --format json
                                                     copies keys, values, headers, times and partitions";
 
 #[derive(Debug, Args)]

@@ -2,7 +2,9 @@
 
 import base64
 import json
+import os
 import random
+import re
 import subprocess
 
 import librdkafka
@@ -144,3 +146,30 @@ def committed(place):
     read = lambda level: [line[0] for line in everything(place, topic, "--isolation-level", level, bootstrap=where).split()]
     equal(read("read-committed"), ["0"] * 10 + ["2"] * 10, "committed records")
     equal(read("read-uncommitted"), [c for c in "0123" for _ in range(10)], "all records")
+
+
+@scenario(120)
+def help_examples(place):
+    """Every example of `milena produce --help` and `milena consume --help` does what it says, without a complaint."""
+    directory = place.directory / "shell"
+    (directory / "bin").mkdir(parents=True)
+    (directory / "bin" / "milena").symlink_to(subjects.Milena.binary)
+    for name, content in {"lines.txt": "one\ntwo\n", "users.txt": "17:ada\n18:bob\n", "cat.jpg": "\x00cat", "dog.jpg": "\x00dog",
+                          "more.txt": "19:eve\n"}.items():
+        (directory / name).write_text(content)
+    environment = {**os.environ, "PATH": f"{directory / 'bin'}:{os.environ['PATH']}", "MILENA_BOOTSTRAP_SERVER": place.bootstrap}
+    environment.pop("KAFKA_BOOTSTRAP_SERVERS", None)
+    for topic in ("greetings", "users", "a"):
+        milena(place, "produce", place.name(topic), "--partition", "0", stdin=b"".join(b"%d\n" % i for i in range(30)))
+    count = 0
+    for command in ("produce", "consume"):
+        text = finished([subjects.Milena.binary, command, "--help"])
+        examples = re.search(r"\nExamples:\n(.*?)(\n\n|\Z)", text, re.S).group(1)
+        for line in re.findall(r"^  (\S.*?)(?:   +\S.*)?$", examples, re.M):
+            words = line if "--until" in line or "--count" in line or command == "produce" else f"timeout -s INT 2 {line}"
+            words = re.sub(r"(?<= )(greetings|users|images|[ab])(?= |$)", lambda topic: place.name(topic[1]), words)
+            done = subprocess.run(["bash", "-c", words], cwd=directory, env=environment, capture_output=True, timeout=60)
+            # 124: it had to be ended, as those who read on and on have.
+            equal((done.returncode in ((0, 124) if "timeout" in words else (0,)), done.stderr), (True, b""), line)
+            count += 1
+    equal(count >= 15, True, f"{count} examples")
