@@ -90,7 +90,7 @@ pub struct ProduceError {
     /// The how-manieth record that was appended is the first of those that failed, from 1.
     pub first_number: u64,
     pub record_count: u32,
-    pub source: ClientError,
+    pub source: Box<ClientError>,
 }
 
 /// A batch that is complete.
@@ -162,7 +162,7 @@ impl<'c> Producer<'c> {
                     partition: TopicPartition::new(record.topic, record.partition.unwrap_or(-1)),
                     first_number: self.appended,
                     record_count: 1,
-                    source,
+                    source: Box::new(source),
                 });
             }
         };
@@ -459,7 +459,7 @@ impl<'c> Producer<'c> {
             partition: partition.clone(),
             first_number: batch.map_or(0, |batch| batch.first_number),
             record_count: batch.map_or(0, |batch| batch.record_count),
-            source,
+            source: Box::new(source),
         }
     }
 
