@@ -133,7 +133,10 @@ pub(super) fn run_delete(arguments: &DeleteArgs) -> Exit {
             names.join(", ")
         );
         confirmed(arguments.yes, &question)?;
-        let results = client.retry(async |client| delete(client, &names).await).await?;
+        let mut results = client.retry(async |client| delete(client, &names).await).await?;
+        // Somebody else was faster, or the broker that was asked did not know yet.
+        let is_gone = |error: &ClientError| error.code() == Some(ErrorCode::UnknownTopicOrPartition);
+        results.retain(|_, result| !arguments.if_exists || !result.as_ref().is_err_and(is_gone));
         tell(&arguments.cluster, &results)
     })
 }

@@ -1,7 +1,9 @@
 //! `milena topics create`.
 
+use std::time::Duration;
+
 use clap::Args;
-use milena_server::client::{Client, ClientError, Target};
+use milena_server::client::{Client, ClientError, PartitionMetadata, Target, Topics};
 use milena_server::protocol::ErrorCode;
 use milena_server::protocol::messages::topics::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicResult, CreateTopicsRequest,
@@ -71,13 +73,40 @@ pub(super) fn assignment(text: &str) -> Result<Assignment, String> {
     })
 }
 
+/// Pauses while brokers learn of new topics.
+const PAUSES_MS: [u64; 6] = [50, 100, 200, 400, 800, 1600];
+
 pub(super) fn run(arguments: &CreateArgs) -> Exit {
     arguments.cluster.run(async |client| {
         let results = client
             .retry(async |client| create(client, arguments).await)
             .await?;
+        if !arguments.validate_only {
+            let created = results.iter().filter(|(_, result)| result.is_ok());
+            settled(client, created.map(|(name, _)| name.clone()).collect()).await?;
+        }
         tell(&arguments.cluster, &results)
     })
+}
+
+/// Waits a moment until the broker that is asked next knows what its controller has done, so that the next command finds
+/// the topics.
+async fn settled(client: &mut Client, names: Vec<String>) -> Result<(), ClientError> {
+    for pause_ms in PAUSES_MS {
+        let topics = client.metadata(Topics::Named(&names)).await?.topics;
+        if topics
+            .values()
+            .all(|topic| topic.error.is_none() && topic.partitions.iter().all(has_leader))
+        {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+    }
+    Ok(())
+}
+
+fn has_leader(partition: &PartitionMetadata) -> bool {
+    partition.leader.is_some()
 }
 
 async fn create(client: &mut Client, arguments: &CreateArgs) -> Result<Results, ClientError> {
@@ -153,7 +182,7 @@ fn facts(result: &CreatableTopicResult<'_>) -> Value {
 }
 
 /// How long a broker may take; a little less than what is waited for the answer, so that it comes.
-pub(super) fn timeout_ms(request_timeout: &std::time::Duration) -> i32 {
+pub(super) fn timeout_ms(request_timeout: &Duration) -> i32 {
     let ms = request_timeout.as_millis() * 9 / 10;
     i32::try_from(ms).unwrap_or(i32::MAX)
 }
