@@ -1,14 +1,16 @@
-//! `milena log-dump`: what the files of a partition hold, line for line what Kafka 2.7.2's `kafka-dump-log.sh` prints, and more.
+//! `milena log-dump`: what the files of a partition hold, line for line what Kafka 2.7.2's `kafka-dump-log.sh` prints,
+//! and more.
 //!
 //! Called as `kafka-dump-log.sh` it is that script. Standard output is Kafka's, byte for byte, up to where Kafka's tool
 //! dies of damage; this one tells on standard error what is wrong and where, goes on, and ends with code 3. Memory is
 //! that of the largest batch up to a limit, whatever a file's size. Source: `DumpLogSegments.scala`.
 //!
-//! A walk over a kind of file (`segment`, `index`, `snapshot`, `checkpoint`) tells things (`thing`) to a `report`, which gives them
-//! to a printer: `text`, `json` or `summary`. Which files: `selection`; which records: `filter`, with `seek`.
+//! A walk over a kind of file (`segment`, `index`, `snapshot`, `checkpoint`) tells things (`thing`) to a `report`,
+//! which gives them to a printer: `text`, `json` or `summary`. Which files: `selection`; which records: `filter`,
+//! with `seek`.
 //!
-//! **Deviation:** text is printed as UTF-8 whatever the locale; a file that is not there is told of and the next one is dumped.
-//! Of mismatches, which Kafka's tool lists at its end, 100,000 are listed and the further ones counted. Batches above
+//! **Deviation:** text is printed as UTF-8 whatever the locale; a file that is not there is told of and the next one is
+//! dumped. Of mismatches, which Kafka's tool lists at its end, 100,000 are listed and the further ones counted. Batches above
 //! `--max-batch-size` are told without their records.
 
 use std::io;
@@ -88,7 +90,8 @@ struct DumpArgs {
     /// Files, directories of partitions, log directories, or patterns like '/data/orders-*/*.log'.
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// The files to dump, with commas between them, in Kafka's spelling: .log, .index, .timeindex, .txnindex, .snapshot.
+    /// The files to dump, with commas between them, in Kafka's spelling: .log, .index, .timeindex, .txnindex,
+    /// .snapshot.
     #[arg(
         long,
         value_name = "file1,file2,..",

@@ -1,8 +1,9 @@
-//! The small files beside the logs: checkpoints of offsets and of leader epochs, `meta.properties`, `partition.metadata` and
-//! the mark of a clean shutdown.
+//! The small files beside the logs: checkpoints of offsets and of leader epochs, `meta.properties`,
+//! `partition.metadata` and the mark of a clean shutdown.
 //!
 //! A checkpoint is read line by line, and a line that is none is told of and passed over. Layouts: `CheckpointFile`,
-//! `OffsetCheckpointFile`, `LeaderEpochCheckpointFile`, `PartitionMetadataFile`, `CleanShutdownFileHandler` of Kafka 2.7 to 4.0.
+//! `OffsetCheckpointFile`, `LeaderEpochCheckpointFile`, `PartitionMetadataFile`, `CleanShutdownFileHandler` of Kafka
+//! 2.7 to 4.0.
 
 use milena_engine::checkpoint::properties;
 use milena_engine::io::Io;

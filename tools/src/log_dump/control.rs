@@ -1,7 +1,7 @@
 //! [`Control`]: what a control record says.
 //!
-//! Source: `ControlRecordType`, `EndTransactionMarker` of 2.7.2; the types of KRaft, and the order in which 2.8 numbered
-//! them anew, are those of `ControlRecordType` of 4.0.
+//! Source: `ControlRecordType`, `EndTransactionMarker` of 2.7.2; the types of KRaft, and the order in which 2.8
+//! numbered them anew, are those of `ControlRecordType` of 4.0.
 
 /// A control record by its type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 //! `milena log-dump diff A B`: whether two replicas hold the same records, whatever their files look like.
 //!
-//! Both sides are read in step. Batches that are alike byte for byte are compared by their headers and checksums; where they are not,
-//! record by record. Segments, batches, codecs and what compaction took away are layout: told, but no difference. Memory is that of a
-//! batch of each side and of what is remembered of records that one side alone has, up to a limit. Source of what compaction takes
-//! away: `LogCleaner` of 2.7.2.
+//! Both sides are read in step. Batches that are alike byte for byte are compared by their headers and checksums;
+//! where they are not, record by record. Segments, batches, codecs and what compaction took away are layout: told,
+//! but no difference. Memory is that of a batch of each side and of what is remembered of records that one side alone
+//! has, up to a limit. Source of what compaction takes away: `LogCleaner` of 2.7.2.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};

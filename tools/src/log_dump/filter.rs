@@ -1,8 +1,8 @@
 //! [`Filter`]: which records are asked for, by offset, time, key or producer.
 //!
-//! A batch passes if one of its records does. Where its header cannot tell, [`Verdict::Look`] says that its records must be looked
-//! at: the timestamps of a batch need no order, and a compressed set of format v0 or v1 does not say where it begins.
-//! A record without a timestamp (format v0) is at no time, and a control record has no key.
+//! A batch passes if one of its records does. Where its header cannot tell, [`Verdict::Look`] says that its records
+//! must be looked at: the timestamps of a batch need no order, and a compressed set of format v0 or v1 does not say
+//! where it begins. A record without a timestamp (format v0) is at no time, and a control record has no key.
 
 use super::raw_batch::RawBatch;
 use super::selection::FileKind;

@@ -1,9 +1,10 @@
 //! `--follow`: what is appended to the active segment of partitions, as it comes.
 //!
-//! The files are looked at every 100 ms: the size of each active segment, and of a partition's directory the time at which it was changed
-//! last, which a new segment changes. The end of a file is what a broker is writing; a batch is told once it is whole. What was told last is
-//! looked at again before more is told: where it is not there any more, the log was truncated, and following goes on behind the last
-//! batch that still is. A partition that is deleted is waited for.
+//! The files are looked at every 100 ms: the size of each active segment, and of a partition's directory the time at
+//! which it was changed last, which a new segment changes. The end of a file is what a broker is writing; a batch is
+//! told once it is whole. What was told last is looked at again before more is told: where it is not there any more,
+//! the log was truncated, and following goes on behind the last batch that still is. A partition that is deleted is
+//! waited for.
 
 use std::collections::VecDeque;
 use std::io;

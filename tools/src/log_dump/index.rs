@@ -103,8 +103,8 @@ impl Entries {
         Ok((timestamp, offset))
     }
 
-    /// The position where Kafka would begin to look for an offset: its search looks at the warm end first, which matters where
-    /// entries are not in order.
+    /// The position where Kafka would begin to look for an offset: its search looks at the warm end first, which
+    /// matters where entries are not in order.
     fn lookup(&mut self, target: i64) -> Read<i32> {
         let Some(last) = self.count.checked_sub(1) else {
             return Ok(0);

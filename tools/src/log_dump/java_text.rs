@@ -1,7 +1,7 @@
 //! [`java_text`]: bytes as `new String(bytes, UTF_8)` reads them.
 //!
-//! Java and Rust put one U+FFFD where a sequence breaks off, with one difference: a surrogate, which UTF-8 does not have, is
-//! one mistake to Java and three to Rust. Source: `java.lang.String.decodeUTF8_UTF16`.
+//! Java and Rust put one U+FFFD where a sequence breaks off, with one difference: a surrogate, which UTF-8 does not
+//! have, is one mistake to Java and three to Rust. Source: `java.lang.String.decodeUTF8_UTF16`.
 
 pub(super) fn java_text(mut bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());

@@ -1,7 +1,7 @@
 //! [`JsonPrinter`]: one object a line for everything that is dumped, as `docs/log-dump.schema.json` has it.
 //!
-//! Keys, values and header values are text where they are UTF-8 and base64 under another name (`keyBase64`) where they are not, so that
-//! the bytes can be had back; what a decoder was asked for is in the type of that decoder.
+//! Keys, values and header values are text where they are UTF-8 and base64 under another name (`keyBase64`) where
+//! they are not, so that the bytes can be had back; what a decoder was asked for is in the type of that decoder.
 
 use std::borrow::Cow;
 use std::io::{self, BufWriter, StdoutLock, Write};

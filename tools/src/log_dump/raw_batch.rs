@@ -202,7 +202,8 @@ impl RawBatch {
         u32::from_be_bytes(self.array(if self.is_v2() { 17 } else { 12 }))
     }
 
-    /// The checksum of the bytes of the batch at `position`, read piece by piece; `None` where there are too few for any.
+    /// The checksum of the bytes of the batch at `position`, read piece by piece; `None` where there are too few for
+    /// any.
     pub(super) fn computed_crc(&self, source: &mut Source, position: u64) -> Read<Option<u32>> {
         let covers_from = if self.is_v2() {
             CRC_COVERS_FROM_V2

@@ -1,8 +1,9 @@
-//! The order in which Scala's mutable hash maps and sets are walked, in which Kafka's tool prints members and partitions.
+//! The order in which Scala's mutable hash maps and sets are walked, in which Kafka's tool prints members and
+//! partitions.
 //!
-//! A table of a power of two, 16 at first, doubled when three quarters are taken; a node's place is its hash with the upper
-//! half mixed in, and nodes of one place are sorted by that. Source: `scala.collection.mutable.HashMap` and `HashSet` of
-//! Scala 2.13, the build of 2.7.2 that Kafka recommends.
+//! A table of a power of two, 16 at first, doubled when three quarters are taken; a node's place is its hash with the
+//! upper half mixed in, and nodes of one place are sorted by that. Source: `scala.collection.mutable.HashMap` and
+//! `HashSet` of Scala 2.13, the build of 2.7.2 that Kafka recommends.
 
 const CAPACITY_MIN: usize = 16;
 
@@ -17,8 +18,8 @@ pub(super) fn iteration_order(hashes: &[i32]) -> Vec<usize> {
     in_table(hashes, capacity)
 }
 
-/// The same for elements that were added set by set, of these sizes. Each makes room for itself first; those of more than
-/// four elements look no further.
+/// The same for elements that were added set by set, of these sizes. Each makes room for itself first; those of more
+/// than four elements look no further.
 pub(super) fn iteration_order_of_sets(hashes: &[i32], sets: &[usize]) -> Vec<usize> {
     let (mut capacity, mut size) = (CAPACITY_MIN, 0);
     for set in sets {

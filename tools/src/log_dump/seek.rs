@@ -1,7 +1,7 @@
 //! Where in a segment to begin for a filter, by its indexes, so that what cannot pass is not read.
 //!
-//! An index is a hint that is not believed: the log must have a whole batch with its checksum at the place, of offsets that do
-//! not lie behind what is looked for. A live segment's index ends in zeros.
+//! An index is a hint that is not believed: the log must have a whole batch with its checksum at the place, of
+//! offsets that do not lie behind what is looked for. A live segment's index ends in zeros.
 
 use std::path::Path;
 
@@ -14,8 +14,8 @@ use super::report::Read;
 use super::selection::{FileKind, Selected};
 use super::source::Source;
 
-/// Batches that are looked at behind the place that an offset index names. There is an entry for every 4 KiB, unless it was
-/// told otherwise.
+/// Batches that are looked at behind the place that an offset index names. There is an entry for every 4 KiB, unless
+/// it was told otherwise.
 const BATCHES_MAX: usize = 10_000;
 
 /// The position of a batch before which no record passes; `None` if none of the file does.

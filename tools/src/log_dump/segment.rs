@@ -1,8 +1,8 @@
 //! A `.log` file, batch for batch and record for record.
 //!
-//! Where Kafka's tool dies, this one says why and goes on: behind a broken record with the next batch, behind a broken
-//! length with the next bytes that are a whole batch with its checksum. Memory is that of a window, or of the largest batch of
-//! which records are looked at, up to a limit. Source: `DumpLogSegments.dumpLog`.
+//! Where Kafka's tool dies, this one says why and goes on: behind a broken record with the next batch, behind a
+//! broken length with the next bytes that are a whole batch with its checksum. Memory is that of a window, or of the
+//! largest batch of which records are looked at, up to a limit. Source: `DumpLogSegments.dumpLog`.
 
 use milena_engine::io::Io;
 
@@ -110,7 +110,8 @@ impl<'o> Walk<'o> {
         }
     }
 
-    /// Tells the batch at the position and goes behind it; returns whether all that follow lie behind what is asked for.
+    /// Tells the batch at the position and goes behind it; returns whether all that follow lie behind what is asked
+    /// for.
     pub(super) fn batch(
         &mut self,
         source: &mut Source,
@@ -213,8 +214,8 @@ impl<'o> Walk<'o> {
     }
 }
 
-/// Where, from `position` on, a whole batch with its checksum begins, of offsets that can be in a segment with this base.
-/// Little else looks like a batch, so that hardly anything is summed up in vain.
+/// Where, from `position` on, a whole batch with its checksum begins, of offsets that can be in a segment with this
+/// base. Little else looks like a batch, so that hardly anything is summed up in vain.
 pub(super) fn next_sound_batch(
     source: &mut Source,
     base: Option<i64>,

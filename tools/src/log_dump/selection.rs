@@ -1,8 +1,8 @@
 //! [`select`]: the files that are meant by the paths of a command line, in the order in which they are dumped.
 //!
-//! A path is a file, a directory of a partition, a log directory, or a pattern, which is expanded here if no shell did it. Of
-//! directories the files are taken that a broker uses: not those that it is about to delete, nor those of a cleaning that was not
-//! finished; named themselves, they are dumped too.
+//! A path is a file, a directory of a partition, a log directory, or a pattern, which is expanded here if no shell
+//! did it. Of directories the files are taken that a broker uses: not those that it is about to delete, nor those of
+//! a cleaning that was not finished; named themselves, they are dumped too.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -180,7 +180,8 @@ pub(super) fn base_offset_of(path: &Path) -> Option<i64> {
     path.file_name()?.to_str()?.split('.').next()?.parse().ok()
 }
 
-/// Topic and partition of a directory's name, those of a directory to be deleted, of a future replica or a stray one included.
+/// Topic and partition of a directory's name, those of a directory to be deleted, of a future replica or a stray one
+/// included.
 pub(super) fn partition_of(name: &str) -> Option<(String, i32)> {
     let name = match name.rsplit_once('-') {
         Some((rest, "delete" | "future" | "stray")) => rest.rsplit_once('.').map_or(rest, |(name, _)| name),

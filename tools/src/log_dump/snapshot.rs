@@ -1,8 +1,8 @@
 //! A `.snapshot` file, producer for producer.
 //!
-//! version i16 (1) | crc u32 (CRC-32C of what follows it) | count i32 | entries of 46 bytes: producer id i64, epoch i16,
-//! last sequence i32, last offset i64, offset delta i32, timestamp i64, coordinator epoch i32, first offset of the
-//! open transaction i64. Source: `DumpLogSegments.dumpProducerIdSnapshot`, `ProducerStateManager.readSnapshot`.
+//! version i16 (1) | crc u32 (CRC-32C of what follows it) | count i32 | entries of 46 bytes: producer id i64, epoch
+//! i16, last sequence i32, last offset i64, offset delta i32, timestamp i64, coordinator epoch i32, first offset of
+//! the open transaction i64. Source: `DumpLogSegments.dumpProducerIdSnapshot`, `ProducerStateManager.readSnapshot`.
 
 use milena_engine::io::Io;
 

@@ -43,7 +43,8 @@ impl Source {
         Ok(self.size_bytes)
     }
 
-    /// Hands out `size` bytes from `position` piece by piece; returns how many there were. The window serves what is in it.
+    /// Hands out `size` bytes from `position` piece by piece; returns how many there were. The window serves what is
+    /// in it.
     pub(super) fn pieces(
         &mut self,
         position: u64,
@@ -86,5 +87,49 @@ impl Source {
             .get((position - self.window_position) as usize..)
             .unwrap_or_default();
         Ok(&rest[..wanted.min(rest.len())])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use milena_engine::io::{Backend, open};
+
+    use super::*;
+
+    #[test]
+    fn pieces_and_windows_give_the_bytes_of_the_file_and_no_more_than_there_are() {
+        let path = std::env::temp_dir().join(format!("milena-source-{}", std::process::id()));
+        let content: Vec<u8> = (0..3 * WINDOW_SIZE_BYTES)
+            .map(|index| (index / 7) as u8)
+            .collect();
+        std::fs::write(&path, &content).unwrap();
+        let io = open(Backend::Syscall).unwrap();
+        let mut source = Source::open(&*io, &path).unwrap();
+        for (position, size) in [
+            (0, 10),
+            (5, 2 * WINDOW_SIZE_BYTES),
+            (2 << 20, 1 << 20),
+            (100, 1 << 19),
+        ] {
+            let wanted = &content[position..position + size];
+            assert_eq!(source.bytes_at(position as u64, size).unwrap(), wanted);
+            let mut pieces = Vec::new();
+            let read = source
+                .pieces(position as u64, size, |piece| pieces.extend_from_slice(piece))
+                .unwrap();
+            assert!(read == size && pieces == wanted, "{size} bytes from {position}");
+        }
+        let behind = 3 * WINDOW_SIZE_BYTES as u64 - 4;
+        assert_eq!(source.bytes_at(behind, usize::MAX).unwrap().len(), 4);
+        assert_eq!(source.pieces(behind, 1 << 30, |_| {}).unwrap(), 4);
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(7)
+            .unwrap();
+        assert_eq!(source.refresh().unwrap(), 7);
+        assert_eq!(source.bytes_at(5, 10).unwrap(), &content[5..7]);
+        std::fs::remove_file(&path).unwrap();
     }
 }

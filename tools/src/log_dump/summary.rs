@@ -1,7 +1,8 @@
 //! [`SummaryPrinter`]: in place of lines, what is in each segment, each partition and all of them.
 //!
-//! A segment is told when the next one begins, so that memory grows with the number of producers alone; of a partition as a table the
-//! rows are kept until it ends. What a filter keeps out is not counted, and a ratio of compression is not told then.
+//! A segment is told when the next one begins, so that memory grows with the number of producers alone; of a
+//! partition as a table the rows are kept until it ends. What a filter keeps out is not counted, and a ratio of
+//! compression is not told then.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, StdoutLock, Write};

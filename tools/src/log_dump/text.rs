@@ -1,6 +1,7 @@
 //! [`TextPrinter`]: the lines of Kafka's tool, and lines in its manner for what that tool does not know.
 //!
-//! Mismatches are kept for the end, as Kafka's tool does it: at most [`PAIRS_MAX`] of them, the further ones are counted.
+//! Mismatches are kept for the end, as Kafka's tool does it: at most [`PAIRS_MAX`] of them, the further ones are
+//! counted.
 
 use std::io::{self, BufWriter, StdoutLock, Write};
 use std::path::{Path, PathBuf};

@@ -12,8 +12,11 @@ type Found = Vec<(String, i64)>;
 /// A filter as options, and as it is meant.
 struct Asked {
     options: Vec<String>,
-    meant: Box<dyn Fn(&Value, &Value) -> bool>,
+    meant: Meant,
 }
+
+/// Whether a record, behind its batch, passes.
+type Meant = Box<dyn Fn(&Value, &Value) -> bool>;
 
 fn asked(words: &str, meant: impl Fn(&Value, &Value) -> bool + 'static) -> Asked {
     Asked {

@@ -1,7 +1,8 @@
-//! [`Pending`]: records that one side lacks between its start and its end, until it is known whether compaction took them away.
+//! [`Pending`]: records that one side lacks between its start and its end, until it is known whether compaction took
+//! them away.
 //!
-//! Compaction takes away a record whose key comes again, a deletion after its time, a marker, and what was aborted. A record without
-//! such a reason is missing. At most [`PENDING_MAX`] records wait; of further ones it is not said.
+//! Compaction takes away a record whose key comes again, a deletion after its time, a marker, and what was aborted. A
+//! record without such a reason is missing. At most [`PENDING_MAX`] records wait; of further ones it is not said.
 
 use std::collections::HashMap;
 
@@ -74,7 +75,8 @@ impl Pending {
         Absence::Waiting
     }
 
-    /// A record of any side, in the order of offsets: what it explains waits no more. Returns how many that are, by side.
+    /// A record of any side, in the order of offsets: what it explains waits no more. Returns how many that are, by
+    /// side.
     pub(super) fn see(&mut self, entry: &Entry) -> [u64; 2] {
         let mut explained = [0, 0];
         if self.is_empty() {
