@@ -1,12 +1,14 @@
 //! Each target on its corpus and on mutations of it from a seed, within the memory that the table gives it; and the
 //! canary, which must be caught.
 //!
-//! `MILENA_FUZZ_MUTATIONS` is how many a target gets; a failure names target, seed file and number.
+//! A target gets mutations for some seconds, or as many as `MILENA_FUZZ_MUTATIONS` says; they are the same each time. A
+//! failure names target, seed file and number.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use milena_fuzz::mutate::{Random, mutate};
 use milena_fuzz::{CANARY, INPUT_SIZE_MAX, TARGETS, Target};
@@ -14,7 +16,10 @@ use milena_fuzz::{CANARY, INPUT_SIZE_MAX, TARGETS, Target};
 /// The peak is the process's: one target at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-const MUTATIONS: usize = 2000;
+/// For a target that must hold; the first mutations are made however long they take.
+const TIME: Duration = Duration::from_secs(2);
+const MUTATIONS_MIN: usize = 500;
+const MUTATIONS_OF_THE_CANARY: usize = 2000;
 
 fn home() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -43,12 +48,12 @@ fn corpus(target: &Target) -> Vec<(String, Vec<u8>)> {
     found
 }
 
-/// The first fault among the corpus and `count` mutations of it.
-fn search(target: &Target, count: usize) -> Option<String> {
+/// The first fault among the corpus and mutations of it, as long as there may be more, given how many there were.
+fn search(target: &Target, may_go_on: impl Fn(usize) -> bool) -> Option<String> {
     let corpus = corpus(target);
     let seeds = corpus.iter().map(|(name, bytes)| (name.clone(), bytes.clone()));
     let mut random = Random::new(20);
-    let mutations = (0..count).map(|number| {
+    let mutations = (0..).take_while(|number| may_go_on(*number)).map(|number| {
         let (name, bytes) = &corpus[random.below(corpus.len())];
         let mut bytes = bytes.clone();
         let other = random.below(corpus.len());
@@ -64,10 +69,15 @@ fn search(target: &Target, count: usize) -> Option<String> {
 #[test]
 fn no_target_panics_or_takes_more_memory_than_the_table_gives_it() {
     let _alone = ONE_AT_A_TIME.lock();
-    let count = std::env::var("MILENA_FUZZ_MUTATIONS");
-    let count = count.map_or(MUTATIONS, |count| count.parse().expect("a number"));
+    let asked = std::env::var("MILENA_FUZZ_MUTATIONS").ok();
+    let asked: Option<usize> = asked.map(|count| count.parse().expect("a number"));
     for target in &TARGETS {
-        if let Some(fault) = search(target, count) {
+        let began = Instant::now();
+        let may_go_on = |number| match asked {
+            Some(count) => number < count,
+            None => number < MUTATIONS_MIN || began.elapsed() < TIME,
+        };
+        if let Some(fault) = search(target, may_go_on) {
             panic!("{}: {fault}", target.name);
         }
     }
@@ -76,7 +86,7 @@ fn no_target_panics_or_takes_more_memory_than_the_table_gives_it() {
 #[test]
 fn the_two_planted_bugs_of_the_canary_are_found() {
     let _alone = ONE_AT_A_TIME.lock();
-    let found = search(&CANARY, MUTATIONS).expect("a planted bug");
+    let found = search(&CANARY, |number| number < MUTATIONS_OF_THE_CANARY).expect("a planted bug");
     assert!(found.contains("mutation"), "{found}");
     let panics = CANARY.fault(&[0, 0, 0, 3, 1]).expect("a place that is not there");
     assert!(panics.contains("index out of bounds"), "{panics}");

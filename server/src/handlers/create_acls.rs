@@ -1,4 +1,6 @@
 //! CreateAcls (key 30): nobody is asked who may do what, so every entry is refused (`KafkaApis.handleCreateAcls`).
+//!
+//! **Deviation:** unknown types and operations are answered alike; 2.7.2 closes the connection.
 
 use std::borrow::Cow;
 

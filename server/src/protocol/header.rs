@@ -6,6 +6,8 @@
 //! client id keeps its two-byte length in all of them. A response header is the correlation id, in version 1
 //! followed by (no) tagged fields.
 //!
+//! **Deviation:** the tags of a header have to ascend, as those of a body; 2.7.2 looks at the latter only.
+//!
 //! Sources: `RequestHeader.json`, `ResponseHeader.json`, `RequestHeader.java`, `RequestContext.java`.
 
 use std::borrow::Cow;

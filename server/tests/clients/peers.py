@@ -172,11 +172,17 @@ def tool_runner():
     return compiled("tool-runner", "ToolRunner.java", kafka())
 
 
+def judge():
+    """The class path of the program that reads bytes by Kafka's own classes."""
+    return compiled("judge", "Judge.java", kafka())
+
+
 def all_of_them():
     debian_packages()
     python()
     node()
     tool_runner()
+    judge()
     for version in JAVA_CLIENTS:
         java_client(version)
     for version in NEWER_KAFKAS:

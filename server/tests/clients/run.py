@@ -41,6 +41,7 @@ def arguments():
     parser.add_argument("--cycles", type=int, default=6, help="kills of crash.* (default: 6; the campaign: 200)")
     parser.add_argument("--frames", type=int, default=2000, help="frames of hostile.* (default: 2000; the campaign: 100000)")
     parser.add_argument("--damages", type=int, default=500, help="damaged files of log_dump.* (default: 500; the campaign: 20000)")
+    parser.add_argument("--cases", type=int, default=5000, help="cases of differential.* (default: 5000; the campaign: 1000000)")
     parser.add_argument("--seed", type=int, default=1, help="seed of what is random")
     parser.add_argument("--list", action="store_true", help="names the scenarios and ends")
     parser.add_argument("--keep", action="store_true", help="keeps the directory of the run")
@@ -113,11 +114,13 @@ class Run:
                    "directory": str(directory / "work"), "tool_port": self.tool_port,
                    "binary": str(subjects.Milena.binary or ""),
                    "options": {"cycles": self.options.cycles, "frames": self.options.frames, "damages": self.options.damages,
+                               "cases": self.options.cases,
                                "seed": self.options.seed, "pid": self.broker.process.pid,
                                "data": str(self.broker.data)}}
         log = directory / "scenario.log"
         limit = entry.seconds + self.options.cycles * 20 * ("crash" in entry.name) + \
-            self.options.frames // 20 * ("hostile" in entry.name) + self.options.damages // 10 * ("log_dump" in entry.name)
+            self.options.frames // 20 * ("hostile" in entry.name) + self.options.damages // 10 * ("log_dump" in entry.name) + \
+            self.options.cases // 200 * ("differential" in entry.name)
         began = time.monotonic()
         with open(log, "w") as out:
             process = subprocess.Popen([self.python, HERE / "run.py", "--inner", json.dumps(request)],

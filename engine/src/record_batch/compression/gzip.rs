@@ -2,6 +2,9 @@
 //!
 //! As Java's `GZIPInputStream`: several members are one stream, bytes after the last member that are no member are
 //! ignored, and so are reserved flags.
+//!
+//! **Deviation:** a stream that reaches back to before its beginning reads zeros there, and must then agree with its
+//! checksum and size as any other; Java refuses it at once.
 
 use std::cell::RefCell;
 

@@ -4,6 +4,8 @@
 //! Kafka's message format v0 carries a frame header whose checksum was computed over the frame magic too.
 //! Magic 0 is therefore written with that wrong checksum, and read without looking at it. The content
 //! checksum is stepped over, not verified.
+//!
+//! **Deviation:** a match at distance 0, which the format forbids, is refused; lz4-java copies what lies there.
 
 use super::{fill_block, give_back, take_buffer};
 use crate::config::Codec;
