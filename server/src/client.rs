@@ -31,7 +31,7 @@ use tokio::time::{Instant, sleep, timeout};
 use backoff::Backoff;
 
 pub use address::Address;
-pub use connection::{Answer, Connection, ConnectionConfig};
+pub use connection::{Answer, Connection, ConnectionConfig, PreparedRequest};
 pub use consumer::{Consumer, ConsumerConfig, ReadRange};
 pub use error::ClientError;
 pub use fetched::{ConsumerRecord, Fetched, FetchedPartition, IsolationLevel};

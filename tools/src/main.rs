@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use bench::BenchArgs;
 use brokers::BrokersArgs;
 use configs::ConfigsArgs;
 use consume::ConsumeArgs;
@@ -24,6 +25,7 @@ use offsets::OffsetsArgs;
 use produce::ProduceArgs;
 use topics::TopicsArgs;
 
+mod bench;
 mod brokers;
 mod cluster_args;
 mod configs;
@@ -88,6 +90,7 @@ Examples:
   milena log-dump --deep-iteration --files t-0/00000000000000000000.log
                                                  every batch and record of a segment, as kafka-dump-log.sh prints them
   milena help topics create                      every command has examples
+  milena bench produce                           how fast a broker on localhost:9092 takes records, and at what cost
 
 Exit codes:
   0  done, or stopped cleanly by SIGTERM, SIGINT or SIGHUP
@@ -145,6 +148,8 @@ enum Command {
     Completions(CompletionsArgs),
     /// Write manual pages.
     Man(ManArgs),
+    /// Measure a broker: throughput, latencies, and what it costs; any broker of Kafka's protocol.
+    Bench(Box<BenchArgs>),
 }
 
 /// Which broker is meant.
@@ -230,6 +235,7 @@ fn main() -> ExitCode {
         Command::LogDirs(arguments) => log_dirs::run(&arguments).into(),
         Command::Completions(arguments) => generate::completions(&arguments, Cli::command()).into(),
         Command::Man(arguments) => generate::man(&arguments, Cli::command()).into(),
+        Command::Bench(arguments) => bench::run(&arguments).into(),
     }
 }
 

@@ -4,11 +4,12 @@
 //! connection was opened (KIP-511). Up to the caller's taste any number of requests may be under way. Sending and
 //! receiving go on together, so that two sides with full buffers do not wait for each other; every wait may be given up
 //! and taken up again without losing a byte. A length on the wire sizes no allocation: room is made as bytes arrive.
+//! Who sends the same request again and again encodes it once ([`PreparedRequest`]); its bytes are not copied then.
 //! Source: `NetworkClient.java`, `Selector.java`.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
-use std::io;
+use std::io::{self, IoSlice};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -25,6 +26,10 @@ use crate::protocol::{ApiKey, ErrorCode, Message, Reader, RequestHeader, Respons
 const READ_SIZE_BYTES: usize = 64 << 10;
 /// Room that is made at most at once for a frame that is not here yet.
 const READ_AHEAD_SIZE_BYTES: usize = 1 << 20;
+/// Pieces that one system call sends at most.
+const SLICES_MAX: usize = 16;
+/// Where a frame has its correlation id: behind length, API and version.
+const CORRELATION_ID_POSITION: usize = 4 + 2 + 2;
 
 /// How a client presents itself and how long it waits.
 #[derive(Clone, Debug)]
@@ -96,6 +101,97 @@ struct Pending {
     version: i16,
 }
 
+/// A request that was encoded once, for [`Connection::send_prepared`]. Between two sends the sender may change it, if it
+/// knows the layout.
+#[derive(Clone, Debug)]
+pub struct PreparedRequest {
+    /// With the length in front.
+    frame: Vec<u8>,
+    /// Bytes of the frame that are sent; what follows them is the sender's affair.
+    size: usize,
+    api_key: ApiKey,
+    version: i16,
+    /// By which the sender knows it when it comes back.
+    pub tag: usize,
+}
+
+impl PreparedRequest {
+    /// The whole frame, its length in front, and what [`PreparedRequest::cut`] left out.
+    pub fn frame_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.frame
+    }
+
+    /// Bytes that are sent.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Says how many bytes of the frame are sent from now on.
+    ///
+    /// # Panics
+    /// When the frame has fewer, or they are too few for a length.
+    pub fn cut(&mut self, size: usize) {
+        assert!((4..=self.frame.len()).contains(&size), "a part of the frame");
+        self.size = size;
+        self.frame[..4].copy_from_slice(&((size - 4) as u32).to_be_bytes());
+    }
+}
+
+/// Bytes on their way out.
+#[derive(Debug)]
+enum Outbound {
+    Encoded(BytesMut),
+    Prepared(PreparedRequest),
+}
+
+impl Outbound {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Outbound::Encoded(bytes) => bytes,
+            Outbound::Prepared(request) => &request.frame[..request.size],
+        }
+    }
+}
+
+/// What is to be sent, in order.
+#[derive(Debug, Default)]
+struct Outbox {
+    rows: VecDeque<Outbound>,
+    /// Bytes of the first row that are sent already.
+    sent: usize,
+    /// Prepared requests that are sent.
+    spare: Vec<PreparedRequest>,
+}
+
+impl Outbox {
+    fn slices(&self) -> ([IoSlice<'_>; SLICES_MAX], usize) {
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let mut filled = 0;
+        for (slice, row) in slices.iter_mut().zip(&self.rows) {
+            let skipped = if filled == 0 { self.sent } else { 0 };
+            *slice = IoSlice::new(&row.bytes()[skipped..]);
+            filled += 1;
+        }
+        (slices, filled)
+    }
+
+    fn sent_some(&mut self, sent: io::Result<usize>) -> io::Result<()> {
+        self.sent += match sent? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            size => size,
+        };
+        while let Some(size) = self.rows.front().map(|row| row.bytes().len())
+            && self.sent >= size
+        {
+            self.sent -= size;
+            if let Some(Outbound::Prepared(request)) = self.rows.pop_front() {
+                self.spare.push(request);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// See the module. Dropping it closes it.
 #[derive(Debug)]
 pub struct Connection {
@@ -104,8 +200,8 @@ pub struct Connection {
     stream: TcpStream,
     versions: HashMap<i16, RangeInclusive<i16>>,
     writer: Writer,
-    /// Taken from the writer, and partly sent.
-    outbound: BytesMut,
+    /// Taken from the writer or prepared, and partly sent.
+    outbox: Outbox,
     inbound: BytesMut,
     pending: VecDeque<Pending>,
     next_correlation_id: i32,
@@ -137,7 +233,7 @@ impl Connection {
             stream,
             versions: HashMap::new(),
             writer: Writer::new(),
-            outbound: BytesMut::new(),
+            outbox: Outbox::default(),
             inbound: BytesMut::new(),
             pending: VecDeque::new(),
             next_correlation_id: 0,
@@ -246,27 +342,54 @@ impl Connection {
         self.encode(request, version).map(drop)
     }
 
+    /// Encodes a request without sending it.
+    ///
+    /// # Errors
+    /// Those of [`Connection::send`].
+    pub fn prepare<'r, Q: Message<'r>>(&self, request: &Q) -> Result<PreparedRequest, ClientError> {
+        let version = self.version_of::<Q>()?;
+        let mut writer = Writer::new();
+        self.encode_into(&mut writer, request, version, 0)?;
+        let frame = writer.as_slice().to_vec();
+        Ok(PreparedRequest {
+            size: frame.len(),
+            frame,
+            api_key: Q::KEY,
+            version,
+            tag: 0,
+        })
+    }
+
+    /// Puts a prepared request in the row. Once it is sent, [`Connection::reclaim`] gives it back.
+    pub fn send_prepared(&mut self, request: PreparedRequest) {
+        self.pending.push_back(Pending {
+            correlation_id: self.next_correlation_id,
+            api_key: request.api_key,
+            version: request.version,
+        });
+        self.send_prepared_unanswered(request);
+    }
+
+    /// [`Connection::send_prepared`] of what the broker does not answer.
+    pub fn send_prepared_unanswered(&mut self, mut request: PreparedRequest) {
+        let id = self.next_correlation_id.to_be_bytes();
+        request.frame[CORRELATION_ID_POSITION..CORRELATION_ID_POSITION + 4].copy_from_slice(&id);
+        self.next_correlation_id = self.next_correlation_id.wrapping_add(1);
+        self.take_encoded();
+        self.outbox.rows.push_back(Outbound::Prepared(request));
+    }
+
+    /// A prepared request that is sent.
+    pub fn reclaim(&mut self) -> Option<PreparedRequest> {
+        self.outbox.spare.pop()
+    }
+
     fn encode<'r, Q: Message<'r>>(&mut self, request: &Q, version: i16) -> Result<Pending, ClientError> {
         let correlation_id = self.next_correlation_id;
-        let header = RequestHeader {
-            api_key: Q::KEY,
-            api_version: version,
-            correlation_id,
-            client_id: Some(Cow::Borrowed(&self.config.client_id)),
-        };
-        let frame = self.writer.begin_frame();
-        let encoded = header
-            .encode(&mut self.writer)
-            .and_then(|()| request.encode(&mut self.writer, version))
-            .and_then(|()| self.writer.end_frame(frame));
-        if let Err(source) = encoded {
-            self.writer.abandon_frame(frame);
-            return Err(ClientError::Inexpressible {
-                address: self.address.clone(),
-                source,
-            });
-        }
-        debug_assert!(self.writer.splices.is_empty(), "a client's records are in memory");
+        let mut writer = std::mem::take(&mut self.writer);
+        let encoded = self.encode_into(&mut writer, request, version, correlation_id);
+        self.writer = writer;
+        encoded?;
         self.next_correlation_id = self.next_correlation_id.wrapping_add(1);
         Ok(Pending {
             correlation_id,
@@ -275,23 +398,71 @@ impl Connection {
         })
     }
 
+    fn encode_into<'r, Q: Message<'r>>(
+        &self,
+        writer: &mut Writer,
+        request: &Q,
+        version: i16,
+        correlation_id: i32,
+    ) -> Result<(), ClientError> {
+        let header = RequestHeader {
+            api_key: Q::KEY,
+            api_version: version,
+            correlation_id,
+            client_id: Some(Cow::Borrowed(&self.config.client_id)),
+        };
+        let frame = writer.begin_frame();
+        let encoded = header
+            .encode(writer)
+            .and_then(|()| request.encode(writer, version))
+            .and_then(|()| writer.end_frame(frame));
+        if let Err(source) = encoded {
+            writer.abandon_frame(frame);
+            return Err(ClientError::Inexpressible {
+                address: self.address.clone(),
+                source,
+            });
+        }
+        debug_assert!(writer.splices.is_empty(), "a client's records are in memory");
+        Ok(())
+    }
+
     /// Sends all that is in the row, as far as the other side takes it.
     ///
     /// # Errors
     /// [`ClientError::Disconnected`].
     pub async fn flush(&mut self) -> Result<(), ClientError> {
         while self.has_outbound() {
-            let sent = self.stream.write(&self.outbound).await;
-            sent_some(&mut self.outbound, sent).map_err(|source| lost(&self.address, Some(source)))?;
+            let (slices, filled) = self.outbox.slices();
+            let sent = self.stream.write_vectored(&slices[..filled]).await;
+            let sent = self.outbox.sent_some(sent);
+            sent.map_err(|source| lost(&self.address, Some(source)))?;
         }
         Ok(())
     }
 
     fn has_outbound(&mut self) -> bool {
-        if self.outbound.is_empty() && !self.writer.is_empty() {
-            (self.outbound, _) = self.writer.take();
+        if self.outbox.rows.is_empty() {
+            self.take_encoded();
         }
-        !self.outbound.is_empty()
+        !self.outbox.rows.is_empty()
+    }
+
+    /// What the writer holds comes behind all that is in the row.
+    fn take_encoded(&mut self) {
+        if !self.writer.is_empty() {
+            let (bytes, _) = self.writer.take();
+            self.outbox.rows.push_back(Outbound::Encoded(bytes));
+        }
+    }
+
+    /// [`Connection::receive`] without waiting: the next answer of those that were read already.
+    ///
+    /// # Errors
+    /// Those of [`Connection::receive`].
+    pub fn arrived(&mut self) -> Result<Option<Answer>, ClientError> {
+        let frame = self.next_frame()?;
+        frame.map(|frame| self.answer(frame)).transpose()
     }
 
     /// The answer to the oldest question that has none, sending what is left to send meanwhile. Waits for ever.
@@ -305,6 +476,7 @@ impl Connection {
                 return self.answer(frame);
             }
             let has_outbound = self.has_outbound();
+            let (slices, filled) = self.outbox.slices();
             let (mut from, mut to) = self.stream.split();
             tokio::select! {
                 biased;
@@ -313,8 +485,9 @@ impl Connection {
                     Ok(_) => {}
                     Err(source) => return Err(lost(&self.address, Some(source))),
                 },
-                sent = to.write(&self.outbound), if has_outbound => {
-                    sent_some(&mut self.outbound, sent).map_err(|source| lost(&self.address, Some(source)))?;
+                sent = to.write_vectored(&slices[..filled]), if has_outbound => {
+                    let sent = self.outbox.sent_some(sent);
+                    sent.map_err(|source| lost(&self.address, Some(source)))?;
                 }
             }
         }
@@ -401,16 +574,6 @@ impl Connection {
                 api_key,
                 after,
             }),
-        }
-    }
-}
-
-fn sent_some(outbound: &mut BytesMut, sent: io::Result<usize>) -> io::Result<()> {
-    match sent? {
-        0 => Err(io::ErrorKind::WriteZero.into()),
-        size => {
-            outbound.advance(size);
-            Ok(())
         }
     }
 }

@@ -344,3 +344,57 @@ fn many_questions_to_one_broker_are_under_way_together_and_answered_in_order() {
     });
     serving.join().unwrap();
 }
+
+#[test]
+fn prepared_requests_keep_their_place_in_the_row_and_come_back() {
+    let (address, serving) = broker(1, |_, question, address| Some(served(question, address)));
+    runtime().block_on(async {
+        let mut connection = Connection::open(&address, &ConnectionConfig::default())
+            .await
+            .unwrap();
+        let prepared = connection.prepare(&MetadataRequest::default()).unwrap();
+        let size = prepared.size();
+        assert!(connection.reclaim().is_none());
+        for _ in 0..20 {
+            connection.send(&MetadataRequest::default()).unwrap();
+            connection.send_prepared(prepared.clone());
+        }
+        for _ in 0..40 {
+            let answer = match connection.arrived().unwrap() {
+                Some(answer) => answer,
+                None => connection.receive().await.unwrap(),
+            };
+            let response: MetadataResponse<'_> = answer.decode().unwrap();
+            assert_eq!(response.controller_id, 7);
+        }
+        assert!(connection.arrived().unwrap().is_none());
+        for _ in 0..20 {
+            assert_eq!(connection.reclaim().unwrap().size(), size);
+        }
+        assert!(connection.reclaim().is_none());
+    });
+    serving.join().unwrap();
+}
+
+#[test]
+fn a_prepared_request_that_is_cut_says_so_in_its_length() {
+    let (address, serving) = broker(1, |_, question, address| Some(served(question, address)));
+    runtime().block_on(async {
+        let mut connection = Connection::open(&address, &ConnectionConfig::default())
+            .await
+            .unwrap();
+        let mut prepared = connection.prepare(&MetadataRequest::default()).unwrap();
+        let size = prepared.size();
+        prepared.frame_mut().extend_from_slice(b"of no interest");
+        prepared.cut(size + 14);
+        assert_eq!(prepared.frame_mut()[..4], (size as u32 + 10).to_be_bytes());
+        prepared.cut(size);
+        for _ in 0..3 {
+            connection.send_prepared(prepared.clone());
+        }
+        for _ in 0..3 {
+            connection.receive().await.unwrap();
+        }
+    });
+    serving.join().unwrap();
+}
