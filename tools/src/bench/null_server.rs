@@ -1,12 +1,13 @@
 //! A server that answers as fast as it can and keeps nothing: what a generator costs shows before it.
 //!
 //! It counts the offsets of each partition on and hands every reader the first batch that the partition got, again and
-//! again, under new offsets. So a load of any kind runs to its end, and what is read says nothing. It is one broker with
+//! again, under new offsets; of late batches it knows where they began. So a load of any kind runs to its end, and what is
+//! read says nothing. It is one broker with
 //! one thread, of topics that exist as soon as they are asked for.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -45,6 +46,8 @@ use crate::{Exit, complain};
 const READ_SIZE_BYTES: usize = 256 << 10;
 /// Largest frame that is waited for.
 const FRAME_SIZE_MAX: usize = 128 << 20;
+/// Batches of a partition whose ends are known.
+const ENDS_MAX: usize = 1 << 14;
 /// Where a batch of format v2 counts its records.
 const LAST_OFFSET_DELTA: usize = 23;
 const RECORD_COUNT: usize = 57;
@@ -105,6 +108,8 @@ struct Partition {
     end: i64,
     /// The first batch that was written.
     sample: Vec<u8>,
+    /// Ends of the last batches, ascending, so that batches are read as they were cut.
+    ends: VecDeque<i64>,
 }
 
 #[derive(Debug)]
@@ -226,6 +231,10 @@ impl Topics {
             }
             let base = partition.end;
             partition.end += i64::from(count.max(0));
+            if partition.ends.len() == ENDS_MAX {
+                partition.ends.pop_front();
+            }
+            partition.ends.push_back(partition.end);
             base
         };
         let topics = request.topics.iter().map(|topic| {
@@ -401,7 +410,10 @@ impl Partition {
         {
             let batch = records.len();
             records.extend_from_slice(&self.sample);
-            let some = i64::from(count).min(self.end - offset) as i32;
+            let next = self.ends.partition_point(|&end| end <= offset);
+            let cut = self.ends.get(next).copied().filter(|_| next > 0 || offset == 0);
+            let end = cut.unwrap_or(self.end.min(offset + i64::from(count)));
+            let some = (end - offset) as i32;
             records[batch..batch + 8].copy_from_slice(&offset.to_be_bytes());
             let delta = batch + LAST_OFFSET_DELTA;
             records[delta..delta + 4].copy_from_slice(&(some - 1).to_be_bytes());

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::compare::document::ComparisonDocument;
+use super::compare::document::{self, ComparisonDocument};
 use super::error::BenchError;
-use super::results::{Results, Run, brief, brief_time};
+use super::results::{Results, Run, SecondRow, brief, brief_time};
 use chart::{Chart, Line, Scale, escape};
 
 #[derive(Debug, Args)]
@@ -37,19 +37,21 @@ struct Series {
 /// # Errors
 /// Names the file that is none of ours or cannot be written.
 pub(crate) fn run(arguments: &PlotArgs) -> Result<(), BenchError> {
-    let mut series = Vec::new();
+    let (mut series, mut comparisons) = (Vec::new(), Vec::new());
     for word in &arguments.results {
-        series.extend(read(word).map_err(BenchError::Usage)?);
+        let (more, comparison) = read(word).map_err(BenchError::Usage)?;
+        series.extend(more);
+        comparisons.extend(comparison);
     }
-    let page = page(&series);
+    let page = page(&series, &comparisons);
     match &arguments.output {
         Some(path) => std::fs::write(path, page).map_err(BenchError::system(path.display().to_string())),
         None => super::print(&page),
     }
 }
 
-/// The series of one file.
-fn read(word: &str) -> Result<Vec<Series>, String> {
+/// The series of one file, and the comparison if it is one.
+fn read(word: &str) -> Result<(Vec<Series>, Option<ComparisonDocument>), String> {
     let (label, path) = match word.split_once('=') {
         Some((label, path)) if !Path::new(word).exists() => (label.to_owned(), Path::new(path)),
         _ => {
@@ -58,24 +60,40 @@ fn read(word: &str) -> Result<Vec<Series>, String> {
             (stem.to_string_lossy().into_owned(), path)
         }
     };
-    if let Ok(comparison) = ComparisonDocument::read(path) {
+    if schema_of(path)? == document::SCHEMA {
+        let comparison = ComparisonDocument::read(path)?;
         let machine = comparison.machine.to_string();
-        let of = |subject: &str| {
-            let runs = comparison.rounds.iter().filter(|round| round.subject == subject);
+        let of = |subject: &String| {
+            let runs = comparison.rounds.iter().filter(|round| round.subject == *subject);
             Series {
-                label: subject.to_owned(),
+                label: subject.clone(),
                 machine: machine.clone(),
                 runs: runs.map(|round| round.run.clone()).collect(),
             }
         };
-        return Ok(comparison.subjects.iter().map(|subject| of(subject)).collect());
+        return Ok((comparison.subjects.iter().map(of).collect(), Some(comparison)));
     }
     let results = Results::read(path)?;
-    Ok(vec![Series {
+    let series = Series {
         label,
         machine: results.machine.to_string(),
         runs: results.runs,
-    }])
+    };
+    Ok((vec![series], None))
+}
+
+/// Which of our documents a file is.
+fn schema_of(path: &Path) -> Result<String, String> {
+    #[derive(serde::Deserialize)]
+    struct Document {
+        schema: String,
+    }
+    let text = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let document: Result<Document, _> = serde_json::from_slice(&text);
+    document.map_or_else(
+        |error| Err(format!("{}: {error}", path.display())),
+        |document| Ok(document.schema),
+    )
 }
 
 const STYLE: &str = "\
@@ -96,7 +114,7 @@ th,td{padding:.22rem .7rem;text-align:right;border-bottom:1px solid var(--grid)}
 th{color:var(--dim);font-weight:600}";
 
 /// The whole page.
-fn page(series: &[Series]) -> String {
+fn page(series: &[Series], comparisons: &[ComparisonDocument]) -> String {
     let mut out = String::from("<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"/>");
     out += "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"/><title>milena bench</title><style>";
     out += STYLE;
@@ -131,6 +149,9 @@ fn page(series: &[Series]) -> String {
     }
     for name in names {
         out += &section(name, series);
+        comparisons
+            .iter()
+            .for_each(|comparison| out += &costs(name, comparison));
     }
     out += "</body></html>\n";
     out
@@ -193,11 +214,9 @@ fn section(name: &str, series: &[Series]) -> String {
     let p99 = |(color, _, run): &(usize, &str, &Run)| Line {
         color: *color,
         is_dashed: false,
-        points: run
-            .seconds
-            .iter()
-            .filter(|row| row.max > 0.0)
-            .map(|row| [row.until, row.p99])
+        points: whole_seconds(run)
+            .filter(|(row, _)| row.max > 0.0)
+            .map(|(row, _)| [row.until, row.p99])
             .collect(),
     };
     out += &Chart {
@@ -213,6 +232,41 @@ fn section(name: &str, series: &[Series]) -> String {
     out
 }
 
+/// What a comparison says of a scenario, row by row.
+fn costs(scenario: &str, comparison: &ComparisonDocument) -> String {
+    let rows: Vec<_> = comparison
+        .rows
+        .iter()
+        .filter(|row| row.scenario == scenario)
+        .collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut out = String::from("<table><tr><th>median (smallest to largest round)</th>");
+    for subject in &comparison.subjects {
+        let _ = write!(out, "<th>{}</th>", escape(subject));
+    }
+    for other in &comparison.subjects[1..] {
+        let _ = write!(
+            out,
+            "<th>{} to {}</th>",
+            escape(&comparison.subjects[0]),
+            escape(other)
+        );
+    }
+    out += "</tr>\n";
+    for row in rows {
+        let (spreads, verdicts) = comparison.cells(row);
+        let _ = write!(out, "<tr><td>{}</td>", escape(&row.metric));
+        for cell in spreads.iter().chain(&verdicts) {
+            let _ = write!(out, "<td>{}</td>", escape(cell));
+        }
+        out += "</tr>\n";
+    }
+    out += "</table>\n";
+    out
+}
+
 fn percentiles(color: usize, run: &Run, kind: &str) -> Option<Line> {
     let (_, latency) = run.latencies().find(|(name, _)| *name == kind)?;
     Some(Line {
@@ -222,35 +276,30 @@ fn percentiles(color: usize, run: &Run, kind: &str) -> Option<Line> {
     })
 }
 
-/// MB/s of each second; the shorter last second is left out when there are others.
+/// The seconds of a run with their lengths; a last one that is much shorter says nothing, unless it is the only one.
+fn whole_seconds(run: &Run) -> impl Iterator<Item = (&SecondRow, f64)> {
+    let mut since = 0.0;
+    let rows = run.seconds.iter().map(move |row| {
+        let length = row.until - since;
+        since = row.until;
+        (row, length.max(1e-3))
+    });
+    rows.filter(|(_, length)| *length >= 0.5 || run.seconds.len() == 1)
+}
+
+/// MB/s of each second.
 fn throughput(color: usize, run: &Run) -> Vec<Line> {
-    let mut lines = Vec::new();
     let both = run.produced.is_some() && run.consumed.is_some();
-    for consumed in [false, true] {
-        let mut since = 0.0;
-        let mut points = Vec::new();
-        for (at, row) in run.seconds.iter().enumerate() {
-            let seconds = row.until - since;
-            since = row.until;
-            if seconds < 0.5 && (at > 0 || run.seconds.len() > 1) {
-                continue;
-            }
-            let bytes = if consumed {
-                row.consumed_bytes
-            } else {
-                row.produced_bytes
-            };
-            points.push([row.until, bytes as f64 / 1e6 / seconds.max(1e-3)]);
-        }
-        if (consumed && run.consumed.is_some()) || (!consumed && run.produced.is_some()) {
-            lines.push(Line {
-                color,
-                is_dashed: consumed && both,
-                points,
-            });
-        }
-    }
-    lines
+    let line = |is_dashed, bytes: fn(&SecondRow) -> u64| Line {
+        color,
+        is_dashed,
+        points: whole_seconds(run)
+            .map(|(row, length)| [row.until, bytes(row) as f64 / 1e6 / length])
+            .collect(),
+    };
+    let produced = run.produced.map(|_| line(false, |row| row.produced_bytes));
+    let consumed = run.consumed.map(|_| line(both, |row| row.consumed_bytes));
+    produced.into_iter().chain(consumed).collect()
 }
 
 fn table(all: &[(usize, &str, &Run)]) -> String {
@@ -293,6 +342,7 @@ fn table(all: &[(usize, &str, &Run)]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::compare::document::tests::comparison;
     use super::super::results::tests::sample;
     use super::*;
 
@@ -308,7 +358,10 @@ mod tests {
             );
             let end = at + rest[at..].find('>').unwrap();
             let tag = &rest[at + 1..end];
-            assert!(!tag.contains('<') && tag.matches('"').count() % 2 == 0, "{tag}");
+            assert!(
+                !tag.contains('<') && tag.matches('"').count().is_multiple_of(2),
+                "{tag}"
+            );
             if let Some(name) = tag.strip_prefix('/') {
                 assert_eq!(open.pop(), Some(name));
             } else if !tag.starts_with('!') && !tag.ends_with('/') {
@@ -329,7 +382,7 @@ mod tests {
 
     #[test]
     fn the_page_is_well_formed_and_needs_nothing_from_elsewhere() {
-        let page = page(&[series("a", 1), series("b & c", 7)]);
+        let page = page(&[series("a", 1), series("b & c", 7)], &[comparison()]);
         assert_well_formed(&page);
         for part in [
             "<svg",
@@ -353,11 +406,12 @@ mod tests {
         (empty.produced, empty.consumed) = (None, None);
         (empty.produce_latency, empty.end_to_end_latency) = (None, None);
         empty.seconds.clear();
-        let page = page(&[Series {
+        let series = Series {
             label: "x".to_owned(),
             machine: String::new(),
             runs: vec![empty],
-        }]);
+        };
+        let page = page(&[series], &[]);
         assert_well_formed(&page);
         assert!(!page.contains("NaN") && !page.contains("inf"));
     }

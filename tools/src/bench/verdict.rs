@@ -2,13 +2,15 @@
 //!
 //! Of each metric there is one value a round. The ratio of two brokers is that of their medians; its spread is what the
 //! rounds allow: an interval in which 95 of 100 ratios lie when rounds are drawn again and again (bootstrap). A difference
-//! is called one only if that interval lies wholly on one side of 1 **and** no round of one broker reaches into the rounds
-//! of the other. Everything else is told as no difference, whatever the medians say.
+//! is called one only if that interval lies wholly on one side of 1, no round of one broker reaches into the rounds of the
+//! other, and it is at least a hundredth. Everything else is told as no difference, whatever the medians say.
 
 use serde::{Deserialize, Serialize};
 
 use super::payload::Chance;
 
+/// A smaller difference is none that anybody could use.
+const SMALLEST: f64 = 0.01;
 /// How often rounds are drawn again.
 const DRAWS: usize = 4000;
 
@@ -101,8 +103,8 @@ pub(crate) fn compare(first: &[f64], second: &[f64], better: Better) -> Option<C
             .copied()
     };
     let (low, high) = (at(0.025).unwrap_or(ratio), at(0.975).unwrap_or(ratio));
-    let apart_below = high < 1.0 && a.max < b.min;
-    let apart_above = low > 1.0 && a.min > b.max;
+    let apart_below = high < 1.0 && a.max < b.min && ratio < 1.0 - SMALLEST;
+    let apart_above = low > 1.0 && a.min > b.max && ratio > 1.0 + SMALLEST;
     let verdict = match (apart_below, apart_above, better) {
         (true, _, Better::Lower) | (_, true, Better::Higher) => Verdict::FirstBetter,
         (true, _, Better::Higher) | (_, true, Better::Lower) => Verdict::SecondBetter,
@@ -132,6 +134,9 @@ mod tests {
         assert_eq!(verdict(&second, &first, Better::Lower), Verdict::WithinSpread);
         // One round in the other's range is enough to doubt.
         let (first, second) = ([1.0, 1.0, 1.0, 2.05], [2.0, 2.1, 2.2, 2.3]);
+        assert_eq!(verdict(&first, &second, Better::Lower), Verdict::WithinSpread);
+        // Apart, but by nothing that matters.
+        let (first, second) = ([1.0, 1.001, 1.002], [1.005, 1.006, 1.007]);
         assert_eq!(verdict(&first, &second, Better::Lower), Verdict::WithinSpread);
         // The same numbers are the same.
         assert_eq!(

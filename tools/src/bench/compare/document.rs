@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::bench::accounting::Usage;
-use crate::bench::results::{Latency, Machine, Run, brief};
+use crate::bench::results::{Machine, Run, Throughput, brief};
 use crate::bench::verdict::{Better, Comparison, Spread, Verdict, compare, spread};
 
 /// The form of the document.
@@ -61,9 +61,8 @@ impl Round {
         let run = &self.run;
         let mut metrics: Vec<Metric> = Vec::new();
         let parts = [run.produced, run.consumed];
-        let sum = |of: fn(&crate::bench::results::Throughput) -> u64| -> f64 {
-            parts.iter().flatten().map(|part| of(part) as f64).sum()
-        };
+        let sum =
+            |of: fn(&Throughput) -> u64| -> f64 { parts.iter().flatten().map(|part| of(part) as f64).sum() };
         let (records, requests) = (sum(|part| part.records), sum(|part| part.requests));
         let gigabytes = sum(|part| part.value_bytes) / 1e9;
         let broker = &self.broker;
@@ -102,14 +101,13 @@ impl Round {
             .latencies()
             .filter(|(kind, _)| *kind != "fetch" || run.produced.is_none())
         {
-            let of: [(&str, fn(&Latency) -> f64); 4] = [
-                ("p50", |latency| latency.p50),
-                ("p99", |latency| latency.p99),
-                ("p99.9", |latency| latency.p99_9),
-                ("max", |latency| latency.max),
-            ];
-            for (quantile, value) in of {
-                add(&format!("{kind} {quantile}, ms"), lower, value(latency) / 1e3);
+            for (quantile, microseconds) in [
+                ("p50", latency.p50),
+                ("p99", latency.p99),
+                ("p99.9", latency.p99_9),
+                ("max", latency.max),
+            ] {
+                add(&format!("{kind} {quantile}, ms"), lower, microseconds / 1e3);
             }
         }
         add(
@@ -181,24 +179,27 @@ impl ComparisonDocument {
         }
     }
 
-    fn verdict(&self, comparison: &Option<Comparison>, other: &str) -> String {
-        match comparison {
-            None => String::new(),
-            Some(found) => {
-                let word = match found.verdict {
-                    Verdict::FirstBetter => format!("{} better", self.subjects[0]),
-                    Verdict::SecondBetter => format!("{other} better"),
-                    Verdict::WithinSpread => "within the spread".to_owned(),
-                    Verdict::TooFewRounds => "too few rounds".to_owned(),
-                };
-                format!(
-                    "{} ({} to {})  {word}",
-                    brief(found.ratio),
-                    brief(found.low),
-                    brief(found.high)
-                )
-            }
-        }
+    /// A row in words: each subject's rounds, then the first against each of the others.
+    pub(crate) fn cells(&self, row: &Row) -> (Vec<String>, Vec<String>) {
+        let told = |spread: &Spread| {
+            let [median, min, max] = [spread.median, spread.min, spread.max].map(brief);
+            format!("{median} ({min} to {max})")
+        };
+        let against = row.comparisons.iter().zip(&self.subjects[1..]);
+        let verdicts = against.map(|(found, other)| {
+            let Some(found) = found else {
+                return String::new();
+            };
+            let word = match found.verdict {
+                Verdict::FirstBetter => format!("{} better", self.subjects[0]),
+                Verdict::SecondBetter => format!("{other} better"),
+                Verdict::WithinSpread => "within the spread".to_owned(),
+                Verdict::TooFewRounds => "too few rounds".to_owned(),
+            };
+            let [ratio, low, high] = [found.ratio, found.low, found.high].map(brief);
+            format!("{ratio} ({low} to {high}) {word}")
+        });
+        (row.spreads.iter().map(told).collect(), verdicts.collect())
     }
 }
 
@@ -212,14 +213,6 @@ impl fmt::Display for ComparisonDocument {
             self.subjects[0]
         )?;
         let mut scenario = "";
-        let spread = |spread: &Spread| {
-            format!(
-                "{} ({} to {})",
-                brief(spread.median),
-                brief(spread.min),
-                brief(spread.max)
-            )
-        };
         for row in &self.rows {
             if row.scenario != scenario {
                 scenario = &row.scenario;
@@ -239,14 +232,11 @@ impl fmt::Display for ComparisonDocument {
                 }
                 writeln!(f, " ratio")?;
             }
+            let (spreads, verdicts) = self.cells(row);
             write!(f, "  {:<36}", row.metric)?;
-            for found in &row.spreads {
-                write!(f, " {:<28}", spread(found))?;
+            for spread in spreads {
+                write!(f, " {spread:<28}")?;
             }
-            let verdicts = row.comparisons.iter().zip(&self.subjects[1..]);
-            let verdicts: Vec<String> = verdicts
-                .map(|(found, other)| self.verdict(found, other))
-                .collect();
             writeln!(f, " {}", verdicts.join(" | ").trim_end())?;
         }
         Ok(())
@@ -254,7 +244,7 @@ impl fmt::Display for ComparisonDocument {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::bench::accounting::Cpu;
     use crate::bench::results::tests::sample;
@@ -292,11 +282,16 @@ mod tests {
         }
     }
 
-    #[test]
-    fn rounds_become_rows_with_ratios_and_verdicts() {
+    /// Of the scenario `one`.
+    pub(crate) fn comparison() -> ComparisonDocument {
         let rounds = [(1, 0.01, 0.02), (2, 0.011, 0.03), (3, 0.012, 0.025)];
         let both = |(number, a, b)| [round("ours", number, a), round("theirs", number, b)];
-        let document = document(rounds.into_iter().flat_map(both).collect());
+        document(rounds.into_iter().flat_map(both).collect())
+    }
+
+    #[test]
+    fn rounds_become_rows_with_ratios_and_verdicts() {
+        let document = comparison();
         let row = |metric: &str| document.rows.iter().find(|row| row.metric == metric).unwrap();
         // 5,120,000 bytes are produced and as many consumed: 0.01024 GB.
         let cpu = row("CPU-s a GB");

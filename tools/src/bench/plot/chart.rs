@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 const WIDTH: f64 = 560.0;
 const HEIGHT: f64 = 300.0;
-const LEFT: f64 = 68.0;
+const LEFT: f64 = 88.0;
 const RIGHT: f64 = 14.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 44.0;
@@ -156,11 +156,10 @@ impl Chart {
                     .iter()
                     .flat_map(|line| line.points.iter().map(|point| point[0]));
                 let end = (percentiles.map(below).fold(1.0, f64::max) + 0.3).min(NINES_MAX);
-                let mut ticks = vec![
-                    (0.0, "0".to_owned()),
-                    (50.0, "50".to_owned()),
-                    (90.0, "90".to_owned()),
-                ];
+                let mut ticks = Vec::new();
+                for percentile in [0.0, 50.0, 90.0] {
+                    ticks.push((percentile, format!("{percentile}%")));
+                }
                 let mut text = "99".to_owned();
                 for count in 2..=end as i32 {
                     ticks.push((100.0 - 100.0 * 10f64.powi(-count), format!("{text}%")));
@@ -198,10 +197,11 @@ impl Chart {
         }
         for (value, text) in &x_ticks {
             let at = x(*value);
+            let anchor = if at > WIDTH - 2.0 * RIGHT { "end" } else { "middle" };
             let _ = write!(
                 out,
                 "<path class=\"grid\" d=\"M{at:.1} {TOP}V{:.1}\"/>\
-                 <text class=\"tick\" x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+                 <text class=\"tick\" x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
                 HEIGHT - BOTTOM,
                 HEIGHT - BOTTOM + 17.0,
                 escape(text)

@@ -1,0 +1,279 @@
+//! `milena bench` as a user runs it, before its own null server: every workload to its end, results in all forms, and what
+//! it says when something is wrong.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_milena");
+
+/// A null server; killed when dropped.
+struct NullServer {
+    child: Child,
+    address: String,
+}
+
+impl NullServer {
+    fn start() -> NullServer {
+        let mut child = Command::new(BINARY)
+            .args(["bench", "null-server", "--port", "0"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        let mut line = String::new();
+        let out = child.stdout.take().expect("its output is piped");
+        BufReader::new(out).read_line(&mut line).expect("a line of text");
+        let address = line
+            .trim()
+            .strip_prefix("listening on ")
+            .expect("its address")
+            .to_owned();
+        NullServer { child, address }
+    }
+
+    fn bench(&self, words: &str) -> Output {
+        bench(&format!("{words} --bootstrap-server {}", self.address))
+    }
+}
+
+impl Drop for NullServer {
+    fn drop(&mut self) {
+        // Refused where it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A directory of its own, removed when dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("milena-bench-test-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a directory for temporary files");
+        Folder(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // A test may have removed it.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn bench(words: &str) -> Output {
+    let words = words.split(' ').filter(|word| !word.is_empty());
+    let run = Command::new(BINARY)
+        .arg("bench")
+        .args(words)
+        .env_remove("MILENA_BOOTSTRAP_SERVER")
+        .output();
+    run.expect("the binary runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The results that stand on standard output.
+fn results(output: &Output) -> Value {
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("results in JSON")
+}
+
+#[test]
+fn every_workload_moves_the_records_that_were_asked_for() {
+    let server = NullServer::start();
+    for (words, produced, consumed) in [
+        ("produce --records 2000 --producers 3 --partitions 2", 2000, 0),
+        ("produce --records 500 --acks 0 --batch-records 7", 500, 0),
+        (
+            "produce --records 500 --acks all --idempotence --codec lz4 --keys 10",
+            500,
+            0,
+        ),
+        (
+            "produce --records 300 --rate 3000 --linger 2ms --topics 2",
+            300,
+            0,
+        ),
+        (
+            "consume --records 3000 --consumers 2 --partitions 2 --fan-out 2",
+            0,
+            6000,
+        ),
+        ("e2e --records 400 --rate 4000 --fan-out 2", 400, 800),
+    ] {
+        let results = results(&server.bench(&format!("{words} --warm-up 50ms --json -")));
+        assert_eq!(results["schema"], "milena-bench/1");
+        let run = &results["runs"][0];
+        let records = |part: &str| run[part]["records"].as_u64().unwrap_or(0);
+        assert_eq!(
+            (records("produced"), records("consumed")),
+            (produced, consumed),
+            "{words}"
+        );
+        assert!(
+            run["generator"]["us_per_record"]
+                .as_f64()
+                .is_some_and(|us| us > 0.0),
+            "{words}"
+        );
+        let latency = |kind: &str| run[kind]["count"].as_u64().unwrap_or(0);
+        assert_eq!(latency("produce_latency"), produced, "{words}");
+        if words.starts_with("e2e") {
+            assert_eq!(latency("end_to_end_latency"), consumed, "{words}");
+        }
+    }
+}
+
+#[test]
+fn readers_of_older_records_read_beside_the_tail() {
+    let server = NullServer::start();
+    let words = "mixed --rate 2000 --duration 300ms --backlog 5000 --warm-up 0 --json -";
+    let results = results(&server.bench(words));
+    let run = &results["runs"][0];
+    let produced = run["produced"]["records"].as_u64().expect("a count");
+    assert_eq!(produced, 600);
+    assert_eq!(run["end_to_end_latency"]["count"], 600);
+    assert!(
+        run["consumed"]["records"]
+            .as_u64()
+            .is_some_and(|consumed| consumed > produced)
+    );
+}
+
+#[test]
+fn a_schedule_is_kept_and_seconds_are_told() {
+    let server = NullServer::start();
+    let results = results(&server.bench("produce --rate 1000 --duration 1200ms --warm-up 0 --json -"));
+    let run = &results["runs"][0];
+    assert_eq!(run["produced"]["records"], 1200);
+    assert!(
+        run["produced"]["seconds"]
+            .as_f64()
+            .is_some_and(|seconds| seconds > 1.1)
+    );
+    let seconds = run["seconds"].as_array().expect("a list");
+    let sum: u64 = seconds
+        .iter()
+        .filter_map(|second| second["produced_records"].as_u64())
+        .sum();
+    assert_eq!((seconds.len(), sum), (2, 1200));
+}
+
+#[test]
+fn scenarios_of_a_file_are_run_and_drawn() {
+    let (server, folder) = (NullServer::start(), Folder::new("file"));
+    let (file, json, page) = (
+        folder.0.join("s.toml"),
+        folder.0.join("r.json"),
+        folder.0.join("p.html"),
+    );
+    let scenario = |name: &str, workload: &str| {
+        format!("[[scenario]]\nname = '{name}'\nworkload = '{workload}'\nrecords = 1000\nwarm-up = 0\n")
+    };
+    std::fs::write(
+        &file,
+        scenario("first", "produce") + &scenario("second", "consume"),
+    )
+    .expect("a file");
+    let words = format!(
+        "run {} --record-size 10 --json {} --hgrm {}",
+        file.display(),
+        json.display(),
+        folder.0.join("hgrm").display()
+    );
+    let output = server.bench(&words);
+    let told = text(&output.stdout);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    for part in ["first\n", "second\n", "1,000 records", "p99.99", "generator"] {
+        assert!(told.contains(part), "{part}\n{told}");
+    }
+    let hgrm = std::fs::read_to_string(folder.0.join("hgrm/first-produce.hgrm")).expect("a percentile file");
+    assert!(hgrm.contains("1/(1-Percentile)") && hgrm.contains("#[Max"));
+    let only = server.bench(&format!("run {} --only second", file.display()));
+    assert!(
+        text(&only.stdout).starts_with("second\n"),
+        "{}",
+        text(&only.stdout)
+    );
+    let drawn = bench(&format!(
+        "plot mine={} --output {}",
+        json.display(),
+        page.display()
+    ));
+    assert!(drawn.status.success(), "{}", text(&drawn.stderr));
+    let page = std::fs::read_to_string(page).expect("a page");
+    assert!(page.contains("<svg") && page.contains("mine") && page.ends_with("</html>\n"));
+}
+
+#[test]
+fn what_is_wrong_is_said_and_told_by_the_exit_code() {
+    let server = NullServer::start();
+    let nobody = "produce --bootstrap-server 127.0.0.1:1 --duration 1s";
+    for (output, code, expected) in [
+        (bench("run S99"), 1, "there is no scenario \"S99\""),
+        (
+            bench("produce --linger 5ms"),
+            1,
+            "linger: has no effect on closed loop",
+        ),
+        (bench("produce --record-size 5parsecs"), 1, "such as 64KiB"),
+        (bench("plot /nowhere.json"), 1, "/nowhere.json: "),
+        (bench("compare --subject milena S2r"), 1, "expected at least two"),
+        (bench(nobody), 2, "127.0.0.1:1: cannot connect"),
+        // What a null server keeps is not what was written.
+        (
+            server.bench("produce --records 100 --batch-records 10 --check --warm-up 0"),
+            3,
+            "of another content",
+        ),
+    ] {
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.contains(expected), "{expected}\n{said}");
+        assert!(output.stdout.is_empty(), "{}", text(&output.stdout));
+    }
+}
+
+#[test]
+fn an_interrupted_bench_stops_at_once() {
+    let server = NullServer::start();
+    let mut child = Command::new(BINARY)
+        .args([
+            "bench",
+            "e2e",
+            "--rate",
+            "100",
+            "--duration",
+            "1h",
+            "-b",
+            &server.address,
+        ])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    // It listens for signals before it connects, which the server's answer to another client cannot tell; so the first
+    // signal may come before that, and ends it as well.
+    let status = Command::new("kill")
+        .args(["-s", "INT", &child.id().to_string()])
+        .status();
+    assert!(status.is_ok_and(|status| status.success()));
+    let status = child.wait().expect("a child that can be waited for");
+    assert!(!status.success());
+}
+
+#[test]
+fn the_shipped_scenarios_are_listed_and_shown() {
+    let list = text(&bench("scenarios").stdout);
+    assert!(
+        list.lines().any(|line| line.starts_with("S2r "))
+            && list.lines().any(|line| line.starts_with("B21 "))
+    );
+    let shown = text(&bench("scenarios B06").stdout);
+    assert!(shown.contains("compression.type=zstd"), "{shown}");
+}
