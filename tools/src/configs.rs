@@ -67,9 +67,9 @@ pub(super) struct EntityArgs {
 }
 
 impl EntityArgs {
-    async fn entities(&self, client: &mut Client) -> Result<Vec<Entity>, CommandError> {
+    async fn entities(&self, client: &mut Client, internal: Internal) -> Result<Vec<Entity>, CommandError> {
         if !self.topic.is_empty() {
-            let topics = chosen(client, &self.topic, Internal::Included).await?;
+            let topics = chosen(client, &self.topic, internal).await?;
             return Ok(topics.into_keys().map(Entity::Topic).collect());
         }
         if self.broker_defaults {
@@ -141,7 +141,7 @@ pub(crate) fn run(arguments: &ConfigsArgs) -> Exit {
 }
 
 async fn get(client: &mut Client, arguments: &GetArgs) -> Result<(), CommandError> {
-    let entities = arguments.entity.entities(client).await?;
+    let entities = arguments.entity.entities(client, Internal::Included).await?;
     // All are asked for, so that a wrong name can be answered with similar ones.
     let found = described(client, &entities, Wanted::default()).await?;
     let mut out = Output::new();
@@ -181,7 +181,7 @@ fn no_such_setting(entity: &Entity, name: &str, settings: &[Setting]) -> Command
 }
 
 async fn describe(client: &mut Client, arguments: &DescribeArgs) -> Result<(), CommandError> {
-    let entities = arguments.entity.entities(client).await?;
+    let entities = arguments.entity.entities(client, Internal::Included).await?;
     let wanted = Wanted {
         synonyms: arguments.synonyms,
         documentation: arguments.help_text,

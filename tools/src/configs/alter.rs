@@ -11,6 +11,7 @@ use super::settings::{Entity, settings_of};
 use super::{EntityArgs, no_such_setting};
 use crate::cluster_args::{ClusterArgs, CommandError};
 use crate::output::Output;
+use crate::patterns::Internal;
 use crate::{Exit, complain};
 
 const SET_EXAMPLES: &str = "\
@@ -130,7 +131,7 @@ async fn alter(
     verb: &str,
     json: bool,
 ) -> Result<(), CommandError> {
-    let entities = entity.entities(client).await?;
+    let entities = entity.entities(client, Internal::Excluded).await?;
     let mut out = Output::new();
     let mut failed = false;
     for batch in entities.chunk_by(|a, b| a.target() == b.target()) {
