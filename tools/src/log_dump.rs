@@ -48,7 +48,7 @@ mod transaction_record;
 
 use decoder::{Decoder, MessageParser};
 use filter::Filter;
-use report::{Dumped, Failure, Printer, Report};
+use report::{Counted, Dumped, Failure, Printer, Report};
 use selection::{FileKind, Selected};
 
 const STRING_DECODER: &str = "kafka.serializer.StringDecoder";
@@ -140,7 +140,7 @@ struct DumpArgs {
     follow: bool,
     #[command(flatten)]
     filter: FilterArgs,
-    /// End after so many records; batches where records are not printed, or entries of other files.
+    /// End after so many records; batches where records are not printed; entries where no log is among the files.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
 }
@@ -254,7 +254,12 @@ pub(crate) fn run(arguments: &LogDumpArgs) -> Exit {
 
 fn dump(arguments: &DumpArgs, io: &dyn Io) -> Exit {
     let of_logs = arguments.of_logs();
-    let mut report = Report::new(arguments.printer(), arguments.limit, !of_logs.deep);
+    let mut report = Report::new(arguments.printer(), arguments.limit, of_logs.filter.is_active());
+    report.limit_to(if of_logs.deep {
+        Counted::Records
+    } else {
+        Counted::Batches
+    });
     let dumped = if arguments.follow {
         follow::run(arguments, &of_logs, io, &mut report)
     } else {
@@ -306,7 +311,14 @@ fn dump_all(arguments: &DumpArgs, of_logs: &segment::Options, io: &dyn Io, repor
         max_batch_size: of_logs.max_batch_size,
         filter: of_logs.filter.clone(),
     };
-    for file in chosen(arguments, io, report)? {
+    let files = chosen(arguments, io, report)?;
+    if !files
+        .iter()
+        .any(|file| matches!(file.kind, FileKind::Log | FileKind::Snapshot))
+    {
+        report.limit_to(Counted::Entries);
+    }
+    for file in files {
         // A snapshot of KRaft has once more what is in the log.
         let is_counted = file.kind == FileKind::Log || file.kind == FileKind::Snapshot && file.is_named;
         if arguments.summary && !is_counted {

@@ -266,11 +266,11 @@ impl Printer for JsonPrinter {
     }
 
     fn record(&mut self, record: &RecordThing<'_>) -> Result<(), Unsaid> {
+        let is_control = record.raw.is_control();
         let (of_key, of_value) = match self.parser {
-            Some(MessageParser::Decoders { key, value }) => (key, value),
+            Some(MessageParser::Decoders { key, value }) if !is_control => (key, value),
             _ => (Decoder::Text, Decoder::Text),
         };
-        let is_control = record.raw.is_control();
         let (mut control, mut inner, mut wrong) = (None, None, None);
         let content = record.content.clone().unwrap_or_else(|what| {
             wrong = Some(what);

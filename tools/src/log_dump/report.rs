@@ -107,39 +107,93 @@ pub(super) struct Report {
     path: PathBuf,
     /// Places where Kafka's tool dies.
     pub(super) faults: usize,
+    /// How many more things are asked for.
     left: Option<u64>,
-    /// Whether a batch counts as a thing that was asked for, because its records are not told.
-    counts_batches: bool,
+    counted: Counted,
+    /// Whether a file is not told before something in it is.
+    is_lazy: bool,
+    untold: Option<Untold>,
+}
+
+/// A file of which nothing was told yet.
+struct Untold {
+    file: Selected,
+    /// Of a segment.
+    base_offset: Option<i64>,
+}
+
+/// The things that a limit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Counted {
+    Records,
+    Batches,
+    /// Of files that are no logs.
+    Entries,
 }
 
 impl Report {
-    pub(super) fn new(printer: Box<dyn Printer>, limit: Option<u64>, counts_batches: bool) -> Report {
+    /// `is_lazy`: nothing is told of a file in which nothing is asked for.
+    pub(super) fn new(printer: Box<dyn Printer>, limit: Option<u64>, is_lazy: bool) -> Report {
         Report {
             printer,
             path: PathBuf::new(),
             faults: 0,
             left: limit,
-            counts_batches,
+            counted: Counted::Records,
+            is_lazy,
+            untold: None,
         }
+    }
+
+    pub(super) fn limit_to(&mut self, counted: Counted) {
+        self.counted = counted;
     }
 
     pub(super) fn begin(&mut self, file: &Selected) -> Dumped {
         self.path.clone_from(&file.path);
+        if self.is_lazy {
+            self.untold = Some(Untold {
+                file: file.clone(),
+                base_offset: None,
+            });
+            return Ok(());
+        }
         self.printer.begin(file).map_err(Failure::Output)
     }
 
-    pub(super) fn tell(&mut self, thing: Thing<'_>) -> Dumped {
-        self.printer.tell(&thing).map_err(Failure::Output)?;
-        match thing {
-            Thing::Batch(_) if !self.counts_batches => Ok(()),
-            Thing::SegmentStart { .. } | Thing::TrailingBytes { .. } => Ok(()),
-            _ => self.count(),
+    /// Tells of the file that something in it is told.
+    fn open(&mut self) -> Dumped {
+        let Some(untold) = self.untold.take() else {
+            return Ok(());
+        };
+        self.printer.begin(&untold.file).map_err(Failure::Output)?;
+        match untold.base_offset {
+            Some(base_offset) => self.printer.tell(&Thing::SegmentStart { base_offset }),
+            None => Ok(()),
         }
+        .map_err(Failure::Output)
+    }
+
+    pub(super) fn tell(&mut self, thing: Thing<'_>) -> Dumped {
+        if let (Thing::SegmentStart { base_offset }, Some(untold)) = (&thing, &mut self.untold) {
+            untold.base_offset = Some(*base_offset);
+            return Ok(());
+        }
+        self.open()?;
+        self.printer.tell(&thing).map_err(Failure::Output)?;
+        let is_counted = match thing {
+            Thing::SegmentStart { .. } | Thing::TrailingBytes { .. } => false,
+            Thing::Batch(_) => self.counted == Counted::Batches,
+            _ => self.counted == Counted::Entries,
+        };
+        if is_counted { self.count() } else { Ok(()) }
     }
 
     pub(super) fn record(&mut self, record: &RecordThing<'_>) -> Result<(), Stopped> {
+        self.open()?;
         match self.printer.record(record) {
-            Ok(()) => self.count().map_err(Stopped::Failed),
+            Ok(()) if self.counted == Counted::Records => self.count().map_err(Stopped::Failed),
+            Ok(()) => Ok(()),
             Err(Unsaid::Output(error)) => Err(Stopped::Failed(Failure::Output(error))),
             Err(Unsaid::Content(damage)) => Err(Stopped::Broken(damage)),
         }
@@ -171,6 +225,7 @@ impl Report {
     /// Damage at which Kafka's tool dies.
     pub(super) fn fault(&mut self, position: u64, damage: impl Into<Damage>) -> Dumped {
         self.faults += 1;
+        self.open()?;
         let damage = damage.into();
         let told = self.printer.damage(&self.path, Some(position), &damage);
         told.map_err(Failure::Output)?;
@@ -179,6 +234,7 @@ impl Report {
 
     /// Damage at which it does not, in these words of standard error.
     pub(super) fn flaw(&mut self, damage: impl Into<Damage>, text: Arguments<'_>) -> Dumped {
+        self.open()?;
         let told = self.printer.damage(&self.path, None, &damage.into());
         told.map_err(Failure::Output)?;
         self.say(text)
@@ -194,6 +250,7 @@ impl Report {
     }
 
     pub(super) fn mismatch(&mut self, kind: Mismatch, first: i64, second: i64) -> Dumped {
+        self.open()?;
         let told = self.printer.mismatch(&self.path, kind, (first, second));
         told.map_err(Failure::Output)
     }

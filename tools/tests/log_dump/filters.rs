@@ -229,6 +229,24 @@ fn other_files_are_filtered_by_what_they_have_and_left_out_where_they_have_nothi
         types(&["--key", "k", "--to-offset", "4"]),
         set(&["batch", "record"])
     );
+    let text = run(&["--from-offset", "6", "--to-offset", "6"], &[&partition]);
+    let told: Vec<_> = text
+        .out
+        .lines()
+        .filter(|line| line.starts_with("Dumping "))
+        .collect();
+    assert_eq!(
+        told.len(),
+        1,
+        "nothing is told of files in which nothing passes: {}",
+        text.out
+    );
+    assert!(told[0].ends_with("00000000000000000005.log"), "{told:?}");
+    let entries = run(
+        &["--limit", "1", "--json"],
+        &[&partition.join("leader-epoch-checkpoint")],
+    );
+    assert_eq!(entries.objects().len(), 2, "{}", entries.out);
     let index = partition.join("00000000000000000008.snapshot");
     let named = run(&["--key", "k"], &[&index]);
     assert_eq!((named.out.as_str(), named.code), ("", 0));
