@@ -3,9 +3,9 @@
 //! - `scenario`, `quantity`: what is to be measured; `shipped`: the scenarios that come with Milena
 //! - `schedule`, `payload`, `batch`, `arrivals`: pure machines: when records start, what is in them, requests that go round,
 //!   batches whose acknowledgement and arrival meet
-//! - `load`: a scenario, run, with `produce` and `consume` as its lanes, `topics`, `ticker`, `recorder`, `interrupt`
+//! - `load`, `threads`: a scenario, run, with `produce` and `consume` as its lanes, `topics`, `ticker`, `recorder`, `interrupt`
 //! - `check`: everything read back; `accounting`: CPU, context switches, memory, bytes written
-//! - `results`, `progress`, `plot`: numbers, the line on the terminal, a report in HTML
+//! - `results`, `hgrm`, `progress`, `plot`: numbers, percentile files, the line on the terminal, a report in HTML
 //! - `null_server`, `validate`: what the generator itself costs; `compare`: brokers side by side
 //!
 //! `docs/bench.md` explains how to use it and what its figures mean.
@@ -17,6 +17,7 @@ mod check;
 mod compare;
 mod consume;
 mod error;
+mod hgrm;
 mod interrupt;
 mod load;
 mod null_server;
@@ -30,6 +31,7 @@ mod results;
 mod scenario;
 mod schedule;
 mod shipped;
+mod threads;
 mod ticker;
 mod topics;
 mod validate;
@@ -237,7 +239,7 @@ fn measure(scenarios: &[Scenario], target: &Target, output: &Output) -> Result<(
             print(&run.to_string())?;
         }
         if let Some(directory) = &output.hgrm {
-            results::write_histograms(directory, &scenario.name, &outcome).map_err(BenchError::Usage)?;
+            hgrm::write_histograms(directory, &scenario.name, &outcome).map_err(BenchError::Usage)?;
         }
         runs.push(run);
     }

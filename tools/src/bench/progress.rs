@@ -2,9 +2,9 @@
 
 use std::io::{IsTerminal, Write};
 
-use super::load::{Observer, Second};
 use super::results::{brief, brief_time};
 use super::scenario::Scenario;
+use super::threads::{Observer, Second};
 
 /// See the module.
 #[derive(Debug)]

@@ -1,24 +1,25 @@
-//! What came of a scenario, as people read it and as programs do: text, JSON, and HdrHistogram's percentile files.
+//! What came of a scenario, as people read it and as programs do: text and JSON.
 //!
 //! The JSON is the document of [`Results`]; its `schema` changes when a field changes its meaning or goes, not when one is
 //! added. Times are microseconds, rates per second, GB and MB powers of 1000, of record values without keys and overhead.
 
-use std::fmt::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::fmt;
+use std::path::Path;
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use super::accounting::Cpu;
-use super::load::{Outcome, Second};
+use super::load::Outcome;
 use super::quantity::Span;
 use super::recorder::Counts;
 use super::scenario::{Load, Scenario, Workload};
+use super::threads::Second;
 
 /// The form of the document.
 pub(crate) const SCHEMA: &str = "milena-bench/1";
 /// Points of a distribution for each halving of what is above.
-const TICKS_PER_HALF: u32 = 5;
+pub(super) const TICKS_PER_HALF: u32 = 5;
 
 /// A results file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -404,75 +405,11 @@ impl fmt::Display for Run {
     }
 }
 
-/// The percentile distribution in the form of HdrHistogram's tools, in milliseconds.
-pub(crate) fn percentile_text(histogram: &Histogram<u64>) -> String {
-    let mut out = String::from("       Value     Percentile TotalCount 1/(1-Percentile)\n\n");
-    let mut counted = 0;
-    for point in histogram.iter_quantiles(TICKS_PER_HALF) {
-        counted += point.count_since_last_iteration();
-        let (value, quantile) = (
-            point.value_iterated_to() as f64 / 1e6,
-            point.quantile_iterated_to(),
-        );
-        let _ = match quantile < 1.0 {
-            true => writeln!(
-                out,
-                "{value:12.3} {quantile:2.12} {counted:10} {:14.2}",
-                1.0 / (1.0 - quantile)
-            ),
-            false => writeln!(out, "{value:12.3} {quantile:2.12} {counted:10}"),
-        };
-    }
-    let _ = writeln!(
-        out,
-        "#[Mean    = {:12.3}, StdDeviation   = {:12.3}]\n#[Max     = {:12.3}, Total count    = {:12}]\n\
-         #[Buckets = {:12}, SubBuckets     = {:12}]",
-        histogram.mean() / 1e6,
-        histogram.stdev() / 1e6,
-        histogram.max() as f64 / 1e6,
-        histogram.len(),
-        histogram.buckets(),
-        2048
-    );
-    out
-}
-
-/// Writes the distributions of a run beside each other: `NAME-produce.hgrm` and so on.
-///
-/// # Errors
-/// Names the file that cannot be written.
-pub(crate) fn write_histograms(
-    directory: &Path,
-    name: &str,
-    outcome: &Outcome,
-) -> Result<Vec<PathBuf>, String> {
-    let latencies = &outcome.measured.total.latencies;
-    let mut written = Vec::new();
-    std::fs::create_dir_all(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
-    for (kind, histogram) in [
-        ("produce", &latencies.produce),
-        ("end-to-end", &latencies.end_to_end),
-        ("fetch", &latencies.fetch),
-    ] {
-        if !histogram.is_empty() {
-            let safe: String = name
-                .chars()
-                .map(|c| if c.is_alphanumeric() { c } else { '-' })
-                .collect();
-            let path = directory.join(format!("{safe}-{kind}.hgrm"));
-            let text = percentile_text(histogram);
-            std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
-            written.push(path);
-        }
-    }
-    Ok(written)
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::super::accounting::GeneratorCpu;
-    use super::super::load::Measured;
     use super::super::recorder::Interval;
+    use super::super::threads::Measured;
     use super::*;
 
     /// A run that was never made.
@@ -555,34 +492,6 @@ pub(crate) mod tests {
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }
-    }
-
-    #[test]
-    fn the_percentile_file_is_that_of_hdrhistograms_tools() {
-        let mut histogram = super::super::recorder::histogram();
-        for n in 1..=1000u64 {
-            histogram.record(n * 1_000_000).unwrap();
-        }
-        let text = percentile_text(&histogram);
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(
-            lines[0],
-            "       Value     Percentile TotalCount 1/(1-Percentile)"
-        );
-        let last = lines.iter().rev().find(|line| !line.starts_with('#')).unwrap();
-        let fields: Vec<f64> = last
-            .split_whitespace()
-            .map(|field| field.parse().unwrap())
-            .collect();
-        assert_eq!((fields[1], fields[2]), (1.0, 1000.0));
-        assert!((fields[0] / 1000.0 - 1.0).abs() < 2e-3);
-        assert!(lines.iter().any(|line| line.starts_with("#[Max     =")));
-        let counts: Vec<u64> = lines[2..]
-            .iter()
-            .filter(|line| !line.starts_with('#'))
-            .map(|line| line.split_whitespace().nth(2).unwrap().parse().unwrap())
-            .collect();
-        assert!(counts.is_sorted() && counts.len() > 20);
     }
 
     #[test]
