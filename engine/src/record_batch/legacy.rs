@@ -14,6 +14,9 @@
 //! wrapper's set, are ignored; a v1 wrapper with offset 0 counts its inner offsets from 0 (some librdkafka
 //! versions send so).
 //!
+//! **Deviation:** an inner message is of format v0 or v1, and the offsets of a set do not overflow; the iterator of 2.7.2
+//! looks at neither.
+//!
 //! Source: `AbstractLegacyRecordBatch`, `LegacyRecord` of 2.7.2; KIP-31, KIP-32.
 
 use super::compression::{RECORD_SIZE_LIMIT, Window};

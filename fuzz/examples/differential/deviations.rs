@@ -1,6 +1,8 @@
 //! Where Milena may differ from Kafka's classes, each with its reason and a case that shows it. Whatever differs
 //! otherwise is a fault.
 
+use milena_server::group::records::read_group_value;
+use milena_server::group::subscription::subscribed_topics;
 use milena_server::protocol::{ApiKey, supported_versions};
 
 use crate::cases::{Case, Kind};
@@ -108,6 +110,59 @@ pub(crate) const DEVIATIONS: &[Deviation] = &[
         example: || wrapper(1, BEFORE_THE_BEGINNING),
     },
     Deviation {
+        name: "offsets of a set that overflow",
+        reason: "an inner offset so far below 0 that the base of a v1 set is none is refused; Kafka counts on beyond the \
+                 largest offset, from the smallest",
+        is_it: |case, difference| {
+            case.kind == Kind::Batches
+                && difference
+                    .ours
+                    .contains("a wrapper offset not below that of the last inner message")
+                && difference.kafkas.contains(" (-9")
+        },
+        example: || in_a_set(|set| set[..8].copy_from_slice(&i64::MIN.to_be_bytes())),
+    },
+    Deviation {
+        name: "an encoded surrogate",
+        reason: "no UTF-8, and three U+FFFD to Rust, one for each byte; Java has one for the three \
+                 (server/src/protocol/schema.rs)",
+        is_it: |case, difference| {
+            let is_surrogate = |pair: &[u8]| pair[0] == 0xed && pair[1] >= 0xa0;
+            case.bytes.windows(2).any(is_surrogate) && once(difference.ours) == once(difference.kafkas)
+        },
+        example: || Case {
+            kind: Kind::Assignment,
+            bytes: vec![
+                0, 0, 0, 0, 0, 1, 0, 3, 0xed, 0xa0, 0x80, 0, 0, 0, 1, 0, 0, 0, 7, 0xff, 0xff, 0xff, 0xff,
+            ],
+        },
+    },
+    Deviation {
+        name: "a group whose member's subscription is none",
+        reason: "the group is loaded, and its topics are unknown; in 2.7.2 the exception ends the load of the partition \
+                 (server/src/group/loading.rs)",
+        is_it: |case, difference| {
+            case.kind == Kind::Group
+                && difference.ours.starts_with("{type=\"636f6e73756d6572\"")
+                && difference.kafkas.starts_with("!read")
+                && read_group_value(&case.bytes).is_ok_and(|group| {
+                    let mut members = group.members.iter();
+                    members.any(|member| subscribed_topics(&member.subscription).is_err())
+                })
+        },
+        example: || {
+            let mut bytes = vec![0, 0, 0, 8];
+            bytes.extend(b"consumer");
+            bytes.extend([
+                0, 0, 0, 1, 0, 1, b'p', 0, 1, b'm', 0, 0, 0, 1, 0, 1, b'm', 0, 1, b'c', 0, 1, b'h',
+            ]);
+            // session timeout, a subscription with the length of a topic that is not there, no assignment
+            bytes.extend([0, 0, 0, 9, 0, 0, 0, 8, 0, 0, 0, 0, 0, 1, 0x7f, 0xff, 0, 0, 0, 0]);
+            let kind = Kind::Group;
+            Case { kind, bytes }
+        },
+    },
+    Deviation {
         name: "an API that is not served",
         reason: "Kafka closes the connection of a request that it does not know; which ones Milena does not know stands \
                  in server/src/protocol.rs",
@@ -137,9 +192,15 @@ pub(crate) const DEVIATIONS: &[Deviation] = &[
         name: "a tagged field that is not as long as it states",
         reason: "2.7.2 does not compare the size of a known tagged field with its value (server/src/protocol/schema.rs)",
         is_it: |case, difference| {
-            matches!(case.kind, Kind::Request | Kind::Response)
+            // those that have tagged fields
+            let key = case.bytes.first_chunk::<2>().map(|key| i16::from_be_bytes(*key));
+            let is_one =
+                matches!(key, Some(1 | 18 | 19)) && matches!(case.kind, Kind::Request | Kind::Response);
+            is_one
                 && difference.ours.starts_with("!read")
-                && difference.ours.contains("to end with its value")
+                && (difference.ours.contains("to end with its value")
+                    || TAGGED.iter().any(|place| difference.ours.contains(place)))
+                && !difference.kafkas.starts_with('!')
         },
         // Fetch v12: no topics, none forgotten, no rack, and a cluster id of 1 byte in 3
         example: || {
@@ -172,6 +233,18 @@ pub(crate) const DEVIATIONS: &[Deviation] = &[
     },
 ];
 
+/// Where the size of a tagged field is found to be wrong.
+const TAGGED: [&str; 9] = [
+    "(tagged fields)",
+    ".cluster_id ",
+    ".diverging_epoch ",
+    ".current_leader ",
+    "EpochEndOffset.",
+    "LeaderIdAndEpoch.",
+    ".topic_config_error_code ",
+    ".supported_features ",
+    ".finalized_features",
+];
 /// A message of v0 in an LZ4 frame: 12 literals, a match of 4 at distance 0, 10 literals.
 const ZERO_DISTANCE: &[u8] = &[
     4, 0x22, 0x4d, 0x18, 0x60, 0x40, 0, 26, 0, 0, 0, 0xc0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 14, 0, 0, 0xa0,
@@ -183,6 +256,15 @@ const BEFORE_THE_BEGINNING: &[u8] = &[
     0x0c, 0x0c, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00, 0x7d, 0x53, 0xed, 0x3c, 0x1a,
     0x00, 0x00, 0x00,
 ];
+
+/// The text with one U+FFFD where there are several.
+fn once(text: &str) -> String {
+    let mut text = text.to_owned();
+    while text.contains("efbfbdefbfbd") {
+        text = text.replace("efbfbdefbfbd", "efbfbd");
+    }
+    text
+}
 
 /// Whether Kafka's classes read the same fields of this API and then refuse what they say.
 fn meaning(case: &Case, difference: &Difference<'_>, key: u8) -> bool {

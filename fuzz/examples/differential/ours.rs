@@ -229,7 +229,8 @@ fn group(data: &[u8]) -> String {
         Err(error) => return refused(&error),
     };
     let mut out = "{type=".to_owned();
-    string(&mut out, Some(&value.protocol_type));
+    let protocol_type = Some(&*value.protocol_type).filter(|name| !name.is_empty());
+    string(&mut out, protocol_type);
     let _ = write!(out, " generation={} protocol=", value.generation_id);
     string(&mut out, value.protocol_name.as_deref());
     out.push_str(" leader=");

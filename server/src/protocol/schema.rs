@@ -23,7 +23,8 @@
 //! Rules:
 //! - decoding borrows: strings and bytes point into the frame, arrays stay there ([`Array`]), tagged fields
 //!   that are not known are passed over. What decoding allocates does not depend on any count in the input;
-//! - a string that is not UTF-8 is read with U+FFFD in place of what is wrong, as Java reads it;
+//! - a string that is not UTF-8 is read with U+FFFD in place of what is wrong, as Java reads it (**Deviation:** three
+//!   of them for a surrogate that is encoded, where Java has one);
 //! - a field that the version lacks takes its default on decode; on encode a value other than the default is
 //!   an error, unless the field is `ignorable`;
 //! - bytes after the end of a body are ignored, as in 2.7.2 (`RequestContext.parseRequest` does not look).
