@@ -120,7 +120,13 @@ pub(crate) const DEVIATIONS: &[Deviation] = &[
                     .contains("a wrapper offset not below that of the last inner message")
                 && difference.kafkas.contains(" (-9")
         },
-        example: || in_a_set(|set| set[..8].copy_from_slice(&i64::MIN.to_be_bytes())),
+        example: || {
+            in_a_set(|set| {
+                let first = set.clone();
+                set[..8].copy_from_slice(&i64::MIN.to_be_bytes());
+                set.splice(0..0, first);
+            })
+        },
     },
     Deviation {
         name: "an encoded surrogate",
@@ -156,8 +162,8 @@ pub(crate) const DEVIATIONS: &[Deviation] = &[
             bytes.extend([
                 0, 0, 0, 1, 0, 1, b'p', 0, 1, b'm', 0, 0, 0, 1, 0, 1, b'm', 0, 1, b'c', 0, 1, b'h',
             ]);
-            // session timeout, a subscription with the length of a topic that is not there, no assignment
-            bytes.extend([0, 0, 0, 9, 0, 0, 0, 8, 0, 0, 0, 0, 0, 1, 0x7f, 0xff, 0, 0, 0, 0]);
+            // session timeout, a subscription with the length of user data that is not there, no assignment
+            bytes.extend([0, 0, 0, 9, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0]);
             let kind = Kind::Group;
             Case { kind, bytes }
         },
