@@ -98,6 +98,21 @@ pub(crate) const DEVIATIONS: &[Deviation] = &[
         example: || wrapper(3, ZERO_DISTANCE),
     },
     Deviation {
+        name: "a zstd stream that a newer library refuses",
+        reason: "the reference library of today looks closer at tables than 1.4.5, which Kafka brings along; no encoder \
+                 writes what it refuses",
+        is_it: |case, difference| {
+            case.kind == Kind::Batches
+                && difference.ours.contains("codec=zstd")
+                && difference.ours.contains("the zstd stream is broken")
+                && !difference.kafkas.contains('!')
+        },
+        example: || Case {
+            kind: Kind::Batches,
+            bytes: READ_BY_ZSTD_1_4.to_vec(),
+        },
+    },
+    Deviation {
         name: "a gzip stream that reaches before its beginning",
         reason: "Java's inflater refuses it; ours reads zeros there, and the checksum and the size behind the stream \
                  hold over what comes out",
@@ -240,7 +255,7 @@ pub(crate) const DEVIATIONS: &[Deviation] = &[
 ];
 
 /// Where the size of a tagged field is found to be wrong.
-const TAGGED: [&str; 9] = [
+const TAGGED: [&str; 11] = [
     "(tagged fields)",
     ".cluster_id ",
     ".diverging_epoch ",
@@ -250,7 +265,11 @@ const TAGGED: [&str; 9] = [
     ".topic_config_error_code ",
     ".supported_features ",
     ".finalized_features",
+    "SupportedFeatureKey.",
+    "FinalizedFeatureKey.",
 ];
+/// A batch whose stream zstd-jni 1.4.5 reads; found by this test.
+const READ_BY_ZSTD_1_4: &[u8] = include_bytes!("zstd_1_4.bin");
 /// A message of v0 in an LZ4 frame: 12 literals, a match of 4 at distance 0, 10 literals.
 const ZERO_DISTANCE: &[u8] = &[
     4, 0x22, 0x4d, 0x18, 0x60, 0x40, 0, 26, 0, 0, 0, 0xc0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 14, 0, 0, 0xa0,

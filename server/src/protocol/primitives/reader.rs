@@ -188,7 +188,8 @@ impl<'a> Reader<'a> {
     ) -> Result<Option<usize>, DecodeError> {
         let start = self.position;
         let count = if flexible {
-            self.compact_length()?
+            // other than of strings and bytes, a negative length is no null, and too long for any frame
+            self.unsigned_varint()?.checked_sub(1).map(|count| count as usize)
         } else {
             usize::try_from(self.i32()?).ok()
         };
@@ -428,6 +429,12 @@ mod tests {
         assert_eq!(Reader::new(&[0xff; 4]).array_count(false, 4), Ok(None));
         assert_eq!(Reader::new(&[0]).array_count(true, 4), Ok(None));
         assert_eq!(Reader::new(&[1]).array_count(true, 4), Ok(Some(0)));
+        // -1 is no null in the flexible dialect, whose null is 0
+        assert!(
+            Reader::new(&[0xff, 0xff, 0xff, 0xff, 0x0f])
+                .array_count(true, 4)
+                .is_err()
+        );
     }
 
     #[test]
