@@ -43,7 +43,7 @@ const IN_FLIGHT_MAX: usize = 63;
 /// Entries of the submission queue: the operations and the poll.
 const ENTRIES: u32 = 64;
 
-/// Warming operations at one time, each with a buffer of 256 KiB.
+/// Warming operations at one time, each with a buffer of its range's size, 256 KiB at most.
 const WARMING_MAX: usize = 8;
 
 /// Most worker threads of the kernel for this ring, of each of its two kinds: syncs always run on one.
@@ -143,8 +143,8 @@ pub(super) struct Driver {
     /// Warming operations that found all buffers in use.
     waiting_to_warm: VecDeque<(Operation, Completion)>,
     warming: usize,
-    /// One buffer is kept for the next cold read.
-    spare: Option<Box<[u8]>>,
+    /// Buffers of cold reads that are over, for the next ones: a fresh one is filled with zeros. None when idle.
+    spare: Vec<Box<[u8]>>,
     /// Whether the kernel watches the inbox.
     polling: bool,
 }
@@ -159,7 +159,7 @@ impl Driver {
             waiting: VecDeque::new(),
             waiting_to_warm: VecDeque::new(),
             warming: 0,
-            spare: None,
+            spare: Vec::new(),
             polling: false,
         })
     }
@@ -244,10 +244,13 @@ impl Driver {
                     return Err(Ok(()));
                 };
                 self.warming += 1;
-                let new = || vec![0; WARM_CHUNK_BYTES].into_boxed_slice();
+                // The range may be stated by anyone: the buffer is at most one step.
+                let wanted =
+                    usize::try_from(*size_bytes).map_or(WARM_CHUNK_BYTES, |size| size.min(WARM_CHUNK_BYTES));
+                let spare = self.spare.pop().filter(|buffer| buffer.len() >= wanted);
                 Ok(Stage::Warming {
                     file: descriptor.as_raw_fd(),
-                    buffer: self.spare.take().unwrap_or_else(new),
+                    buffer: spare.unwrap_or_else(|| vec![0; wanted].into_boxed_slice()),
                     at: *position,
                     end: position.saturating_add(*size_bytes),
                 })
@@ -338,7 +341,10 @@ impl Driver {
                 self.free.push(index);
                 if let Stage::Warming { buffer, .. } = slot.stage {
                     self.warming -= 1;
-                    self.spare = (self.warming > 0).then_some(buffer);
+                    self.spare.push(buffer);
+                    if self.warming == 0 {
+                        self.spare.clear();
+                    }
                 }
                 (slot.done)(outcome);
                 // The last handle of a file closes here, after its completion.
@@ -554,7 +560,7 @@ mod tests {
         };
         let mut left = 60;
         while left > 0 {
-            assert!(driver.warming <= WARMING_MAX);
+            assert!(driver.warming + driver.spare.len() <= WARMING_MAX);
             driver.enter().unwrap();
             driver.reap().unwrap();
             driver.start_waiting().unwrap();
@@ -564,6 +570,6 @@ mod tests {
                 .count();
         }
         assert_eq!((driver.warming, driver.free.len()), (0, IN_FLIGHT_MAX));
-        assert!(driver.spare.is_none());
+        assert!(driver.spare.is_empty());
     }
 }
