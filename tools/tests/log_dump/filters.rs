@@ -260,7 +260,7 @@ fn other_files_are_filtered_by_what_they_have_and_left_out_where_they_have_nothi
 #[test]
 fn a_time_that_is_none_and_a_key_that_is_no_hexadecimal_are_refused_with_what_was_expected() {
     for (options, expected) in [
-        (["--from-time", "yesterday"], "expected milliseconds since 1970"),
+        (["--from-time", "yesterday"], "expected a time as"),
         (
             ["--key-hex", "abc"],
             "expected an even number of hexadecimal digits",
