@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_forged_count_of_tagged_fields_runs_into_the_end_of_the_frame() {
-        let frame = [0, 18, 0, 3, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x0f];
+        let frame = [0, 18, 0, 3, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x07];
         let Err(HeaderError::Malformed(error)) = decode(&frame) else {
             panic!("accepted")
         };
