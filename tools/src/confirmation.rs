@@ -1,6 +1,8 @@
-//! What cannot be undone is asked first.
+//! What cannot be undone is asked first. Reading the answer has a thread of its own, so that Ctrl-C ends the command.
 
 use std::io::{self, BufRead, IsTerminal, Write};
+
+use tokio::sync::oneshot;
 
 use crate::cluster_args::CommandError;
 
@@ -8,7 +10,7 @@ use crate::cluster_args::CommandError;
 ///
 /// # Errors
 /// [`CommandError::Usage`] when there is nobody to ask, [`CommandError::Failed`] when the answer is no.
-pub(crate) fn confirmed(yes: bool, question: &str) -> Result<(), CommandError> {
+pub(crate) async fn confirmed(yes: bool, question: &str) -> Result<(), CommandError> {
     if yes {
         return Ok(());
     }
@@ -21,10 +23,15 @@ pub(crate) fn confirmed(yes: bool, question: &str) -> Result<(), CommandError> {
     // A prompt is no result: it goes where complaints go.
     let _ = write!(io::stderr(), "{question} [y/N] ");
     let _ = io::stderr().flush();
-    let mut answer = String::new();
-    let read = input.lock().read_line(&mut answer);
-    match (read, answer.trim().to_lowercase().as_str()) {
-        (Ok(_), "y" | "yes") => Ok(()),
+    let (sender, answered) = oneshot::channel();
+    std::thread::spawn(move || {
+        let mut answer = String::new();
+        let read = io::stdin().lock().read_line(&mut answer);
+        // Nobody waits any more after Ctrl-C.
+        let _ = sender.send(read.map(|_| answer));
+    });
+    match answered.await {
+        Ok(Ok(answer)) if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") => Ok(()),
         _ => Err(CommandError::Failed("nothing was done".to_owned())),
     }
 }

@@ -73,7 +73,7 @@ pub(crate) struct ConsumeArgs {
     #[arg(long, value_enum, default_value = "text")]
     format: FormatArg,
     /// A format as below, in place of --format.
-    #[arg(short = 'f', long, value_name = "format", conflicts_with_all = ["format", "key_delimiter", "delimiter"])]
+    #[arg(short = 'f', long, value_name = "format", conflicts_with_all = ["format", "key_delimiter", "delimiter", "json"])]
     template: Option<String>,
     /// Print the key and this before the value; may hold \t, \n, \0 and \xNN.
     #[arg(short = 'K', long, value_name = "text")]

@@ -58,14 +58,25 @@ Examples:
   milena groups list --names               names alone, one per line
   milena groups list --json";
 
+/// The last two are those of KIP-848 (Kafka 4).
+const STATES: [&str; 7] = [
+    "Stable",
+    "Empty",
+    "PreparingRebalance",
+    "CompletingRebalance",
+    "Dead",
+    "Assigning",
+    "Reconciling",
+];
+
 #[derive(Debug, Args)]
 #[command(after_help = LIST_EXAMPLES)]
 struct ListArgs {
     /// Names, globs, or regular expressions between slashes; all groups if absent.
     #[arg(value_name = "group")]
     groups: Vec<NamePattern>,
-    /// Only groups in these states: Stable, Empty, PreparingRebalance, CompletingRebalance, Dead.
-    #[arg(long, value_name = "state,..", value_delimiter = ',')]
+    /// Only groups in these states.
+    #[arg(long, value_name = "state,..", value_delimiter = ',', value_parser = STATES, ignore_case = true)]
     state: Vec<String>,
     /// Names alone.
     #[arg(long, conflicts_with = "json")]

@@ -47,6 +47,7 @@ mod patterns;
 mod produce;
 mod record_json;
 mod release;
+mod small_file;
 mod start;
 mod topics;
 

@@ -14,14 +14,15 @@ use clap::{Args, ValueEnum};
 use milena_engine::config::Codec;
 use milena_engine::record_batch::RecordHeader;
 use milena_engine::units::TimestampMs;
-use milena_server::client::{Acks, Client, ProduceError, Producer, ProducerConfig, ProducerRecord};
+use milena_server::client::{Acks, Client, ProduceError, Producer, ProducerConfig, ProducerRecord, Topics};
+use milena_server::protocol::ErrorCode;
 use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::cluster_args::{ClusterArgs, CommandError, duration, explained};
 use crate::escapes::unescape;
 use crate::moment::time_ms;
-use crate::output::Output;
+use crate::output::{Output, count};
 use crate::{Exit, complain};
 use input::{Content, Layout, read_blocks, split};
 
@@ -84,7 +85,7 @@ pub(crate) struct ProduceArgs {
     #[arg(long, value_name = "time", value_parser = time_ms)]
     timestamp: Option<i64>,
     /// Which replicas must have a record before it counts as written.
-    #[arg(long, value_enum, default_value = "all")]
+    #[arg(long, value_enum, default_value = "all", allow_hyphen_values = true)]
     acks: AcksArg,
     /// How batches are compressed.
     #[arg(short = 'z', long, default_value = "none", value_parser = codec())]
@@ -159,10 +160,10 @@ fn codec() -> impl TypedValueParser<Value = Codec> {
 pub(crate) fn run(arguments: &ProduceArgs) -> Exit {
     arguments
         .cluster
-        .run(async |client| produce(client, arguments).await)
+        .run_to_its_end(async |client| produce(client, arguments).await)
 }
 
-async fn produce(client: &mut Client, arguments: &ProduceArgs) -> Result<(), CommandError> {
+async fn produce(client: &mut Client, arguments: &ProduceArgs) -> Result<Exit, CommandError> {
     let config = ProducerConfig {
         acks: match arguments.acks {
             AcksArg::All => Acks::All,
@@ -175,31 +176,56 @@ async fn produce(client: &mut Client, arguments: &ProduceArgs) -> Result<(), Com
         idempotence: !arguments.no_idempotence,
         ..Default::default()
     };
+    let is_new = is_missing(client, &arguments.topic).await?;
     let mut writer = Writer {
         arguments,
         layout: layout(arguments),
         producer: Producer::new(client, config),
         place: Place::default(),
     };
-    let done = writer.write_all().await;
-    let written = writer.producer.written();
+    let done = tokio::select! {
+        done = writer.write_all() => done,
+        _ = tokio::signal::ctrl_c() => Err(Stopped::Interrupted),
+    };
+    if is_new && writer.producer.written() > 0 {
+        complain(format_args!(
+            "topic {} was not there; the broker made it (auto.create.topics.enable)",
+            arguments.topic
+        ));
+    }
     match done {
         Ok(()) => {}
         Err(Stopped::Input(text)) => {
-            let place = &writer.place;
             // What was whole before is written nevertheless.
             let flushed = writer.producer.flush().await;
-            complain(format_args!("{place}: {text}"));
             flushed.map_err(|error| refused(&error, writer.producer.written()))?;
-            return Err(CommandError::Told);
+            let (place, written) = (&writer.place, writer.producer.written());
+            return Err(CommandError::Failed(format!(
+                "{place}{text} ({written} records were written)"
+            )));
         }
-        Err(Stopped::Refused(error)) => return Err(refused(&error, written)),
+        Err(Stopped::Refused(error)) => return Err(refused(&error, writer.producer.written())),
+        Err(Stopped::Interrupted) => {
+            complain(format_args!(
+                "interrupted; {} records were written",
+                writer.producer.written()
+            ));
+            return Ok(Exit::Interrupted);
+        }
     }
     let mut out = Output::new();
     if arguments.cluster.json {
-        out.json(&json!({"topic": arguments.topic, "records": written}))?;
+        out.json(&json!({"topic": arguments.topic, "records": writer.producer.written()}))?;
     }
-    out.flush()
+    out.flush()?;
+    Ok(Exit::Success)
+}
+
+async fn is_missing(client: &mut Client, topic: &str) -> Result<bool, CommandError> {
+    let names = [topic.to_owned()];
+    let described = client.metadata(Topics::Named(&names)).await?;
+    let error = described.topics.get(topic).map(|topic| topic.error);
+    Ok(error.is_none_or(|error| error == ErrorCode::UnknownTopicOrPartition))
 }
 
 fn refused(error: &ProduceError, written: u64) -> CommandError {
@@ -227,6 +253,7 @@ fn layout(arguments: &ProduceArgs) -> Layout {
 enum Stopped {
     Input(String),
     Refused(ProduceError),
+    Interrupted,
 }
 
 /// Where in the input the last record stood.
@@ -239,7 +266,10 @@ struct Place {
 
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: record {}", self.file, self.record)
+        match self.record {
+            0 => write!(f, "{}: ", self.file),
+            record => write!(f, "{}: record {record}: ", self.file),
+        }
     }
 }
 

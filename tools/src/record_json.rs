@@ -172,6 +172,8 @@ mod tests {
     fn what_is_no_record_is_named() {
         for (text, expected) in [
             ("{", "no record in JSON"),
+            ("[1]", "expected an object"),
+            ("", "expected an object"),
             (r#"{"valeu":"x"}"#, "unknown field `valeu`"),
             (r#"{"key":"a","key_base64":"YQ=="}"#, "expected one of them"),
             (r#"{"value_base64":"?"}"#, "value_base64: "),

@@ -21,6 +21,8 @@ const SCRIPTS: &str = "it steers Kafka's scripts or the Java machine";
 const SERVICE_LINK: &str =
     "its value is an address that Kubernetes or Docker put there for a service of this name";
 
+const FOR_TOOLS: &str = "it names brokers to the commands that ask a cluster";
+
 /// Variables that begin with `KAFKA_` and are no settings.
 const NO_SETTINGS: [&str; 19] = [
     "KAFKA_DEBUG",
@@ -53,6 +55,9 @@ pub(super) fn meaning(variable: &str, value: &str) -> Meaning {
     };
     if NO_SETTINGS.contains(&variable) {
         return Meaning::NoEffect(SCRIPTS);
+    }
+    if matches!(variable, "KAFKA_BOOTSTRAP_SERVERS" | "MILENA_BOOTSTRAP_SERVER") {
+        return Meaning::NoEffect(FOR_TOOLS);
     }
     if rest.is_empty() {
         return Meaning::Foreign;

@@ -132,6 +132,13 @@ async fn alter(
     json: bool,
 ) -> Result<(), CommandError> {
     let entities = entity.entities(client, Internal::Excluded).await?;
+    let removed: Vec<&Change> = changes
+        .iter()
+        .filter(|change| change.operation == Operation::Delete)
+        .collect();
+    if !removed.is_empty() {
+        check_known(client, &entities, &removed).await?;
+    }
     let mut out = Output::new();
     let mut failed = false;
     for batch in entities.chunk_by(|a, b| a.target() == b.target()) {
@@ -159,6 +166,24 @@ async fn alter(
     }
     out.flush()?;
     if failed { Err(CommandError::Told) } else { Ok(()) }
+}
+
+/// Brokers forget a setting that they never knew without a word, where it is likely a mistyped one.
+async fn check_known(
+    client: &mut Client,
+    entities: &[Entity],
+    changes: &[&Change],
+) -> Result<(), CommandError> {
+    // Of these a broker lists every setting that there is.
+    let listed = |entity: &&Entity| matches!(entity.kind(), "topic" | "broker");
+    let entities: Vec<Entity> = entities.iter().filter(listed).cloned().collect();
+    for (entity, known) in entities.iter().zip(settings_of(client, &entities).await?) {
+        let is_known = |change: &&&Change| known.iter().any(|setting| setting.name == change.name);
+        if let Some(change) = changes.iter().find(|change| !is_known(change)) {
+            return Err(no_such_setting(entity, &change.name, &known));
+        }
+    }
+    Ok(())
 }
 
 /// Brokers before 2.3 only know how to replace all settings of a resource at once, which loses what others change.

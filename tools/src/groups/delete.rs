@@ -68,7 +68,7 @@ pub(super) fn run(arguments: &DeleteArgs) -> Exit {
             count(names.len(), "group"),
             names.join(", ")
         );
-        confirmed(arguments.yes, &question)?;
+        confirmed(arguments.yes, &question).await?;
         let coordinators = coordinators(client, &names).await?;
         let results = delete(client, &coordinators).await?;
         tell(client, arguments, results).await
@@ -150,7 +150,7 @@ pub(super) fn run_offsets(arguments: &DeleteOffsetsArgs) -> Exit {
         let partitions: Vec<&Partition> = partitions.into_iter().collect();
         let question =
             format!("Forget the offsets of group {group} for {}?", count(partitions.len(), "partition"));
-        confirmed(arguments.yes, &question)?;
+        confirmed(arguments.yes, &question).await?;
         let results = client.retry(async |client| forget(client, group, &partitions).await).await?;
         tell_offsets(arguments, results)
     })

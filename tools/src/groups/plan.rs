@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::partition_offsets::Partition;
+use crate::small_file;
+
+/// A million lines of a plan have half of it.
+const PLAN_SIZE_MAX_BYTES: u64 = 64 << 20;
 
 /// New offsets by group and partition.
 pub(super) type Plan = BTreeMap<String, BTreeMap<Partition, i64>>;
@@ -14,7 +18,7 @@ pub(super) type Plan = BTreeMap<String, BTreeMap<Partition, i64>>;
 /// # Errors
 /// Names line and column of what is wrong.
 pub(super) fn read(path: &Path, groups: &[String]) -> Result<Plan, String> {
-    let text = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let text = small_file::read(path, PLAN_SIZE_MAX_BYTES)?;
     parse(&text, groups).map_err(|error| format!("{}: {error}", path.display()))
 }
 

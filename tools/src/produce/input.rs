@@ -1,6 +1,6 @@
 //! Cuts what is read from a file or standard input into records.
 //!
-//! Promise: memory holds one block and one record. Source: `ConsoleProducer.LineMessageReader` of 2.7.2, kcat.
+//! Promise: memory holds one block and one record, which may have 100 MiB. Source: `ConsoleProducer.LineMessageReader` of 2.7.2, kcat.
 
 use std::io::{ErrorKind, Read};
 
@@ -8,6 +8,9 @@ use crate::record_json::{InputRecord, from_json};
 
 /// How much is read at once.
 const BLOCK_SIZE_BYTES: usize = 64 << 10;
+
+/// More in one record is an input without its delimiter: no broker takes a tenth of it by default.
+const RECORD_SIZE_MAX_BYTES: usize = 100 << 20;
 
 /// How bytes become records.
 #[derive(Clone, Debug)]
@@ -87,6 +90,11 @@ pub(super) fn read_blocks(
             }
             return Ok(());
         }
+        if pending.len() > RECORD_SIZE_MAX_BYTES {
+            return Err(std::io::Error::other(format!(
+                "found no end of a record in {RECORD_SIZE_MAX_BYTES} bytes; is the delimiter right?"
+            )));
+        }
         let Some(delimiter) = delimiter else { continue };
         let last = pending[searched..]
             .windows(delimiter.len())
@@ -158,6 +166,15 @@ mod tests {
             assert_eq!(records("a\nb\n", step, None), ["a\nb\n"]);
             assert_eq!(records("", step, Some("\n")), [""; 0]);
         }
+    }
+
+    #[test]
+    fn an_input_without_an_end_is_given_up() {
+        let endless = read_blocks(std::io::repeat(0), Some(b"\n"), |_| true).unwrap_err();
+        assert!(
+            endless.to_string().contains("is the delimiter right?"),
+            "{endless}"
+        );
     }
 
     #[test]

@@ -132,7 +132,7 @@ pub(super) fn run_delete(arguments: &DeleteArgs) -> Exit {
             count(names.len(), "topic"),
             names.join(", ")
         );
-        confirmed(arguments.yes, &question)?;
+        confirmed(arguments.yes, &question).await?;
         let mut results = client.retry(async |client| delete(client, &names).await).await?;
         // Somebody else was faster, or the broker that was asked did not know yet.
         let is_gone = |error: &ClientError| error.code() == Some(ErrorCode::UnknownTopicOrPartition);

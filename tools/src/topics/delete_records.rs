@@ -19,7 +19,11 @@ use crate::moment::Moment;
 use crate::output::{Output, Rows, count};
 use crate::partition_offsets::{ByPartition, Partition, by_leader, by_topic, list_offsets};
 use crate::partitions::PartitionArg;
+use crate::small_file;
 use crate::{Exit, complain};
+
+/// A million entries of a list have half of it.
+const LIST_SIZE_MAX_BYTES: u64 = 128 << 20;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -83,7 +87,7 @@ struct FilePartition {
 
 fn read(path: &Path) -> Result<BTreeMap<Partition, i64>, CommandError> {
     let wrong = |what: String| CommandError::Usage(format!("{}: {what}", path.display()));
-    let text = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    let text = small_file::read(path, LIST_SIZE_MAX_BYTES).map_err(CommandError::Usage)?;
     let file: File = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
     if let Some(version) = file.version.filter(|&version| version != 1) {
         return Err(wrong(format!("found version {version}, expected 1")));
@@ -115,7 +119,7 @@ pub(super) fn run(arguments: &DeleteRecordsArgs) -> Exit {
             }
             many => format!("Delete records of {}?", count(many, "partition")),
         };
-        confirmed(arguments.yes, &question)?;
+        confirmed(arguments.yes, &question).await?;
         let results = delete(client, &offsets).await?;
         tell(&arguments.cluster, &results)
     })

@@ -170,6 +170,7 @@ def help_examples(place):
             words = re.sub(r"(?<= )(greetings|users|images|[ab])(?= |$)", lambda topic: place.name(topic[1]), words)
             done = subprocess.run(["bash", "-c", words], cwd=directory, env=environment, capture_output=True, timeout=60)
             # 124: it had to be ended, as those who read on and on have.
-            equal((done.returncode in ((0, 124) if "timeout" in words else (0,)), done.stderr), (True, b""), line)
+            said = re.sub(rb"milena: topic \S+ was not there; the broker made it .*\n", b"", done.stderr)
+            equal((done.returncode in ((0, 124) if "timeout" in words else (0,)), said), (True, b""), line)
             count += 1
     equal(count >= 15, True, f"{count} examples")
