@@ -200,9 +200,8 @@ async fn produce(client: &mut Client, arguments: &ProduceArgs) -> Result<Exit, C
             let flushed = writer.producer.flush().await;
             flushed.map_err(|error| refused(&error, writer.producer.written()))?;
             let (place, written) = (&writer.place, writer.producer.written());
-            return Err(CommandError::Failed(format!(
-                "{place}{text} ({written} records were written)"
-            )));
+            let written = count(usize::try_from(written).unwrap_or(usize::MAX), "record");
+            return Err(CommandError::Failed(format!("{place}{text} ({written} written)")));
         }
         Err(Stopped::Refused(error)) => return Err(refused(&error, writer.producer.written())),
         Err(Stopped::Interrupted) => {
