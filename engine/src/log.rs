@@ -29,11 +29,12 @@
 //! the operations: `recovery` (open), `appender`, `reader`, `durability`, `retention`, `truncation`, `scrub`.
 
 mod appender;
+pub mod derived;
 mod directory;
 mod durability;
 mod epochs;
 pub mod leader_epoch_cache;
-mod names;
+pub mod names;
 mod offset_index;
 mod place;
 pub(crate) mod producer_state;

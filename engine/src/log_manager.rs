@@ -62,6 +62,7 @@ use schedule::Schedule;
 
 pub use adoption::FoundPartition;
 pub use loading::LoadProgress;
+pub use partition_directory::PartitionDirectoryName;
 pub use shutdown::ShutdownReport;
 pub use survey::{LogDirsError, Survey, SurveyedDirectory};
 

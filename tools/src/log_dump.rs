@@ -34,6 +34,7 @@ mod json;
 mod raw_batch;
 mod raw_message;
 mod records;
+mod repair;
 mod report;
 mod scala_order;
 mod seek;
@@ -42,9 +43,12 @@ mod selection;
 mod snapshot;
 mod source;
 mod summary;
+#[cfg(test)]
+mod test_directory;
 mod text;
 mod thing;
 mod transaction_record;
+mod verify;
 
 use decoder::{Decoder, MessageParser};
 use filter::Filter;
@@ -81,6 +85,10 @@ pub(crate) struct LogDumpArgs {
 
 #[derive(Debug, Subcommand)]
 enum LogDumpCommand {
+    /// Check every file of partitions or log directories, of any Kafka from 0.8 on.
+    Verify(verify::VerifyArgs),
+    /// Put damaged partitions in order so that a broker opens them; without --apply, say what would be done.
+    Repair(repair::RepairArgs),
     /// Compare two replicas: two directories of a partition, or two log directories.
     Diff(diff::DiffArgs),
 }
@@ -247,6 +255,8 @@ pub(crate) fn run(arguments: &LogDumpArgs) -> Exit {
         }
     };
     match &arguments.command {
+        Some(LogDumpCommand::Verify(of_verify)) => verify::run(of_verify),
+        Some(LogDumpCommand::Repair(of_repair)) => repair::run(of_repair),
         Some(LogDumpCommand::Diff(of_diff)) => diff::run(of_diff, &*io),
         None => dump(&arguments.dump, &*io),
     }

@@ -289,6 +289,26 @@ mod tests {
     }
 
     #[test]
+    fn a_dump_takes_files_or_a_subcommand() {
+        for line in [
+            "milena log-dump --files a.log,b.log --deep-iteration",
+            "milena log-dump a.log",
+            "milena log-dump verify a b",
+            "milena log-dump repair a",
+        ] {
+            let parsed = Cli::try_parse_from(line.split(' '));
+            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+        }
+        for line in [
+            "milena log-dump",
+            "milena log-dump verify",
+            "milena log-dump verify --files a",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+
+    #[test]
     fn a_mistyped_subcommand_or_override_is_answered_with_what_was_meant() {
         for (line, expected) in [
             ("milena strat", "start"),

@@ -92,6 +92,9 @@ struct HeaderObject {
 /// # Errors
 /// Says what is wrong with it.
 pub(crate) fn from_json(bytes: &[u8]) -> Result<InputRecord, String> {
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        return Err("no record in JSON: expected an object".to_owned());
+    }
     let object: Object =
         serde_json::from_slice(bytes).map_err(|error| format!("no record in JSON: {error}"))?;
     let headers = object.headers.into_iter().map(|header| {

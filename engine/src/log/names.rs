@@ -9,46 +9,55 @@ use std::fmt;
 
 use crate::units::{Offset, TimestampMs};
 
-pub(crate) const LOG: &str = ".log";
-pub(crate) const OFFSET_INDEX: &str = ".index";
-pub(crate) const TIME_INDEX: &str = ".timeindex";
-pub(crate) const TRANSACTION_INDEX: &str = ".txnindex";
-pub(crate) const SNAPSHOT: &str = ".snapshot";
-pub(crate) const DELETED: &str = ".deleted";
-pub(crate) const CLEANED: &str = ".cleaned";
-pub(crate) const SWAP: &str = ".swap";
-pub(crate) const LEADER_EPOCHS: &str = "leader-epoch-checkpoint";
+/// The batches of a segment.
+pub const LOG: &str = ".log";
+/// Offset to position.
+pub const OFFSET_INDEX: &str = ".index";
+/// Timestamp to offset.
+pub const TIME_INDEX: &str = ".timeindex";
+/// Aborted transactions.
+pub const TRANSACTION_INDEX: &str = ".txnindex";
+/// Producer state at an offset.
+pub const SNAPSHOT: &str = ".snapshot";
+/// About to be removed.
+pub const DELETED: &str = ".deleted";
+/// Output of compaction that is not complete.
+pub const CLEANED: &str = ".cleaned";
+/// Complete output of compaction that is about to take its place.
+pub const SWAP: &str = ".swap";
+/// The list of leader epochs.
+pub const LEADER_EPOCHS: &str = "leader-epoch-checkpoint";
 
 /// All files of a segment.
-pub(crate) const SEGMENT_SUFFIXES: [&str; 4] = [LOG, OFFSET_INDEX, TIME_INDEX, TRANSACTION_INDEX];
+pub const SEGMENT_SUFFIXES: [&str; 4] = [LOG, OFFSET_INDEX, TIME_INDEX, TRANSACTION_INDEX];
 
 /// The offset in 20 digits, then the suffix.
-pub(crate) fn file_name(offset: Offset, suffix: &str) -> String {
+pub fn file_name(offset: Offset, suffix: &str) -> String {
     format!("{:020}{suffix}", offset.get())
 }
 
 /// Where recovery keeps what it cut from the segment at `base`, from `position` on.
-pub(crate) fn cut_name(base: Offset, position: u64, now: TimestampMs) -> String {
+pub fn cut_name(base: Offset, position: u64, now: TimestampMs) -> String {
     format!("{:020}{LOG}.cut-{position}-{}", base.get(), now.get())
 }
 
 /// What a person calls an empty file to give up what a damaged log holds from `offset` on.
-pub(crate) fn give_up_name(offset: impl fmt::Display) -> String {
+pub fn give_up_name(offset: impl fmt::Display) -> String {
     format!("milena.give-up-from-{offset}")
 }
 
 /// A name that belongs to a log: its offset, what kind of file, and whether it is on its way in or out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ParsedName {
-    pub(crate) offset: Offset,
+pub struct ParsedName {
+    pub offset: Offset,
     /// One of the constants above, of the segment's files or `SNAPSHOT`.
-    pub(crate) kind: &'static str,
+    pub kind: &'static str,
     /// `""`, `CLEANED` or `SWAP`.
-    pub(crate) stage: &'static str,
+    pub stage: &'static str,
 }
 
 /// Takes a name apart; `None` for anything that is not digits followed by a known ending.
-pub(crate) fn parse(name: &str) -> Option<ParsedName> {
+pub fn parse(name: &str) -> Option<ParsedName> {
     let (stem, stage) = if let Some(stem) = name.strip_suffix(CLEANED) {
         (stem, CLEANED)
     } else if let Some(stem) = name.strip_suffix(SWAP) {

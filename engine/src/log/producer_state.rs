@@ -47,7 +47,8 @@ use crate::error::ProducerRefusal;
 use crate::units::{Offset, ProducerEpoch, ProducerId, Sequence, TimestampMs, TopicPartition};
 
 pub(crate) use crate::record_batch::AppendOrigin;
-pub(crate) use snapshot::{CorruptSnapshot, SnapshotEntry, decode_snapshot, encode_snapshot};
+pub(crate) use snapshot::encode_snapshot;
+pub use snapshot::{CorruptSnapshot, SnapshotEntry, decode_snapshot};
 
 /// Batches remembered for each producer, as many as a client may have in flight
 /// (`ProducerStateEntry.NumBatchesToRetain`).
@@ -107,24 +108,24 @@ pub(crate) enum Verdict {
 
 /// One aborted transaction, as an entry of `.txnindex` and of a Fetch response. Both offsets are inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct AbortedTransaction {
-    pub(crate) producer_id: ProducerId,
+pub struct AbortedTransaction {
+    pub producer_id: ProducerId,
     /// Of the first batch of the transaction; of the marker itself if there was no data.
-    pub(crate) first_offset: Offset,
+    pub first_offset: Offset,
     /// Of the abort marker.
-    pub(crate) last_offset: Offset,
+    pub last_offset: Offset,
     /// The last stable offset (exclusive) that the marker made possible, the high watermark aside.
-    pub(crate) last_stable_offset: Offset,
+    pub last_stable_offset: Offset,
 }
 
 /// One remembered batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct BatchMetadata {
-    pub(crate) last_sequence: Option<Sequence>,
-    pub(crate) last_offset: Offset,
+pub struct BatchMetadata {
+    pub last_sequence: Option<Sequence>,
+    pub last_offset: Offset,
     /// Last offset minus first offset.
-    pub(crate) offset_delta: i32,
-    pub(crate) timestamp: TimestampMs,
+    pub offset_delta: i32,
+    pub timestamp: TimestampMs,
 }
 
 impl BatchMetadata {

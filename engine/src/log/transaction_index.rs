@@ -141,7 +141,7 @@ pub(crate) fn collect(
     false
 }
 
-fn encode(transaction: &AbortedTransaction, out: &mut Vec<u8>) {
+pub(super) fn encode(transaction: &AbortedTransaction, out: &mut Vec<u8>) {
     out.extend_from_slice(&VERSION.to_be_bytes());
     out.extend_from_slice(&transaction.producer_id.get().to_be_bytes());
     out.extend_from_slice(&transaction.first_offset.get().to_be_bytes());
@@ -161,7 +161,11 @@ pub(crate) fn producer_ids(bytes: &[u8]) -> impl Iterator<Item = ProducerId> {
     entries.map(|entry| ProducerId(long(entry, 2)))
 }
 
-fn decode(bytes: &[u8], base: Offset) -> Result<Vec<AbortedTransaction>, String> {
+/// The entries of a file, of which every marker must lie at or above `base`.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn decode(bytes: &[u8], base: Offset) -> Result<Vec<AbortedTransaction>, String> {
     let mut entries = Vec::with_capacity(bytes.len() / ENTRY_SIZE_BYTES);
     for (index, entry) in bytes.chunks_exact(ENTRY_SIZE_BYTES).enumerate() {
         let version = i16::from_be_bytes([entry[0], entry[1]]);

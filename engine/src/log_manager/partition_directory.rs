@@ -25,7 +25,7 @@ const TOPIC_SIZE_MAX: usize = 249;
 
 /// What the name of a directory says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum PartitionDirectoryName {
+pub enum PartitionDirectoryName {
     Current(TopicPartition),
     /// The topic may be cut at its end, so that the partition is not to be trusted.
     Deleted,
@@ -34,7 +34,7 @@ pub(super) enum PartitionDirectoryName {
 
 impl PartitionDirectoryName {
     /// `None` for a name that no broker gives.
-    pub(super) fn parse(name: &str) -> Option<PartitionDirectoryName> {
+    pub fn parse(name: &str) -> Option<PartitionDirectoryName> {
         if let Some(rest) = name.strip_suffix(DELETE_SUFFIX) {
             let (front, unique) = rest.rsplit_once('.')?;
             let (topic, partition) = front.rsplit_once('-')?;

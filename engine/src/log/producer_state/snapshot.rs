@@ -21,24 +21,24 @@ const ENTRY_SIZE_BYTES: usize = 8 + 2 + 4 + 8 + 4 + 8 + 4 + 8;
 
 /// One producer in a snapshot file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SnapshotEntry {
-    pub(crate) producer_id: ProducerId,
-    pub(crate) epoch: Option<ProducerEpoch>,
+pub struct SnapshotEntry {
+    pub producer_id: ProducerId,
+    pub epoch: Option<ProducerEpoch>,
     /// `None` if only a transaction marker is known.
-    pub(crate) last_batch: Option<BatchMetadata>,
-    pub(crate) timestamp: TimestampMs,
-    pub(crate) coordinator_epoch: Option<i32>,
-    pub(crate) current_transaction_first_offset: Option<Offset>,
+    pub last_batch: Option<BatchMetadata>,
+    pub timestamp: TimestampMs,
+    pub coordinator_epoch: Option<i32>,
+    pub current_transaction_first_offset: Option<Offset>,
 }
 
 /// These bytes are not a snapshot. The file is derived data: an older one or a replay of the log takes its
 /// place.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("corrupt producer snapshot at byte {position}: {found}, expected {expected}")]
-pub(crate) struct CorruptSnapshot {
-    pub(crate) position: usize,
-    pub(crate) expected: String,
-    pub(crate) found: String,
+pub struct CorruptSnapshot {
+    pub position: usize,
+    pub expected: String,
+    pub found: String,
 }
 
 fn corrupt(position: usize, expected: impl Into<String>, found: impl Into<String>) -> CorruptSnapshot {
@@ -91,7 +91,7 @@ pub(crate) fn encode_snapshot(entries: &[SnapshotEntry]) -> Vec<u8> {
 /// # Errors
 /// Another version, a wrong checksum, fewer bytes than the count needs, or a batch that ends before it
 /// starts.
-pub(crate) fn decode_snapshot(bytes: &[u8]) -> Result<Vec<SnapshotEntry>, CorruptSnapshot> {
+pub fn decode_snapshot(bytes: &[u8]) -> Result<Vec<SnapshotEntry>, CorruptSnapshot> {
     if bytes.len() < HEADER_SIZE_BYTES {
         let found = format!("{} bytes in all", bytes.len());
         return Err(corrupt(

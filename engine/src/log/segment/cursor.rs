@@ -42,8 +42,8 @@ pub(crate) struct AppendCursor {
     pub(super) last_time: TimestampMs,
     pub(super) offset_count: u32,
     pub(super) time_count: u32,
-    pub(super) new_offsets: Vec<OffsetPosition>,
-    pub(super) new_times: Vec<TimestampOffset>,
+    pub(crate) new_offsets: Vec<OffsetPosition>,
+    pub(crate) new_times: Vec<TimestampOffset>,
 }
 
 impl AppendCursor {
@@ -109,6 +109,15 @@ impl AppendCursor {
         let end = (self.position + chunk).min(u64::from(segment_size_bytes));
         file.reserve(self.position, end);
         self.reserved_end = end.max(self.position);
+    }
+
+    pub(crate) fn base_offset(&self) -> Offset {
+        self.base_offset
+    }
+
+    /// The entry that closes the time index, if it says something new.
+    pub(crate) fn closing_time(&self) -> Option<TimestampOffset> {
+        (self.largest.timestamp > self.last_time).then_some(self.largest)
     }
 
     /// What is to be committed; the cursor goes on from there.
