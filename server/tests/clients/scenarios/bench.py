@@ -1,6 +1,7 @@
 """`milena bench` against the broker under test: every workload, with everything read back, and a small comparison."""
 
 import json
+import re
 import subprocess
 
 import peers
@@ -64,3 +65,56 @@ def comparison(place):
     bench("plot", document, "--output", page)
     contains(page.read_text(), "<svg", "milena", "kafka", "S2r")
     equal(list(place.directory.glob("milena-bench-*")), [], "directories that are left")
+
+
+def examples():
+    """The lines with `milena bench` of the document and of the helps, without what is said behind them."""
+    lines = (peers.ROOT / "docs/bench.md").read_text().splitlines()
+    for words in ([], ["compare"]):
+        lines += bench(*words, "--help")[0].splitlines()
+    found = [re.split(r"\s{2,}", line.strip())[0] for line in lines if line.strip().startswith("milena bench ")]
+    return list(dict.fromkeys(found))
+
+
+def small(example, bootstrap):
+    """The same example against this broker, with less to do."""
+    for option, less in [("duration", "300ms"), ("records", "3000"), ("backlog", "3000"), ("rounds", "2")]:
+        example = re.sub(rf"--{option} \S+", f"--{option} {less}", example)
+    example = re.sub(r" -b \S+", "", example)
+    example = example.replace("/opt/kafka", str(peers.kafka())).replace("/usr/bin/milena", str(subjects.Milena.binary))
+    verb = example.split()[2]
+    # What is redirected stays the last.
+    example, *redirection = example.split(" > ")
+    if verb in ("produce", "consume", "e2e", "mixed", "run", "compare", "validate"):
+        example += " --warm-up 0"
+        example += "" if "--duration" in example else " --duration 300ms"
+        example += "" if "--records" in example or verb not in ("run", "compare", "validate") else " --records 3000"
+    if verb in ("produce", "consume", "e2e", "mixed", "run"):
+        example += f" -b {bootstrap}"
+    if verb == "compare" and "--kafka" not in example:
+        example += f" --kafka {peers.kafka()}"
+    return " > ".join([example.replace("milena", str(subjects.Milena.binary), 1), *redirection])
+
+
+@scenario(240)
+def documented(place):
+    """Every example of docs/bench.md and of the help, as it is written but shorter."""
+    document = (peers.ROOT / "docs/bench.md").read_text()
+    orders = re.search(r"```toml\n(.*?)```", document, re.DOTALL).group(1)
+    (place.directory / "orders.toml").write_text(orders)
+    (place.directory / "my.toml").write_text(orders.replace("orders", "nightly").replace("= 3", "= 1").replace("=2", "=1"))
+    found = examples()
+    # Files that are drawn are written first; what starts its own brokers is the same whoever is the subject.
+    found.sort(key=lambda example: " plot " in example)
+    if place.subject != "milena":
+        found = [example for example in found if not re.search(" (compare|validate|plot .*compare|plot result)", example)]
+    for example in found:
+        words = example.split()
+        if words[2] in ("null-server", "scenarios") and "--port" in words:
+            continue
+        command = small(example, place.bootstrap)
+        done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=100, cwd=place.directory)
+        equal(done.returncode, 0, f"exit code of {command}\n{done.stdout}{done.stderr}")
+    if len(found) < 8:
+        raise AssertionError(f"examples are missing: {found}")
+    print(f"{len(found)} examples")
