@@ -37,8 +37,9 @@ mod topics;
 mod validate;
 mod verdict;
 
+use std::fs::File;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use milena_server::client::Address;
@@ -221,6 +222,10 @@ fn measure(scenarios: &[Scenario], target: &Target, output: &Output) -> Result<(
     let bootstrap = target.addresses()?;
     let interrupt = Interrupt::listen().map_err(BenchError::system("signals"))?;
     let to_stdout = output.json.as_deref().is_some_and(|path| path.as_os_str() == "-");
+    let document = output.json.as_deref().map(Document::open).transpose()?;
+    if let Some(directory) = &output.hgrm {
+        std::fs::create_dir_all(directory).map_err(BenchError::system(directory.display().to_string()))?;
+    }
     let mut runs = Vec::new();
     let mut failed = None;
     for scenario in scenarios {
@@ -243,19 +248,53 @@ fn measure(scenarios: &[Scenario], target: &Target, output: &Output) -> Result<(
         }
         runs.push(run);
     }
-    if let Some(path) = output.json.as_deref().filter(|_| !runs.is_empty()) {
-        write_json(path, &Results::new(runs))?;
+    if let Some(document) = document.filter(|_| !runs.is_empty()) {
+        document.write(&Results::new(runs))?;
     }
     failed.map_or(Ok(()), Err)
 }
 
-/// Writes a document into a file, or to standard output for `-`.
-fn write_json(path: &std::path::Path, document: &impl serde::Serialize) -> Result<(), BenchError> {
-    let text =
-        serde_json::to_string_pretty(document).map_err(|error| BenchError::Broker(error.to_string()))?;
-    match path.as_os_str() == "-" {
-        true => print(&(text + "\n")),
-        false => std::fs::write(path, text + "\n").map_err(BenchError::system(path.display().to_string())),
+/// Where results go as JSON: a file, or standard output for `-`. It is opened before anything is measured, so that nothing
+/// is measured in vain.
+struct Document {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+impl Document {
+    /// Leaves what an existing file holds.
+    fn open(path: &Path) -> Result<Document, BenchError> {
+        let file = match path.as_os_str() == "-" {
+            true => None,
+            false => {
+                let opened = File::options()
+                    .write(true)
+                    .create(true)
+                    .truncate(false)
+                    .open(path);
+                Some(opened.map_err(|error| BenchError::Usage(format!("{}: {error}", path.display())))?)
+            }
+        };
+        let path = path.to_owned();
+        Ok(Document { path, file })
+    }
+
+    /// In place of what the file held. What cannot be written goes to standard output.
+    fn write(self, document: &impl serde::Serialize) -> Result<(), BenchError> {
+        let text =
+            serde_json::to_string_pretty(document).map_err(|error| BenchError::Broker(error.to_string()))?;
+        let text = text + "\n";
+        let Some(mut file) = self.file else {
+            return print(&text);
+        };
+        // A device has no length to be set.
+        let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
+        let emptied = if is_file { file.set_len(0) } else { Ok(()) };
+        let written = emptied.and_then(|()| file.write_all(text.as_bytes()));
+        if written.is_err() {
+            print(&text)?;
+        }
+        written.map_err(BenchError::system(self.path.display().to_string()))
     }
 }
 

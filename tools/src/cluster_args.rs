@@ -197,7 +197,7 @@ fn refused(error: &ClientError, bootstrap: &[Address]) -> Exit {
     exit_of(error)
 }
 
-fn exit_of(error: &ClientError) -> Exit {
+pub(crate) fn exit_of(error: &ClientError) -> Exit {
     match error {
         ClientError::Unreachable { .. }
         | ClientError::NoBroker(_)

@@ -40,7 +40,7 @@ def arguments():
     parser.add_argument("--jobs", type=int, default=2, help="scenarios at a time (default: 2)")
     parser.add_argument("--cycles", type=int, default=6, help="kills of crash.* (default: 6; the campaign: 200)")
     parser.add_argument("--frames", type=int, default=2000, help="frames of hostile.* (default: 2000; the campaign: 100000)")
-    parser.add_argument("--damages", type=int, default=500, help="damaged files of log_dump.* (default: 500; the campaign: 20000)")
+    parser.add_argument("--damages", type=int, default=500, help="damaged files of log_dump.*, twice the damaged partitions of repair.* (default: 500; the campaign: 20000)")
     parser.add_argument("--cases", type=int, default=5000, help="cases of differential.* (default: 5000; the campaign: 1000000)")
     parser.add_argument("--seed", type=int, default=1, help="seed of what is random")
     parser.add_argument("--list", action="store_true", help="names the scenarios and ends")
@@ -119,7 +119,7 @@ class Run:
                                "data": str(self.broker.data)}}
         log = directory / "scenario.log"
         limit = entry.seconds + self.options.cycles * 20 * ("crash" in entry.name) + \
-            self.options.frames // 20 * ("hostile" in entry.name) + self.options.damages // 10 * ("log_dump" in entry.name) + \
+            self.options.frames // 20 * ("hostile" in entry.name) + self.options.damages // 10 * ("log_dump" in entry.name or "repair" in entry.name) + \
             self.options.cases // 200 * ("differential" in entry.name)
         began = time.monotonic()
         with open(log, "w") as out:

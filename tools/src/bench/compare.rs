@@ -11,6 +11,7 @@ mod subject;
 
 use std::path::{Path, PathBuf};
 
+use super::Document;
 use super::accounting::Usage;
 use super::error::BenchError;
 use super::interrupt::Interrupt;
@@ -113,6 +114,7 @@ pub(crate) fn run(arguments: &CompareArgs) -> Result<(), BenchError> {
     if words.is_empty() {
         words = vec!["milena".to_owned(), "kafka".to_owned()];
     }
+    let json = arguments.json.as_deref().map(Document::open).transpose()?;
     let (kafka, work) = (arguments.kafka.as_deref(), arguments.work_dir.as_deref());
     let mut subjects = Subjects::prepare(&words, kafka, arguments.port, work)?;
     let document = subjects.measure(
@@ -123,8 +125,8 @@ pub(crate) fn run(arguments: &CompareArgs) -> Result<(), BenchError> {
         },
     )?;
     drop(subjects);
-    if let Some(path) = &arguments.json {
-        super::write_json(path, &document)?;
+    if let Some(json) = json {
+        json.write(&document)?;
     }
     match &arguments.json {
         Some(path) if path.as_os_str() == "-" => Ok(()),

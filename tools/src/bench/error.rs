@@ -5,6 +5,7 @@ use std::io;
 use milena_server::client::ClientError;
 
 use crate::Exit;
+use crate::cluster_args::exit_of;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BenchError {
@@ -34,8 +35,9 @@ impl BenchError {
     pub(crate) fn exit(&self) -> Exit {
         match self {
             BenchError::Usage(_) => Exit::Usage,
-            BenchError::Client(ClientError::Unreachable { .. } | ClientError::NoBroker(_)) => Exit::NoBroker,
-            _ => Exit::Failed,
+            BenchError::Client(error) => exit_of(error),
+            BenchError::Interrupted => Exit::Interrupted,
+            BenchError::System { .. } | BenchError::Broker(_) => Exit::Failed,
         }
     }
 }

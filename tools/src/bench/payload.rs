@@ -7,6 +7,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::small_file;
+
+/// The lines are kept in memory.
+const PAYLOAD_SIZE_MAX_BYTES: u64 = 1 << 30;
+
 /// Numbers by chance, the same for the same seed (xorshift64*).
 #[derive(Clone, Debug)]
 pub(crate) struct Chance(u64);
@@ -56,7 +61,7 @@ impl Values {
     /// # Errors
     /// Says why there are none.
     pub(crate) fn of_file(path: &Path) -> Result<Values, String> {
-        let text = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let text = small_file::read(path, PAYLOAD_SIZE_MAX_BYTES)?;
         let lines = text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
         let lines: Vec<Vec<u8>> = lines.map(<[u8]>::to_vec).collect();
         if lines.is_empty() {

@@ -14,6 +14,9 @@ use super::batch::records_that_fit;
 use super::payload::{Recipe, Values};
 use super::quantity::{ByteSize, Span};
 
+/// A broker takes a hundredth of it by default.
+const RECORD_SIZE_MAX_BYTES: usize = 100 << 20;
+
 /// What the clients do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -249,6 +252,11 @@ impl Scenario {
     ) -> Result<Scenario, String> {
         load.refuse_what_has_no_effect(workload)?;
         let size = load.record_size.map_or(1024, |size| size.0 as usize);
+        if size > RECORD_SIZE_MAX_BYTES {
+            return Err(format!(
+                "record-size: found {size} bytes, expected at most {RECORD_SIZE_MAX_BYTES}"
+            ));
+        }
         let values = match (&load.payload_file, load.payload) {
             (Some(_), _) if load.record_size.is_some() || load.payload.is_some() => {
                 return Err(

@@ -239,10 +239,10 @@ def damaged_partitions(place):
     for path in sorted(broker.data.glob("*-*")):
         if path.is_dir() and any(log.stat().st_size for log in path.glob("*.log")):
             sources.append((path, found[path.name]))
-    rng, left, number, lost = random.Random(place.options["seed"]), place.options["damages"], 0, 0
+    rng, left, number, lost = random.Random(place.options["seed"]), place.options["damages"] // 2, 0, 0
     while left > 0:
         count = min(left, PER_START)
         lost += turn(place, sources, number, count, rng, ("kafka", "milena"))
         left, number = left - count, number + 1
-        print(f"{place.options['damages'] - left} damaged partitions of {len(sources)} repaired, opened by both brokers")
+        print(f"{place.options['damages'] // 2 - left} damaged partitions of {len(sources)} repaired, opened by both brokers")
     print(f"with keep, {lost} sound batches behind damage were given up")
