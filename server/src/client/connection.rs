@@ -593,6 +593,8 @@ fn impostor(length: [u8; 4]) -> Option<&'static str> {
         [0x15, 0x03, ..] => Some("TLS: this listener is encrypted, which this client does not speak yet"),
         [b'H', b'T', b'T', b'P'] => Some("HTTP"),
         [128..=255, ..] => Some("a frame of negative length"),
+        // An answer of half a gigabyte and more.
+        [b' '..=b'~', b' '..=b'~', b' '..=b'~', b' '..=b'~'] => Some("a line of text, as other protocols begin with"),
         _ => None,
     }
 }

@@ -26,7 +26,7 @@ pub enum ClientError {
     /// The broker hung up on the first request, as one does that expects something else.
     #[error(
         "{address}: the broker closed the connection at the first request; \
-         perhaps this listener wants SASL or TLS, of which this client speaks neither yet"
+         perhaps this listener wants SASL or TLS, of which this client speaks neither yet, or it is ZooKeeper's port"
     )]
     Shunned { address: Address },
     /// The other side does not speak Kafka's protocol, or not in the clear.

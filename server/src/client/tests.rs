@@ -183,6 +183,7 @@ fn who_does_not_speak_kafka_is_named() {
     for (bytes, expected) in [
         (&b"\x15\x03\x03\x00\x02\x02\x50"[..], "found TLS"),
         (b"HTTP/1.1 400 Bad Request\r\n", "found HTTP"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "found a line of text"),
         (b"\xff\xff\xff\xff", "found a frame of negative length"),
         (b"\x00\x00\x00\x02ab", "ResponseHeader.correlation_id"),
         (
