@@ -594,7 +594,9 @@ fn impostor(length: [u8; 4]) -> Option<&'static str> {
         [b'H', b'T', b'T', b'P'] => Some("HTTP"),
         [128..=255, ..] => Some("a frame of negative length"),
         // An answer of half a gigabyte and more.
-        [b' '..=b'~', b' '..=b'~', b' '..=b'~', b' '..=b'~'] => Some("a line of text, as other protocols begin with"),
+        [b' '..=b'~', b' '..=b'~', b' '..=b'~', b' '..=b'~'] => {
+            Some("a line of text, as other protocols begin with")
+        }
         _ => None,
     }
 }
