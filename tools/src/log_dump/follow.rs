@@ -122,6 +122,8 @@ impl<'a> Followed<'a> {
             }
         }
         followed.survey(report)?;
+        // From here on a partition that is found was not there at first.
+        followed.periods = 1;
         if followed.partitions.is_empty() && followed.log_dirs.is_empty() {
             return Err(Failure::Enough);
         }
