@@ -13,7 +13,7 @@ def same_bytes(place):
     """Batches, requests, answers, consumer metadata and group records, sound and spoiled: read or refused alike, field by field."""
     if place.subject != "milena":
         raise Skip("the decoders are Milena's")
-    build = ["cargo", "build", "--quiet", "-p", "milena-fuzz", "--example", "differential", "--message-format=json"]
+    build = ["cargo", "build", "--quiet", "--workspace", "--example", "differential", "--message-format=json"]
     done = subprocess.run(build, cwd=peers.ROOT, capture_output=True, text=True, timeout=550)
     if done.returncode:
         raise AssertionError(f"{' '.join(build)}: exit code {done.returncode}\n{done.stderr[-3000:]}")
