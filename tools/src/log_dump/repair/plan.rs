@@ -333,10 +333,19 @@ fn epochs(
     end: i64,
     is_cut: bool,
 ) -> Option<Vec<EpochEntry>> {
-    let is_wrong = partition
-        .findings
+    let all: Vec<_> = partition
+        .segments
         .iter()
-        .any(|finding| finding.kind == Kind::LeaderEpochs);
+        .flat_map(|segment| &segment.epochs)
+        .copied()
+        .collect();
+    // An epoch that only the batches behind it show to be a stray is the last one once these are cut.
+    let was_stray = is_cut && !epochs_of_leaders(&all).1.is_empty();
+    let is_wrong = was_stray
+        || partition
+            .findings
+            .iter()
+            .any(|finding| finding.kind == Kind::LeaderEpochs);
     let mut cache = match &partition.epochs {
         Some(entries) if !is_wrong => LeaderEpochCache::from_entries(entries.iter().copied()),
         _ if !is_wrong => return None,
