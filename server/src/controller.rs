@@ -154,7 +154,9 @@ impl Shell {
             let event = match event {
                 SessionEvent::Expired => Event::SessionExpired,
                 SessionEvent::Connected => Event::ControllerChanged,
-                SessionEvent::Disconnected | SessionEvent::Lost(_) => return,
+                SessionEvent::Disconnected | SessionEvent::AuthenticationFailed | SessionEvent::Lost(_) => {
+                    return;
+                }
             };
             let _ = messages.send(Message::Event(event));
         }));

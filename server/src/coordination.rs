@@ -19,6 +19,7 @@ pub mod embedded;
 pub mod producer_ids;
 pub mod startup;
 pub mod znodes;
+pub mod zookeeper;
 
 use std::sync::Arc;
 
@@ -99,6 +100,15 @@ impl Operation {
         }
     }
 
+    fn path_mut(&mut self) -> &mut String {
+        match self {
+            Operation::Check { path, .. }
+            | Operation::Create { path, .. }
+            | Operation::SetData { path, .. }
+            | Operation::Delete { path, .. } => path,
+        }
+    }
+
     /// A persistent node.
     pub fn create(path: impl Into<String>, data: Option<Bytes>) -> Operation {
         Operation::Create {
@@ -131,7 +141,6 @@ pub enum OperationResult {
     /// The path with its sequence number, if it was sequential.
     Created {
         path: String,
-        stat: Stat,
     },
     Set(Stat),
     Deleted,
@@ -145,24 +154,53 @@ pub enum CoordinationError {
     NoNode { path: String },
     #[error("{path}: the node exists")]
     NodeExists { path: String },
-    #[error("{path}: the data has version {found}, expected {expected}")]
-    BadVersion { path: String, expected: i32, found: i32 },
+    #[error("{path}: the data has another version than {expected}")]
+    BadVersion { path: String, expected: i32 },
     #[error("{path}: the node has children")]
     NotEmpty { path: String },
     #[error("{path}: an ephemeral node cannot have children")]
     NoChildrenForEphemerals { path: String },
     #[error("{path:?} is not a path: {reason}")]
     InvalidPath { path: String, reason: &'static str },
+    /// The node's access control list does not let us.
+    #[error("{path}: not permitted to who we are at ZooKeeper")]
+    NotPermitted { path: String },
+    /// A code of ZooKeeper that no rule of the tree explains.
+    #[error("{path}: ZooKeeper refused with code {code}")]
+    Refused { path: String, code: i32 },
 
     /// The outcome is unknown.
     #[error("the connection to the coordination service was lost")]
     ConnectionLoss,
     #[error("the session expired")]
     SessionExpired,
+    /// ZooKeeper does not take us for who we say we are: final for the session.
+    #[error("authentication at the coordination service failed")]
+    AuthenticationFailed,
 
     /// The embedded tree cannot be read or written any more: final for the broker.
     #[error("coordination tree {path}: {reason}")]
     Lost { path: String, reason: String },
+}
+
+impl CoordinationError {
+    /// The node that it is about.
+    fn path_mut(&mut self) -> Option<&mut String> {
+        match self {
+            CoordinationError::NoNode { path }
+            | CoordinationError::NodeExists { path }
+            | CoordinationError::BadVersion { path, .. }
+            | CoordinationError::NotEmpty { path }
+            | CoordinationError::NoChildrenForEphemerals { path }
+            | CoordinationError::InvalidPath { path, .. }
+            | CoordinationError::NotPermitted { path }
+            | CoordinationError::Refused { path, .. } => Some(path),
+            CoordinationError::ConnectionLoss
+            | CoordinationError::SessionExpired
+            | CoordinationError::AuthenticationFailed
+            | CoordinationError::Lost { .. } => None,
+        }
+    }
 }
 
 /// A multi that changed nothing: which operation failed, and why.
@@ -200,6 +238,8 @@ pub enum SessionEvent {
     Disconnected,
     /// Ephemeral nodes and watches of the session are gone.
     Expired,
+    /// The servers refuse who we say we are: there is no session any more, and none will be.
+    AuthenticationFailed,
     /// The tree itself is lost: the broker stops with this message.
     Lost(String),
 }
@@ -241,20 +281,20 @@ pub trait Coordination: Send + Sync + std::fmt::Debug {
 
 /// The forms in which callers mostly speak; each is one [`Coordination::multi`] or a few.
 impl dyn Coordination + '_ {
-    /// Creates a node; returns its path, with the sequence number if there is one, and its stat.
+    /// Creates a node; returns its path, with the sequence number if there is one.
     pub async fn create(
         &self,
         path: &str,
         data: Option<Bytes>,
         mode: CreateMode,
-    ) -> Result<(String, Stat), CoordinationError> {
+    ) -> Result<String, CoordinationError> {
         let operation = Operation::Create {
             path: path.to_owned(),
             data,
             mode,
         };
         match self.one(operation).await? {
-            OperationResult::Created { path, stat } => Ok((path, stat)),
+            OperationResult::Created { path } => Ok(path),
             other => unreachable!("create answered {other:?}"),
         }
     }

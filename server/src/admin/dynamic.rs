@@ -158,7 +158,7 @@ impl DynamicConfigManager {
         coordination.listen(Arc::new(move |event| match event {
             SessionEvent::Connected => heard.wake.notify_one(),
             SessionEvent::Expired => heard.reload.store(true, Ordering::Release),
-            SessionEvent::Disconnected => {}
+            SessionEvent::Disconnected | SessionEvent::AuthenticationFailed => {}
             SessionEvent::Lost(_) => heard.wake.notify_one(),
         }));
         DynamicConfigManager {

@@ -91,7 +91,7 @@ pub async fn register_broker(
         }
     }
     let path = znodes::broker_id(id);
-    // Null first, then the data, as Kafka does: the epoch is the czxid either way.
+    // Null first, then the data, as Kafka does: the stat of the second has the epoch, which ZooKeeper 3.4 tells of no creation.
     let create = Operation::Create {
         path: path.clone(),
         data: None,
@@ -100,8 +100,8 @@ pub async fn register_broker(
     let set = Operation::set(path, registration.encode(), ExpectedVersion::Exactly(0));
     match coordination.multi(vec![create, set]).await {
         Ok(results) => match results.as_slice() {
-            [OperationResult::Created { stat, .. }, ..] => Ok(stat.czxid),
-            other => unreachable!("create answered {other:?}"),
+            [_, OperationResult::Set(stat)] => Ok(stat.czxid),
+            other => unreachable!("create and set answered {other:?}"),
         },
         Err(MultiError {
             error: CoordinationError::NodeExists { .. },

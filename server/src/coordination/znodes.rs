@@ -8,6 +8,7 @@
 
 pub mod config;
 pub mod registration;
+pub mod rights;
 pub mod security;
 pub mod topic;
 
@@ -16,6 +17,7 @@ use serde_json::{Map, Value, json};
 
 pub use config::{ConfigChange, EntityConfig, EntityType, sanitize};
 pub use registration::BrokerRegistration;
+pub use rights::{Acl, rights};
 pub use topic::{PartitionState, ReplicaAssignment, TopicAssignment};
 
 pub const CONTROLLER: &str = "/controller";

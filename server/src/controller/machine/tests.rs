@@ -196,7 +196,6 @@ fn bad_version() -> CoordinationError {
     CoordinationError::BadVersion {
         path: "/x".into(),
         expected: 1,
-        found: 2,
     }
 }
 

@@ -371,12 +371,8 @@ impl<'a, 'txn> Staging<'a, 'txn> {
         };
         Ok(match expected {
             ExpectedVersion::Exactly(expected) if expected != node.stat.version => {
-                let found = node.stat.version;
-                Err(CoordinationError::BadVersion {
-                    path: path.to_owned(),
-                    expected,
-                    found,
-                })
+                let path = path.to_owned();
+                Err(CoordinationError::BadVersion { path, expected })
             }
             _ => Ok(node),
         })
@@ -432,14 +428,13 @@ impl<'a, 'txn> Staging<'a, 'txn> {
         }
         let ephemeral = matches!(mode, CreateMode::Ephemeral | CreateMode::EphemeralSequential);
         let record = Record::new(data, self.zxid, self.now, ephemeral.then_some(self.session));
-        let stat = record.stat;
         self.staged.insert(path.clone(), Some(record));
         if ephemeral {
             self.created_ephemerals.push(path.clone());
         }
         self.fire(&path, WatchEventKind::Created);
         self.fire(&parent, WatchEventKind::ChildrenChanged);
-        Ok(Ok(OperationResult::Created { path, stat }))
+        Ok(Ok(OperationResult::Created { path }))
     }
 
     fn delete(&mut self, path: String, expected: ExpectedVersion) -> Staged<OperationResult> {
