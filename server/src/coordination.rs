@@ -39,7 +39,7 @@ pub struct Stat {
     pub mtime: TimestampMs,
     /// Changes of the data since creation: 0 for a new node.
     pub version: i32,
-    /// Changes among the children; also the source of sequence numbers.
+    /// Creations and deletions of children.
     pub cversion: i32,
     /// The session whose end removes the node; `None` for a persistent node.
     pub ephemeral_owner: Option<i64>,

@@ -27,6 +27,14 @@ JAVA_CLIENTS = ["1.1.1", "2.7.2", "3.9.1", "4.1.0"]
 # Newer brokers, without ZooKeeper, that our command line is tried against; each with what it logs by.
 NEWER_KAFKAS = {"3.9.1": "org.slf4j:slf4j-reload4j:1.7.36", "4.1.0": "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3"}
 
+# Servers of ZooKeeper beside the 3.5.9 that comes with Kafka; each with what it needs and does not bring.
+ZOOKEEPERS = {
+    "3.4.14": [],
+    "3.8.4": ["io.dropwizard.metrics:metrics-core:4.1.12.1", "org.xerial.snappy:snappy-java:1.1.10.5"],
+    "3.9.3": ["io.dropwizard.metrics:metrics-core:4.1.12.1", "org.xerial.snappy:snappy-java:1.1.10.5",
+              "org.slf4j:slf4j-nop:1.7.30"],
+}
+
 
 class PeerError(Exception):
     """Something that the tests need cannot be had; the text says what to do."""
@@ -152,6 +160,11 @@ def newer_kafka(version):
     return jars(f"kafka-{version}", [f"org.apache.kafka:kafka_2.13:{version}", NEWER_KAFKAS[version]])
 
 
+def zookeeper(version):
+    """The jars of a server of ZooKeeper."""
+    return jars(f"zookeeper-{version}", [f"org.apache.zookeeper:zookeeper:{version}", *ZOOKEEPERS[version]])
+
+
 def compiled(name, source, folder):
     """The class path of one of our Java programs, compiled against the jars of a folder."""
     source = HERE / source
@@ -187,6 +200,8 @@ def all_of_them():
         java_client(version)
     for version in NEWER_KAFKAS:
         newer_kafka(version)
+    for version in ZOOKEEPERS:
+        zookeeper(version)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,14 @@ shared broker, names of its own for topics and groups, a directory, and further 
 """
 
 import importlib
+import json
 import shutil
+import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import peers
 import subject as subjects
 
 REGISTRY = {}
@@ -40,6 +43,19 @@ def load():
     for path in sorted((Path(__file__).parent / "scenarios").glob("*.py")):
         importlib.import_module(f"scenarios.{path.stem}")
     return REGISTRY
+
+
+def examples(*names):
+    """Builds example programs with the features of the workspace, as the tests are built, and returns where they are."""
+    build = ["cargo", "build", "--quiet", "--workspace", "--message-format=json"]
+    build += [word for name in names for word in ("--example", name)]
+    done = subprocess.run(build, cwd=peers.ROOT, capture_output=True, text=True, timeout=550)
+    if done.returncode:
+        raise AssertionError(f"{' '.join(build)}: exit code {done.returncode}\n{done.stderr[-3000:]}")
+    # Cargo knows where its target directory is.
+    built = [json.loads(line) for line in done.stdout.splitlines()]
+    found = {one["target"]["name"]: one["executable"] for one in built if one.get("executable")}
+    return [found[name] for name in names]
 
 
 class Place:

@@ -210,45 +210,71 @@ class Milena(Subject):
 
 
 class ZooKeeper:
-    """A ZooKeeper server with short sessions, so that a killed broker can come back soon."""
+    """A ZooKeeper server with short sessions, so that a killed broker can come back soon; 3.5.9, if no version is named.
 
-    def __init__(self, directory):
+    `ensemble` has the ports for the other servers, two of each, and `number` (from 1) which of them this one is.
+    """
+
+    def __init__(self, directory, version=None, ensemble=None, number=1, settings=None, java_options=()):
         self.directory = Path(directory)
         self.port = free_port()
+        self.jars = peers.kafka() if version is None else peers.zookeeper(version)
+        self.ensemble = ensemble or []
+        self.number = number
+        self.settings = settings or {}
+        self.java_options = java_options
         self.process = None
 
     @property
     def connect(self):
         return f"127.0.0.1:{self.port}"
 
-    def start(self):
+    def begin(self):
         data = self.directory / "zookeeper"
         data.mkdir(parents=True, exist_ok=True)
         properties = self.directory / "zookeeper.properties"
-        properties.write_text(f"dataDir={data}\nclientPort={self.port}\nclientPortAddress=127.0.0.1\ntickTime=500\n"
-                              "maxClientCnxns=0\nadmin.enableServer=false\n")
+        settings = {"dataDir": data, "clientPort": self.port, "clientPortAddress": "127.0.0.1", "tickTime": 500,
+                    "maxClientCnxns": 0, "admin.enableServer": "false", "4lw.commands.whitelist": "*", **self.settings}
+        if self.ensemble:
+            (data / "myid").write_text(str(self.number))
+            settings |= {"initLimit": 20, "syncLimit": 10}
+            settings |= {f"server.{number}": f"127.0.0.1:{one}:{other}"
+                         for number, (one, other) in enumerate(self.ensemble, 1)}
+        properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+        (self.directory / "logback.xml").write_text('<configuration><root level="OFF"/></configuration>')
+        options = [f"-Dlogback.configurationFile={self.directory}/logback.xml", *self.java_options]
         self.process = Process(java_command(self.directory, "org.apache.zookeeper.server.quorum.QuorumPeerMain",
-                                            [properties], "-Xmx128M"), self.directory / "zookeeper.log")
+                                            [properties], "-Xmx128M", self.jars, options),
+                               self.directory / "zookeeper.log")
+
+    def start(self):
+        self.begin()
         began = time.monotonic()
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                return self
-            except OSError:
-                if time.monotonic() - began > 60 or not self.process.running():
-                    raise SubjectError(f"ZooKeeper does not start\n{tail(self.process.log)}") from None
-                time.sleep(0.05)
+        while not self.asked("ruok"):
+            if time.monotonic() - began > 60 or not self.process.running():
+                raise SubjectError(f"ZooKeeper does not start\n{tail(self.process.log)}")
+            time.sleep(0.05)
+        return self
+
+    def asked(self, word):
+        """The answer to a word of four letters; empty where nobody answers."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=2) as connection:
+                connection.sendall(word.encode())
+                return connection.makefile("rb").read().decode()
+        except OSError:
+            return ""
 
     def close(self):
         if self.process is not None:
             self.process.end(signal.SIGKILL, 30)
 
 
-def java_command(directory, main, arguments, heap):
+def java_command(directory, main, arguments, heap, jars=None, options=()):
     log4j = Path(directory) / "log4j.properties"
     log4j.write_text(LOG4J)
     return ["java", heap, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true",
-            f"-Dlog4j.configuration=file:{log4j}", "-cp", f"{peers.kafka()}/*", main, *arguments]
+            f"-Dlog4j.configuration=file:{log4j}", *options, "-cp", f"{jars or peers.kafka()}/*", main, *arguments]
 
 
 class Kafka(Subject):

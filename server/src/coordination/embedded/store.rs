@@ -417,7 +417,9 @@ impl<'a, 'txn> Staging<'a, 'txn> {
             mode,
             CreateMode::PersistentSequential | CreateMode::EphemeralSequential
         ) {
-            path = format!("{path}{:010}", above.stat.cversion);
+            // Of the changes among the children those that were creations: deletions take no number.
+            let number = (above.stat.cversion + above.stat.child_count) / 2;
+            path = format!("{path}{number:010}");
         }
         if self.node(&path)?.is_some() {
             return Ok(Err(CoordinationError::NodeExists { path }));

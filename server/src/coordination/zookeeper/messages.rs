@@ -11,7 +11,7 @@ use super::jute::{Malformed, Reader, Writer};
 use crate::coordination::znodes::Acl;
 use crate::coordination::{
     CoordinationError, CreateMode, ExpectedVersion, MultiError, Operation, OperationResult, Stat,
-    WatchEventKind,
+    WatchEventKind, parent,
 };
 
 /// Numbers that take the place of a request's own in frames that are no ordinary reply.
@@ -296,6 +296,13 @@ fn read_stat(reader: &mut Reader) -> Result<Stat, Malformed> {
 }
 
 fn error_of(code: i32, path: &str, operation: Option<&Operation>) -> CoordinationError {
+    // What is wrong with a creation is wrong with the parent.
+    let path = match (operation, code) {
+        (Some(Operation::Create { .. }), code::NO_NODE | code::NO_CHILDREN_FOR_EPHEMERALS) => {
+            parent(path).unwrap_or(path)
+        }
+        _ => path,
+    };
     let path = path.to_owned();
     match code {
         code::NO_NODE => CoordinationError::NoNode { path },

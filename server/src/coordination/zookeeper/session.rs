@@ -538,6 +538,8 @@ impl Session {
                 }
                 return Ok(());
             }
+            // The end of a session takes its ephemeral nodes, which is no news to it.
+            xid::NOTIFICATION if matches!(self.phase, Phase::Closing { .. }) => return Ok(()),
             xid::NOTIFICATION => {
                 if let Some((kind, path)) = messages::read_notification(reader)? {
                     for watch in self.watches.take(kind, &path) {

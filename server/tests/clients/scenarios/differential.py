@@ -3,7 +3,7 @@
 import subprocess
 
 import peers
-from scenario import Skip, scenario
+from scenario import Skip, examples, scenario
 
 JUDGE = ["java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-StackTraceInThrowable", "-cp"]
 
@@ -13,12 +13,7 @@ def same_bytes(place):
     """Batches, requests, answers, consumer metadata and group records, sound and spoiled: read or refused alike, field by field."""
     if place.subject != "milena":
         raise Skip("the decoders are Milena's")
-    build = ["cargo", "build", "--quiet", "--workspace", "--example", "differential", "--message-format=json"]
-    done = subprocess.run(build, cwd=peers.ROOT, capture_output=True, text=True, timeout=550)
-    if done.returncode:
-        raise AssertionError(f"{' '.join(build)}: exit code {done.returncode}\n{done.stderr[-3000:]}")
-    # The only executable that is told of: cargo knows where its target directory is.
-    program = next(part.split('"')[1] for part in reversed(done.stdout.split('"executable":')[1:]) if part.startswith('"'))
+    (program,) = examples("differential")
     command = [program, "--cases", place.options["cases"], "--seed", place.options["seed"], "--", *JUDGE, peers.judge(), "Judge"]
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
     print(done.stdout)

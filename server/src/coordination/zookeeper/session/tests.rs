@@ -501,6 +501,13 @@ fn with_sasl_nothing_is_asked_before_both_sides_are_convinced() {
 #[test]
 fn a_close_comes_after_what_was_asked_before_and_nothing_comes_after_it() {
     let mut bench = Bench::connected(config());
+    let (_, watch) = bench.read("/watched", true);
+    let (xid, _) = xid_and_kind(&bench.sent());
+    bench.reply(xid, OK, |writer| {
+        writer.buffer(None);
+        stat(writer);
+    });
+    bench.next();
     for _ in 0..3 {
         let path = "/a".to_owned();
         let expected = ExpectedVersion::Any;
@@ -513,6 +520,7 @@ fn a_close_comes_after_what_was_asked_before_and_nothing_comes_after_it() {
     assert_eq!(kind, -11);
     let (late, _) = bench.read("/a", false);
     bench.answered(late, CoordinationError::SessionExpired);
+    bench.notify(3, "/watched");
     for xid in xids {
         bench.reply(xid, OK, |writer| {
             writer.int(2).bool(false).int(0).int(-1).bool(true).int(-1);
@@ -528,6 +536,7 @@ fn a_close_comes_after_what_was_asked_before_and_nothing_comes_after_it() {
         );
     }
     bench.reply(close, OK, |_| ());
+    assert_eq!(bench.next(), Output::Forget(vec![watch.unwrap()]));
     assert_eq!(bench.next(), Output::Disconnect);
     assert_eq!(bench.next(), Output::Closed);
 }
