@@ -20,7 +20,7 @@ use tracing::level_filters::LevelFilter;
 pub const ROOT: &str = "root";
 
 /// The loggers that write lines, without their ancestors.
-const KNOWN: [&str; 38] = [
+const KNOWN: [&str; 39] = [
     "kafka.controller.KafkaController",
     "kafka.coordinator.group.GroupCoordinator",
     "kafka.coordinator.transaction.ProducerIdManager",
@@ -36,6 +36,7 @@ const KNOWN: [&str; 38] = [
     "kafka.server.TopicConfigHandler",
     "kafka.zk.AdminZkClient",
     "kafka.zk.KafkaZkClient",
+    "kafka.zookeeper.ZooKeeperClient",
     "milena.logging",
     "milena.server.Adoption",
     "milena_engine.io.uring",
