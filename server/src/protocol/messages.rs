@@ -7,10 +7,13 @@
 //! `authorized_operations` have a bit for each operation, and are `i32::MIN` when nobody asked for them.
 
 pub mod acls;
+pub mod alter_isr;
 pub mod api_versions;
 pub mod configs;
 pub mod consumer_protocol;
+pub mod controller_commands;
 pub mod delete_records;
+pub mod features;
 pub mod fetch;
 pub mod find_coordinator;
 pub mod group_membership;
@@ -23,13 +26,18 @@ pub mod metadata;
 pub mod offsets;
 pub mod produce;
 pub mod producer_ids;
+pub mod reassignments;
 pub mod topics;
+pub mod transaction_markers;
 
 pub use acls::*;
+pub use alter_isr::*;
 pub use api_versions::*;
 pub use configs::*;
 pub use consumer_protocol::{ConsumerProtocolAssignment, ConsumerProtocolSubscription};
+pub use controller_commands::*;
 pub use delete_records::*;
+pub use features::*;
 pub use fetch::*;
 pub use find_coordinator::*;
 pub use group_membership::*;
@@ -42,4 +50,6 @@ pub use metadata::*;
 pub use offsets::*;
 pub use produce::*;
 pub use producer_ids::*;
+pub use reassignments::*;
 pub use topics::*;
+pub use transaction_markers::*;

@@ -120,10 +120,32 @@ pub(super) fn messages() -> Vec<Case> {
         IncrementalAlterConfigsResponse,
         OffsetDeleteRequest,
         OffsetDeleteResponse,
+        LeaderAndIsrRequest,
+        LeaderAndIsrResponse,
+        StopReplicaRequest,
+        StopReplicaResponse,
+        UpdateMetadataRequest,
+        UpdateMetadataResponse,
+        ControlledShutdownRequest,
+        ControlledShutdownResponse,
+        WriteTxnMarkersRequest,
+        WriteTxnMarkersResponse,
+        AlterReplicaLogDirsRequest,
+        AlterReplicaLogDirsResponse,
+        ElectLeadersRequest,
+        ElectLeadersResponse,
+        AlterPartitionReassignmentsRequest,
+        AlterPartitionReassignmentsResponse,
+        ListPartitionReassignmentsRequest,
+        ListPartitionReassignmentsResponse,
+        UpdateFeaturesRequest,
+        UpdateFeaturesResponse,
     ];
     cases.extend(cases![
         ListOffsetRequest = ListOffsetsRequest,
         ListOffsetResponse = ListOffsetsResponse,
+        AlterIsrRequest = AlterPartitionRequest,
+        AlterIsrResponse = AlterPartitionResponse,
     ]);
     cases
 }

@@ -1,4 +1,4 @@
-//! The codec against another one: every message of the served APIs, request and response, in every version of 2.7.2.
+//! The codec against another one: every message that is declared, request and response, in every version of 2.7.2.
 //!
 //! The judge is the crate `kafka-protocol`, which is generated from Kafka's own message definitions. Values are made up from a
 //! seed, as bytes, by a third and very plain encoder that walks the declarations (`generator`):
@@ -179,7 +179,7 @@ fn the_comparison_notices_fields_that_have_changed_places() {
 }
 
 #[test]
-fn every_served_api_is_compared_and_has_the_versions_and_headers_of_the_table() {
+fn every_api_is_compared_and_has_the_versions_and_headers_of_the_table() {
     fn check<'a, Q: Message<'a>, A: Message<'a>, OQ: HeaderVersion, OA: HeaderVersion>(
         seen: &mut Vec<ApiKey>,
     ) {
@@ -235,9 +235,18 @@ fn every_served_api_is_compared_and_has_the_versions_and_headers_of_the_table() 
         DeleteGroupsRequest DeleteGroupsResponse,
         IncrementalAlterConfigsRequest IncrementalAlterConfigsResponse,
         OffsetDeleteRequest OffsetDeleteResponse,
+        LeaderAndIsrRequest LeaderAndIsrResponse, StopReplicaRequest StopReplicaResponse,
+        UpdateMetadataRequest UpdateMetadataResponse, ControlledShutdownRequest ControlledShutdownResponse,
+        WriteTxnMarkersRequest WriteTxnMarkersResponse, AlterReplicaLogDirsRequest AlterReplicaLogDirsResponse,
+        ElectLeadersRequest ElectLeadersResponse,
+        AlterPartitionReassignmentsRequest AlterPartitionReassignmentsResponse,
+        ListPartitionReassignmentsRequest ListPartitionReassignmentsResponse,
+        UpdateFeaturesRequest UpdateFeaturesResponse,
     );
-    check_all!(seen: ListOffsetRequest ListOffsetResponse ListOffsetsRequest ListOffsetsResponse);
-    seen.sort();
-    assert_eq!(seen, SERVED);
-    assert_eq!(messages().len(), 2 * SERVED.len());
+    check_all!(seen:
+        ListOffsetRequest ListOffsetResponse ListOffsetsRequest ListOffsetsResponse,
+        AlterIsrRequest AlterIsrResponse AlterPartitionRequest AlterPartitionResponse
+    );
+    assert!(SERVED.iter().all(|key| seen.contains(key)));
+    assert_eq!(messages().len(), 2 * seen.len());
 }

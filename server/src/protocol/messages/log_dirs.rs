@@ -1,11 +1,52 @@
-//! `DescribeLogDirs` (key 35): which partition lies in which directory, and how large it is (KIP-113).
+//! `AlterReplicaLogDirs` (key 34): move replicas to other directories of this broker; `DescribeLogDirs` (35): which partition lies in
+//! which directory, and how large it is (KIP-113).
 //!
-//! Version 1 changes nothing; 2 is flexible. Sources: `DescribeLogDirsRequest.json`,
-//! `DescribeLogDirsResponse.json`.
+//! Version 1 changes nothing in either; 2 of DescribeLogDirs is flexible. Sources: `AlterReplicaLogDirsRequest.json`,
+//! `DescribeLogDirsRequest.json`, and the responses of the same names.
 
 use std::borrow::Cow;
 
 use crate::protocol::schema::{Array, message};
+
+message! {
+    /// Asks to move replicas.
+    pub struct AlterReplicaLogDirsRequest<'a> (AlterReplicaLogDirs, versions 0..=1) {
+        dirs: Array<'a, AlterReplicaLogDir<'a>> [0..],
+    }
+
+    /// What is to lie in one directory.
+    pub struct AlterReplicaLogDir<'a> {
+        /// Absolute path.
+        path: Cow<'a, str> [0..],
+        topics: Array<'a, AlterReplicaLogDirTopic<'a>> [0..],
+    }
+
+    /// Partitions of one topic.
+    pub struct AlterReplicaLogDirTopic<'a> {
+        name: Cow<'a, str> [0..],
+        partitions: Array<'a, i32> [0..],
+    }
+}
+
+message! {
+    /// Says which replicas will move.
+    pub struct AlterReplicaLogDirsResponse<'a> (AlterReplicaLogDirs, versions 0..=1) {
+        throttle_time_ms: i32 [0..],
+        results: Array<'a, AlterReplicaLogDirTopicResult<'a>> [0..],
+    }
+
+    /// Results for one topic.
+    pub struct AlterReplicaLogDirTopicResult<'a> {
+        topic_name: Cow<'a, str> [0..],
+        partitions: Array<'a, AlterReplicaLogDirPartitionResult> [0..],
+    }
+
+    /// Result for one partition.
+    pub struct AlterReplicaLogDirPartitionResult {
+        partition_index: i32 [0..],
+        error_code: i16 [0..],
+    }
+}
 
 message! {
     /// Asks about partitions on this broker.
