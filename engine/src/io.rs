@@ -133,6 +133,16 @@ pub struct FileStat {
     pub size_bytes: u64,
     /// When the content changed last.
     pub modified: TimestampMs,
+    /// Which file it is: another one under the same name has another number, as long as the first is open.
+    pub identity: u64,
+}
+
+/// Who a file belongs to, and who may do what with it (the permission bits).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    pub user: u32,
+    pub group: u32,
+    pub mode: u32,
 }
 
 /// One name in a directory.
@@ -242,6 +252,12 @@ pub trait Io: Send + Sync + fmt::Debug {
 
     /// Sets the modification time (compaction and retention judge old segments by it).
     fn set_modified(&self, path: &Path, modified: TimestampMs) -> Result<(), IoError>;
+
+    /// Whose a path is; `None` if nothing is there, or if this body knows no owners.
+    fn owner(&self, path: &Path) -> Result<Option<Owner>, IoError>;
+
+    /// Gives a path away, and sets its permission bits. What is so already is not set, for which nobody needs a right.
+    fn set_owner(&self, path: &Path, owner: Owner) -> Result<(), IoError>;
 
     /// Of the file system under a directory.
     fn space(&self, directory: &Path) -> Result<Space, IoError>;

@@ -58,7 +58,7 @@ use parking_lot::Mutex;
 
 use super::{
     Clock, Completion, DirEntry, DirectoryLock, File, FileHandle, FileKind, FileStat, Io, OpenMode,
-    Operation, Space,
+    Operation, Owner, Space,
 };
 use crate::error::IoError;
 use crate::units::TimestampMs;
@@ -365,6 +365,7 @@ impl Io for SimulatedDisk {
                 kind,
                 size_bytes,
                 modified: node.modified,
+                identity: id,
             }
         }))
     }
@@ -421,6 +422,15 @@ impl Io for SimulatedDisk {
             }
             None => Err(IoError::new("utimensat", path, ErrorKind::NotFound.into())),
         }
+    }
+
+    fn owner(&self, path: &Path) -> Result<Option<Owner>, IoError> {
+        self.shared.state.lock().check_power("stat", path)?;
+        Ok(None)
+    }
+
+    fn set_owner(&self, path: &Path, _owner: Owner) -> Result<(), IoError> {
+        Err(IoError::new("chown", path, ErrorKind::Unsupported.into()))
     }
 
     fn space(&self, directory: &Path) -> Result<Space, IoError> {

@@ -23,7 +23,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::io::{ErrorKind, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
@@ -33,7 +33,8 @@ use rustix::fs::{AtFlags, CWD, FallocateFlags, FlockOperation, Timespec, Timesta
 use rustix::io::Errno;
 
 use super::{
-    Completion, DirEntry, DirectoryLock, File, FileHandle, FileKind, FileStat, Io, OpenMode, Operation, Space,
+    Completion, DirEntry, DirectoryLock, File, FileHandle, FileKind, FileStat, Io, OpenMode, Operation,
+    Owner, Space,
 };
 use crate::error::IoError;
 use crate::units::TimestampMs;
@@ -109,6 +110,7 @@ impl Io for SyscallIo {
                 kind: kind_of(metadata.file_type()),
                 size_bytes: metadata.len(),
                 modified: timestamp_of(&metadata),
+                identity: metadata.ino(),
             })),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
             Err(error) => Err(IoError::new("stat", path, error)),
@@ -172,6 +174,32 @@ impl Io for SyscallIo {
         };
         rustix::fs::utimensat(CWD, path, &times, AtFlags::empty())
             .map_err(|errno| IoError::new("utimensat", path, errno.into()))
+    }
+
+    fn owner(&self, path: &Path) -> Result<Option<Owner>, IoError> {
+        match fs::metadata(path) {
+            Ok(metadata) => Ok(Some(Owner {
+                user: metadata.uid(),
+                group: metadata.gid(),
+                mode: metadata.mode() & 0o7777,
+            })),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+            Err(error) => Err(IoError::new("stat", path, error)),
+        }
+    }
+
+    fn set_owner(&self, path: &Path, owner: Owner) -> Result<(), IoError> {
+        let is_already = |found: &Owner| (found.user, found.group) == (owner.user, owner.group);
+        if !self.owner(path)?.as_ref().is_some_and(is_already) {
+            std::os::unix::fs::chown(path, Some(owner.user), Some(owner.group))
+                .map_err(|error| IoError::new("chown", path, error))?;
+        }
+        // Behind it: a change of owners may take bits away.
+        if self.owner(path)? != Some(owner) {
+            fs::set_permissions(path, fs::Permissions::from_mode(owner.mode))
+                .map_err(|error| IoError::new("chmod", path, error))?;
+        }
+        Ok(())
     }
 
     fn space(&self, directory: &Path) -> Result<Space, IoError> {

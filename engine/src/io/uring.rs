@@ -27,7 +27,9 @@ use parking_lot::Mutex;
 use rustix::event::EventfdFlags;
 
 use super::syscall::SyscallIo;
-use super::{Completion, DirEntry, DirectoryLock, FileHandle, FileStat, Io, OpenMode, Operation, Space};
+use super::{
+    Completion, DirEntry, DirectoryLock, FileHandle, FileStat, Io, OpenMode, Operation, Owner, Space,
+};
 use crate::error::IoError;
 use crate::units::TimestampMs;
 
@@ -130,6 +132,14 @@ impl Io for UringIo {
 
     fn set_modified(&self, path: &Path, modified: TimestampMs) -> Result<(), IoError> {
         self.plain.set_modified(path, modified)
+    }
+
+    fn owner(&self, path: &Path) -> Result<Option<Owner>, IoError> {
+        self.plain.owner(path)
+    }
+
+    fn set_owner(&self, path: &Path, owner: Owner) -> Result<(), IoError> {
+        self.plain.set_owner(path, owner)
     }
 
     fn space(&self, directory: &Path) -> Result<Space, IoError> {

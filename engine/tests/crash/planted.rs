@@ -12,7 +12,7 @@ use std::sync::Arc;
 use milena_engine::error::IoError;
 use milena_engine::io::simulated::SimulatedDisk;
 use milena_engine::io::{
-    Completion, DirEntry, DirectoryLock, File, FileHandle, FileStat, Io, OpenMode, Operation, Space,
+    Completion, DirEntry, DirectoryLock, File, FileHandle, FileStat, Io, OpenMode, Operation, Owner, Space,
 };
 use milena_engine::units::TimestampMs;
 
@@ -155,6 +155,14 @@ impl Io for Planted {
 
     fn set_modified(&self, path: &Path, modified: TimestampMs) -> Result<(), IoError> {
         self.disk.set_modified(path, modified)
+    }
+
+    fn owner(&self, path: &Path) -> Result<Option<Owner>, IoError> {
+        self.disk.owner(path)
+    }
+
+    fn set_owner(&self, path: &Path, owner: Owner) -> Result<(), IoError> {
+        self.disk.set_owner(path, owner)
     }
 
     fn space(&self, directory: &Path) -> Result<Space, IoError> {

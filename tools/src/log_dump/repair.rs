@@ -27,6 +27,7 @@ use crate::{Exit, complain};
 
 mod apply;
 mod derive;
+mod ownership;
 mod plan;
 mod undo;
 
@@ -256,7 +257,12 @@ fn log_dirs(io: &dyn Io, directories: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>
 
 /// The lock that a broker holds while it runs.
 fn lock(io: &dyn Io, log_dir: &Path) -> anyhow::Result<Box<dyn DirectoryLock>> {
-    let lock = io.lock(&log_dir.join(checkpoint::LOCK_FILE))?;
+    let path = log_dir.join(checkpoint::LOCK_FILE);
+    let was_there = io.stat(&path)?.is_some();
+    let lock = io.lock(&path)?;
+    if !was_there {
+        ownership::as_file(io, &path, log_dir)?;
+    }
     lock.ok_or_else(|| {
         anyhow::anyhow!(
             "{}: a broker uses the log directory; stop it first",
@@ -303,6 +309,13 @@ fn refuse_link(path: &Path) -> anyhow::Result<()> {
 
 /// Looks at every file that a plan may change.
 fn refuse_links(plan: &DirectoryPlan) -> anyhow::Result<()> {
+    if plan.path.to_str().is_none() {
+        // The undo directory could not name the files.
+        anyhow::bail!(
+            "{}: found a path that is not UTF-8; rename it first; nothing is changed",
+            plan.path.display()
+        );
+    }
     for name in plan
         .checkpoints
         .keys()
@@ -341,12 +354,23 @@ fn put_back(io: &dyn Io, path: &Path, is_json: bool) -> anyhow::Result<Exit> {
     for path in manifest.paths() {
         refuse_link(path)?;
     }
-    let count = manifest.put_back(io)?;
+    let undone = manifest.put_back(io)?;
+    let recovers = if undone.was_started {
+        "; a broker was started since: when it starts it recovers all logs, as after a crash"
+    } else {
+        ""
+    };
     let text = format!(
-        "{count} changes are undone; {} is no longer needed",
+        "{} changes are undone; {} is no longer needed{recovers}",
+        undone.changes,
         path.display()
     );
-    let object = json!({"type": "summary", "undone": count, "path": path.to_string_lossy()});
+    let object = json!({
+        "type": "summary",
+        "undone": undone.changes,
+        "path": path.to_string_lossy(),
+        "startedSince": undone.was_started,
+    });
     conclude(&mut io::stdout().lock(), is_json, object, &text)?;
     Ok(Exit::Success)
 }

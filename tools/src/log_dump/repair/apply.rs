@@ -50,7 +50,7 @@ pub(super) fn apply(io: &dyn Io, plan: &DirectoryPlan, undo: &mut Undo<'_>) -> R
             content: Content::Bytes(&content),
         }])?;
     }
-    Ok(())
+    undo.finish()
 }
 
 /// As `OffsetCheckpointFile` writes it.

@@ -282,3 +282,27 @@ fn what_was_written_after_a_repair_is_not_overwritten_by_its_undo() {
     assert!(refused.contains("something was written since"), "{refused}");
     assert!(read(&disk, &log) == content);
 }
+
+#[test]
+fn an_undo_after_a_broker_was_started_does_not_pretend_that_its_shutdown_was_clean() {
+    let marker = Path::new(LOG_DIR).join(".kafka_cleanshutdown");
+    let disk = sound_directory(true);
+    disk.remove_file(&Path::new(LOG_DIR).join("t-0/00000000000000000000.index"))
+        .unwrap();
+    let before = tree(&disk, &logs(&disk));
+    for is_started in [true, false] {
+        repair(&disk, AtDamage::Cut).unwrap();
+        assert!(disk.stat(&marker).unwrap().is_some());
+        if is_started {
+            disk.remove_file(&marker).unwrap();
+        }
+        put_back(&disk).unwrap();
+        let mut wanted = before.clone();
+        if is_started {
+            wanted.remove(&marker);
+        }
+        assert!(tree(&disk, &logs(&disk)) == wanted, "{is_started}");
+        write(&disk, &marker, b"");
+        disk.remove_dir_all(Path::new(UNDO)).unwrap();
+    }
+}

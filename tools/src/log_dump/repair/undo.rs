@@ -4,7 +4,12 @@
 //! manifest   a line of JSON for each change, in the order in which they were made; the first names the log directory
 //! bytes      what was written over or cut, one piece after another; lines of the manifest name the pieces
 //! files/N    segments that were taken away as a whole
+//! done       is there once all changes were made
+//! begun      is there once putting back has begun
 //! ```
+//!
+//! A file that is replaced keeps its owner and mode, so that the broker can open what root has repaired, and a log keeps
+//! its time, from which the age of records without timestamps is told. Putting back restores all of them.
 //!
 //! A change is made only when its piece and then its line are on the medium. Putting back goes through the lines from the
 //! last to the first; each is made good whether its change had been made, half made or not. A line that is not whole is
@@ -14,15 +19,20 @@ use std::io::IoSlice;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use milena_engine::checkpoint;
 use milena_engine::error::IoError;
-use milena_engine::io::{FileHandle, Io, OpenMode};
+use milena_engine::io::{FileHandle, Io, OpenMode, Owner};
+use milena_engine::units::TimestampMs;
 use serde_json::{Value, json};
 
+use super::ownership;
 use crate::log_dump::report::Read;
 
 const MANIFEST: &str = "manifest";
 const BYTES: &str = "bytes";
 const FILES: &str = "files";
+const DONE: &str = "done";
+const BEGUN: &str = "begun";
 /// A copy is made in pieces of so many bytes.
 const COPY_SIZE_BYTES: usize = 1 << 20;
 /// Behind the name of a file that is being written; brokers ignore it.
@@ -43,17 +53,46 @@ enum Change {
     Move { size: u64, number: u64 },
 }
 
+/// What a file was besides its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Attributes {
+    owner: Option<Owner>,
+    modified: TimestampMs,
+}
+
+impl Attributes {
+    /// `None` if there is no file.
+    fn of(io: &dyn Io, path: &Path) -> Read<Option<Attributes>> {
+        let Some(stat) = io.stat(path)? else {
+            return Ok(None);
+        };
+        Ok(Some(Attributes {
+            owner: io.owner(path)?,
+            modified: stat.modified,
+        }))
+    }
+
+    fn set(&self, io: &dyn Io, path: &Path) -> Read<()> {
+        if let Some(owner) = self.owner {
+            io.set_owner(path, owner)?;
+        }
+        io.set_modified(path, self.modified)
+    }
+}
+
 /// A change of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
     path: PathBuf,
     change: Change,
+    /// Before the change, if it was there.
+    was: Option<Attributes>,
 }
 
 impl Entry {
     fn to_json(&self) -> Value {
         let path = self.path.to_string_lossy();
-        match &self.change {
+        let mut line = match &self.change {
             Change::Cut { to, size, saved } => {
                 json!({"change": "cut", "path": path, "to": to, "size": size, "from": saved.start, "until": saved.end})
             }
@@ -64,13 +103,36 @@ impl Entry {
             Change::Move { size, number } => {
                 json!({"change": "move", "path": path, "size": size, "number": number})
             }
+        };
+        if let Some(was) = self.was {
+            line["modified"] = was.modified.get().into();
+            if let Some(Owner { user, group, mode }) = was.owner {
+                line["owner"] = json!([user, group, mode]);
+            }
         }
+        line
     }
 
     fn from_json(value: &Value) -> Option<Entry> {
         let number = |name: &str| value.get(name)?.as_u64();
         let range = || Some(number("from")?..number("until")?);
         let size = number("size")?;
+        let owner = || {
+            let [user, group, mode] = value.get("owner")?.as_array()?.as_slice() else {
+                return None;
+            };
+            let number = |of: &Value| of.as_u64().and_then(|number| u32::try_from(number).ok());
+            Some(Owner {
+                user: number(user)?,
+                group: number(group)?,
+                mode: number(mode)?,
+            })
+        };
+        let modified = value.get("modified").and_then(Value::as_i64);
+        let was = modified.map(|modified| Attributes {
+            owner: owner(),
+            modified: TimestampMs(modified),
+        });
         let change = match value.get("change")?.as_str()? {
             "cut" => Change::Cut {
                 to: number("to")?,
@@ -91,6 +153,7 @@ impl Entry {
         Some(Entry {
             path: PathBuf::from(value.get("path")?.as_str()?),
             change,
+            was,
         })
     }
 }
@@ -144,12 +207,32 @@ pub(super) enum Wanted<'c> {
     },
 }
 
+impl Wanted<'_> {
+    fn path(&self) -> &Path {
+        match self {
+            Wanted::Cut { path, .. }
+            | Wanted::Replace { path, .. }
+            | Wanted::Remove { path }
+            | Wanted::Move { path } => path,
+        }
+    }
+}
+
 impl Undo<'_> {
     /// Begins one at `path`, where nothing is yet, for the files of `log_dir`.
     pub(super) fn create<'i>(io: &'i dyn Io, path: &Path, log_dir: &Path) -> Read<Undo<'i>> {
+        // Who may read the log may read what is kept of it, and nobody else.
+        io.create_dir_all(path)?;
+        ownership::as_directory(io, path, log_dir)?;
         io.create_dir_all(&path.join(FILES))?;
-        let manifest = io.open(&path.join(MANIFEST), OpenMode::CreateNew)?;
-        let bytes = io.open(&path.join(BYTES), OpenMode::CreateNew)?;
+        ownership::as_directory(io, &path.join(FILES), log_dir)?;
+        let created = |name: &str| {
+            let file = io.open(&path.join(name), OpenMode::CreateNew)?;
+            ownership::as_file(io, file.path(), log_dir)?;
+            Ok(file)
+        };
+        let manifest = created(MANIFEST)?;
+        let bytes = created(BYTES)?;
         let mut undo = Undo {
             io,
             path: path.to_owned(),
@@ -171,6 +254,11 @@ impl Undo<'_> {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// All changes are made.
+    pub(super) fn finish(&self) -> Read<()> {
+        note(self.io, &self.path, DONE)
     }
 
     fn write_lines(&mut self, lines: &str) -> Read<()> {
@@ -204,45 +292,39 @@ impl Undo<'_> {
     pub(super) fn make(&mut self, wanted: &[Wanted<'_>]) -> Read<()> {
         let mut entries = Vec::new();
         for change in wanted {
-            let (path, change) = match change {
-                Wanted::Cut { path, to } => {
+            let path = change.path();
+            let was = Attributes::of(self.io, path)?;
+            let change = match change {
+                Wanted::Cut { to, .. } => {
                     let file = self.io.open(path, OpenMode::Read)?;
                     let size = file.size_bytes()?;
                     let saved = self.save(&file, (*to).min(size)..size)?;
-                    (path, Change::Cut { to: *to, size, saved })
+                    Change::Cut { to: *to, size, saved }
                 }
-                Wanted::Replace { path, content } => {
+                Wanted::Replace { content, .. } => {
                     let (size, saved) = self.save_whole(path)?;
-                    (
-                        path,
-                        Change::Replace {
-                            size,
-                            after: content.size_bytes(),
-                            saved,
-                        },
-                    )
+                    let after = content.size_bytes();
+                    Change::Replace { size, after, saved }
                 }
-                Wanted::Remove { path } => match self.save_whole(path)? {
+                Wanted::Remove { .. } => match self.save_whole(path)? {
                     (_, None) => continue,
-                    (size, saved) => (
-                        path,
-                        Change::Replace {
-                            size,
-                            after: 0,
-                            saved,
-                        },
-                    ),
+                    (size, saved) => Change::Replace {
+                        size,
+                        after: 0,
+                        saved,
+                    },
                 },
-                Wanted::Move { path } => {
+                Wanted::Move { .. } => {
                     let size = self.io.stat(path)?.map_or(0, |stat| stat.size_bytes);
                     let number = self.moved;
                     self.moved += 1;
-                    (path, Change::Move { size, number })
+                    Change::Move { size, number }
                 }
             };
             entries.push(Entry {
-                path: path.clone(),
+                path: path.to_owned(),
                 change,
+                was,
             });
         }
         if entries.is_empty() {
@@ -261,8 +343,12 @@ impl Undo<'_> {
         for change in wanted {
             match change {
                 Wanted::Cut { path, to } => {
+                    let was = Attributes::of(self.io, path)?;
                     let file = self.io.open(path, OpenMode::ReadWrite)?;
                     file.set_len(*to)?;
+                    if let Some(was) = was {
+                        self.io.set_modified(path, was.modified)?;
+                    }
                     file.sync()?;
                 }
                 Wanted::Replace { path, content } => write_over(self.io, path, content)?,
@@ -278,6 +364,13 @@ impl Undo<'_> {
         }
         Ok(())
     }
+}
+
+/// Makes an empty file in an undo directory, durably.
+fn note(io: &dyn Io, undo: &Path, name: &str) -> Read<()> {
+    let file = io.open(&undo.join(name), OpenMode::ReadWriteCreate)?;
+    ownership::as_file(io, file.path(), undo)?;
+    io.sync_dir(undo)
 }
 
 /// Copies a range; returns its size.
@@ -307,9 +400,15 @@ fn sync_parent(io: &dyn Io, path: &Path) -> Read<()> {
     path.parent().map_or(Ok(()), |parent| io.sync_dir(parent))
 }
 
+/// Whether a file is a log, of which a broker keeps every byte, and looks at its time.
+fn is_log(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "log")
+}
+
 /// Replaces a file by one that holds something else, atomically and durably.
 fn write_over(io: &dyn Io, path: &Path, content: &Content<'_>) -> Read<()> {
     let temporary = temporary(path);
+    let was = Attributes::of(io, path)?;
     let written = (|| {
         let file = io.open(&temporary, OpenMode::Truncate)?;
         match content {
@@ -322,6 +421,14 @@ fn write_over(io: &dyn Io, path: &Path, content: &Content<'_>) -> Read<()> {
                     at += copy(&present, range.clone(), &file, at)?;
                 }
             }
+        }
+        match was {
+            Some(was) if is_log(path) => was.set(io, &temporary)?,
+            Some(Attributes {
+                owner: Some(owner), ..
+            }) => io.set_owner(&temporary, owner)?,
+            Some(_) => {}
+            None => ownership::as_file(io, &temporary, path.parent().unwrap_or(path))?,
         }
         file.sync()?;
         io.rename(&temporary, path)
@@ -376,6 +483,14 @@ pub(super) enum CannotUndo {
         found: u64,
         expected: u64,
     },
+}
+
+/// What was put back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Undone {
+    pub(super) changes: usize,
+    /// A broker was started since; it does not find the marker of the clean shutdown that was before the repair.
+    pub(super) was_started: bool,
 }
 
 /// What an undo directory tells.
@@ -441,19 +556,37 @@ impl Manifest {
         self.entries.iter().map(|entry| entry.path.as_path())
     }
 
-    /// Puts everything back; returns how many changes there were.
+    /// Puts everything back.
     ///
     /// # Errors
     /// `Changed` before anything is done, if a log is not as the repair left it; otherwise it may be run again.
-    pub(super) fn put_back(&self, io: &dyn Io) -> Result<usize, CannotUndo> {
+    pub(super) fn put_back(&self, io: &dyn Io) -> Result<Undone, CannotUndo> {
         let bytes = io.open(&self.path.join(BYTES), OpenMode::Read)?;
         for entry in &self.entries {
             self.check(io, entry, &bytes)?;
         }
-        for entry in self.entries.iter().rev() {
-            self.put_one_back(io, entry, &bytes)?;
+        let is_there = |name: &str| Ok::<_, IoError>(io.stat(&self.path.join(name))?.is_some());
+        let (is_done, is_begun) = (is_there(DONE)?, is_there(BEGUN)?);
+        // A repair ends with the marker of a clean shutdown, which a broker that starts takes away.
+        let is_marker = |entry: &&Entry| entry.path.ends_with(checkpoint::CLEAN_SHUTDOWN_FILE);
+        let marker = self.entries.last().filter(is_marker);
+        let was_started = match marker {
+            Some(marker) => is_done && !is_begun && io.stat(&marker.path)?.is_none(),
+            None => false,
+        };
+        if !was_started {
+            note(io, &self.path, BEGUN)?;
         }
-        Ok(self.entries.len())
+        for entry in self.entries.iter().rev() {
+            // Its logs may not have been closed: it must recover them.
+            if !(was_started && is_marker(&entry)) {
+                self.put_one_back(io, entry, &bytes)?;
+            }
+        }
+        Ok(Undone {
+            changes: self.entries.len(),
+            was_started,
+        })
     }
 
     /// Whether a log is what the repair made of it, or what it was before, or something between.
@@ -472,10 +605,9 @@ impl Manifest {
             }
         }
         // Of other files than logs a broker keeps none as it is.
-        let is_log = entry.path.extension().is_some_and(|extension| extension == "log");
         let (before, after) = match &entry.change {
             Change::Move { size, .. } => (*size, *size),
-            Change::Replace { size, after, .. } if is_log => (*size, *after),
+            Change::Replace { size, after, .. } if is_log(&entry.path) => (*size, *after),
             _ => return Ok(()),
         };
         match io.stat(&entry.path)?.map(|stat| stat.size_bytes) {
@@ -494,9 +626,14 @@ impl Manifest {
             Change::Cut { to, saved, .. } => {
                 let file = io.open(path, OpenMode::ReadWrite)?;
                 copy(bytes, saved.clone(), &file, *to)?;
+                if let Some(was) = entry.was {
+                    was.set(io, path)?;
+                }
                 file.sync()?;
             }
             Change::Replace { saved: None, .. } => {
+                // An interruption may have left it.
+                io.remove_file(&temporary(path))?;
                 io.remove_file(path)?;
                 sync_parent(io, path)?;
             }
@@ -506,6 +643,9 @@ impl Manifest {
                 let temporary = temporary(path);
                 let file = io.open(&temporary, OpenMode::Truncate)?;
                 copy(bytes, saved.clone(), &file, 0)?;
+                if let Some(was) = entry.was {
+                    was.set(io, &temporary)?;
+                }
                 file.sync()?;
                 io.rename(&temporary, path)?;
                 sync_parent(io, path)?;
@@ -513,7 +653,11 @@ impl Manifest {
             Change::Move { number, .. } => {
                 let moved = self.path.join(FILES).join(number.to_string());
                 if io.stat(&moved)?.is_some() {
+                    // To another file system it goes as a copy.
                     move_file(io, &moved, path)?;
+                }
+                if let Some(was) = entry.was {
+                    was.set(io, path)?;
                 }
             }
         }
