@@ -131,8 +131,10 @@ fn repair(io: &dyn Io, arguments: &RepairArgs) -> anyhow::Result<Exit> {
         )?;
         return Ok(if damage == 0 { Exit::Success } else { Exit::Failed });
     }
-    for plan in plans.iter().filter(|plan| !plan.is_empty()) {
+    for plan in &plans {
         refuse_links(plan)?;
+    }
+    for plan in plans.iter().filter(|plan| !plan.is_empty()) {
         let path = undo_path(plan, arguments.undo_dir.as_deref())?;
         let mut undo = Undo::create(io, &path, &plan.path)?;
         if let Err(error) = apply::apply(io, plan, &mut undo) {
@@ -202,7 +204,9 @@ fn report(
     }
     let metadata = match &plan.metadata {
         Some(Some(_)) => "write meta.properties as in another log directory",
-        Some(None) => "remove meta.properties, which the broker then writes",
+        Some(None) => {
+            "remove meta.properties; a broker writes it anew, without ZooKeeper after kafka-storage format"
+        }
         None => return Ok(()),
     };
     tell_step(out, &directory.path, metadata, arguments)

@@ -128,9 +128,11 @@ fn plan_directory(directory: &Directory, choice: AtDamage, metadata: Option<&Vec
     if directory.is_whole {
         let damaged = checkpoints.iter().filter(|(_, found)| found.is_damaged);
         changed.extend(damaged.map(|(name, _)| *name));
-        plan.metadata = (directory.metadata == Metadata::Damaged).then(|| metadata.cloned());
+        plan.metadata = (directory.metadata == Metadata::Damaged).then(|| metadata.map(|of| of_another(of)));
     }
-    for partition in &directory.partitions {
+    // What is sound is left alone: space ahead goes when the broker recovers the log.
+    let is_damaged = |partition: &&Partition| partition.findings.iter().any(Finding::is_damage);
+    for partition in directory.partitions.iter().filter(is_damaged) {
         let mut of_partition = plan_partition(partition, choice);
         let is_cut = of_partition.steps.iter().any(Step::changes_log);
         if let Some(name) = &partition.partition {
@@ -175,6 +177,16 @@ fn plan_directory(directory: &Directory, choice: AtDamage, metadata: Option<&Vec
         plan.checkpoints.insert(name, entries.unwrap_or_default());
     }
     plan
+}
+
+/// The `meta.properties` of another log directory, but for the name that no two directories share.
+fn of_another(content: &[u8]) -> Vec<u8> {
+    let lines = content.split_inclusive(|byte| *byte == b'\n');
+    lines
+        .filter(|line| !line.starts_with(b"directory.id"))
+        .flatten()
+        .copied()
+        .collect()
 }
 
 fn plan_partition(partition: &Partition, choice: AtDamage) -> PartitionPlan {
