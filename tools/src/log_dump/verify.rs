@@ -6,7 +6,7 @@
 //! is a few windows of 1 MiB for each core, and what is kept of producers, epochs and damage.
 //!
 //! The parts: `segment` (one file read once) with `index` and `transactions`, `partition` (what is derived from the
-//! log against the log), `directory` (checkpoints, `meta.properties`, what else lies there), `finding`, `window`, `progress`.
+//! log against the log), `epochs`, `directory` (checkpoints, `meta.properties`, what else lies there), `finding`, `window`, `progress`.
 //!
 //! Exit codes: 0 sound, 1 wrong words, 2 something cannot be read, 3 damage.
 
@@ -23,6 +23,7 @@ use serde_json::json;
 use crate::{Exit, complain};
 
 mod directory;
+mod epochs;
 mod finding;
 mod index;
 mod partition;
@@ -37,10 +38,11 @@ use progress::Progress;
 use segment::Task;
 
 pub(super) use directory::{Directory, Metadata, is_partition};
+pub(super) use epochs::epochs_of_leaders;
 pub(super) use finding::{Finding, Kind};
 pub(super) use partition::{Partition, Snapshot};
 pub(super) use progress::size;
-pub(super) use segment::{Segment, epochs_of_leaders};
+pub(super) use segment::Segment;
 pub(super) use window::Window;
 
 const EXAMPLES: &str = "\

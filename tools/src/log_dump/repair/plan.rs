@@ -352,7 +352,7 @@ fn epochs(
         .copied()
         .collect();
     // An epoch that only the batches behind it show to be a stray is the last one once these are cut.
-    let was_stray = is_cut && !epochs_of_leaders(&all).1.is_empty();
+    let was_stray = is_cut && !epochs_of_leaders(&all, partition.epochs.as_deref()).1.is_empty();
     let is_wrong = was_stray
         || partition
             .findings
@@ -370,7 +370,7 @@ fn epochs(
                 .copied()
                 .collect();
             let mut cache = LeaderEpochCache::new();
-            for change in epochs_of_leaders(&changes).0 {
+            for change in epochs_of_leaders(&changes, partition.epochs.as_deref()).0 {
                 cache.assign(LeaderEpoch(change.epoch), Offset(change.offset));
             }
             cache

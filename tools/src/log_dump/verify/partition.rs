@@ -9,9 +9,10 @@ use milena_engine::log::derived::{SnapshotEntry, decode_snapshot};
 use milena_engine::log::names;
 use milena_engine::units::{Offset, TopicPartition};
 
+use super::epochs::{EpochChange, covering, epochs_of_leaders};
 use super::finding::{Finding, Kind, Start};
 use super::producers::{Producer, ProducerParts, Producers, Transaction, contradiction};
-use super::segment::{Segment, Task, epochs_of_leaders};
+use super::segment::{Segment, Task};
 use super::transactions;
 use crate::log_dump::report::Read;
 
@@ -451,62 +452,87 @@ impl Check<'_> {
         })
     }
 
-    fn epochs(&mut self) {
-        let path = self.layout.path.join(names::LEADER_EPOCHS);
-        let changes = self.partition.segments.iter().flat_map(|segment| &segment.epochs);
-        let (changes, strays) = epochs_of_leaders(&changes.copied().collect::<Vec<_>>());
-        if let Some(stray) = strays.first() {
-            let segments = self.partition.segments.iter();
-            let holder = segments.rev().find(|segment| segment.base <= stray.offset);
-            let file = holder.map_or(&path, |segment| &segment.path).clone();
-            let found = format!(
-                "leader epoch {} in a batch that earlier epochs follow",
-                stray.epoch
-            );
-            let at_start =
-                "the epoch is kept where the log is recovered, and taken from the batch for what it is";
-            self.add(Finding::new(Kind::Note, file, found, "", at_start).at(stray.position));
-        }
-        let kind = Kind::LeaderEpochs;
-        match self.io.stat(&path) {
-            Err(error) => return self.add(super::unreadable(&error)),
-            Ok(None) => {
-                // A topic of an older format has no such list, whatever was written to it in between.
-                if !changes.is_empty() && !self.partition.segments.iter().any(|segment| segment.has_legacy) {
-                    let at_start = "the list begins empty unless the log is recovered; followers fall back to the high watermark";
-                    self.add(Finding::new(
-                        kind,
-                        path,
-                        "no such file",
-                        "the epochs of the log",
-                        at_start,
-                    ));
-                }
-                return;
-            }
+    /// The list of epochs: `None` if there is none that can be read, of which the second tells.
+    fn read_epochs(&self, path: &Path) -> (Option<Vec<EpochEntry>>, Option<Finding>) {
+        match self.io.stat(path) {
+            Err(error) => return (None, Some(super::unreadable(&error))),
+            Ok(None) => return (None, None),
             Ok(Some(_)) => {}
         }
-        let entries = match LeaderEpochCheckpoint::new(&self.layout.path).read(self.io) {
-            Ok(entries) => entries,
+        match LeaderEpochCheckpoint::new(&self.layout.path).read(self.io) {
+            Ok(entries) => (Some(entries), None),
             Err(error) => {
                 let text = error.to_string();
                 let prefix = format!("{}: ", path.display());
                 let found = text.strip_prefix(&prefix).unwrap_or(&text).to_owned();
                 let at_start = "the partition does not load: its log directory goes offline";
-                return self.add(Finding::new(kind, path, found, "", at_start));
+                (
+                    None,
+                    Some(Finding::new(Kind::LeaderEpochs, path, found, "", at_start)),
+                )
             }
+        }
+    }
+
+    /// A note on the first epoch that no leader had.
+    fn stray(&self, stray: &EpochChange, of_leaders: &[EpochChange], path: &Path) -> Finding {
+        let holder = self
+            .partition
+            .segments
+            .iter()
+            .rev()
+            .find(|segment| segment.base <= stray.offset);
+        let file = holder.map_or(path, |segment| &segment.path);
+        let around = of_leaders
+            .iter()
+            .rev()
+            .find(|of| of.offset <= stray.offset)
+            .or(of_leaders.first());
+        let found = format!("leader epoch {} in a batch", stray.epoch);
+        let expected = around.map_or(String::new(), |of| {
+            format!("{}, as the batches around it have", of.epoch)
+        });
+        let latest = of_leaders.last().map_or(-1, |of| of.epoch);
+        let at_start = if stray.epoch > latest {
+            "where the segment is recovered, it drops the epochs behind it from the list, until a leader begins the next; \
+             a follower that fetches the batch does so too"
+        } else if stray.epoch >= 0 {
+            "it is not noticed; a follower that fetches the batch drops later epochs from its list"
+        } else {
+            "it is not noticed; a follower that fetches the batch stops to replicate the partition"
+        };
+        Finding::new(Kind::Note, file, found, expected, at_start).at(stray.position)
+    }
+
+    fn epochs(&mut self) {
+        let path = self.layout.path.join(names::LEADER_EPOCHS);
+        let (entries, unreadable) = self.read_epochs(&path);
+        let segments = &self.partition.segments;
+        let changes: Vec<_> = segments
+            .iter()
+            .flat_map(|segment| &segment.epochs)
+            .copied()
+            .collect();
+        let (changes, strays) = epochs_of_leaders(&changes, entries.as_deref());
+        if let Some(stray) = strays.first() {
+            self.add(self.stray(stray, &changes, &path));
+        }
+        let kind = Kind::LeaderEpochs;
+        let Some(entries) = entries else {
+            // A topic of an older format has no such list, whatever was written to it in between.
+            let is_missing =
+                !changes.is_empty() && !self.partition.segments.iter().any(|segment| segment.has_legacy);
+            let at_start = "the list begins empty unless the log is recovered; followers fall back to the high watermark";
+            let missing = || Finding::new(kind, &path, "no such file", "the epochs of the log", at_start);
+            let finding = unreadable.or_else(|| is_missing.then(missing));
+            return self.partition.findings.extend(finding);
         };
         let is_ordered = entries
             .windows(2)
             .all(|pair| pair[0].epoch < pair[1].epoch && pair[0].start_offset < pair[1].start_offset);
         let end = self.partition.end();
         let is_cut = self.whole_count() < self.partition.segments.len();
-        let covering = |offset: i64| {
-            entries
-                .iter()
-                .rev()
-                .find(|entry| entry.start_offset.get() <= offset)
-        };
+        let covering = |offset: i64| covering(&entries, offset);
         let log_start = self.layout.log_start.unwrap_or(0);
         let contradiction = changes.iter().find(|change| {
             change.offset >= log_start

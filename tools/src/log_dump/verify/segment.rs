@@ -17,6 +17,7 @@ use milena_engine::log::names;
 use milena_engine::record_batch::{Batch, BatchError, BatchHeader, ControlRecord};
 use milena_engine::units::Offset;
 
+use super::epochs::EpochChange;
 use super::finding::{Finding, Kind, Start};
 use super::index::{OffsetIndexCheck, TimeIndexCheck};
 use super::producers::ProducerParts;
@@ -51,36 +52,6 @@ pub(in crate::log_dump) struct Run {
     pub(in crate::log_dump) until: u64,
     pub(in crate::log_dump) first_offset: i64,
     pub(in crate::log_dump) next_offset: i64,
-}
-
-/// Where a batch with a later or earlier epoch than the one before begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::log_dump) struct EpochChange {
-    pub(in crate::log_dump) epoch: i32,
-    pub(in crate::log_dump) offset: i64,
-    pub(in crate::log_dump) position: u64,
-}
-
-/// Where epochs begin that leaders had, and where one stands that none had: from it the log goes back to an earlier one.
-/// The checksum of a batch does not cover its epoch.
-pub(in crate::log_dump) fn epochs_of_leaders(
-    changes: &[EpochChange],
-) -> (Vec<EpochChange>, Vec<EpochChange>) {
-    let mut lowest_behind = i32::MAX;
-    let mut strays = Vec::new();
-    let mut of_leaders = Vec::new();
-    for change in changes.iter().rev() {
-        if change.epoch > lowest_behind {
-            strays.push(*change);
-        } else {
-            lowest_behind = change.epoch;
-            of_leaders.push(*change);
-        }
-    }
-    strays.reverse();
-    of_leaders.reverse();
-    of_leaders.dedup_by_key(|change| change.epoch);
-    (of_leaders, strays)
 }
 
 /// What a walk of a segment found.
@@ -145,6 +116,8 @@ struct Pending {
     position: u64,
     header: BatchHeader,
     control: Option<ControlRecord>,
+    /// As stored, but for -1, which is none.
+    epoch: Option<i32>,
     /// The offset that was due before it.
     due: i64,
     /// What is wrong with its records.
@@ -298,6 +271,7 @@ impl Walk<'_> {
         }
         self.settle()?;
         let control = self.control(position, &header)?;
+        let epoch = self.epoch(position, &header)?;
         let broken = if self.task.deep {
             self.records(position, &header)?
         } else {
@@ -309,6 +283,7 @@ impl Walk<'_> {
             position,
             header,
             control,
+            epoch,
             due,
             broken,
         });
@@ -336,6 +311,16 @@ impl Walk<'_> {
         Ok(BatchHeader::parse(behind).is_ok_and(|behind| {
             behind.base_offset >= header.next_offset() && behind.base_offset.get() < next
         }))
+    }
+
+    /// Of which the header keeps none below 0.
+    fn epoch(&mut self, position: u64, header: &BatchHeader) -> Read<Option<i32>> {
+        if header.leader_epoch.is_some() || header.magic != Magic::V2 {
+            return Ok(header.leader_epoch.map(|epoch| epoch.get()));
+        }
+        let stored = self.window.at(position + 12, 4)?;
+        let stored = i32::from_be_bytes(stored.try_into().unwrap_or_default());
+        Ok((stored < -1).then_some(stored))
     }
 
     fn control(&mut self, position: u64, header: &BatchHeader) -> Read<Option<ControlRecord>> {
@@ -442,6 +427,7 @@ impl Walk<'_> {
             position,
             header,
             control,
+            epoch,
             due,
             broken,
         }) = self.pending.take()
@@ -474,14 +460,16 @@ impl Walk<'_> {
             out.is_compacted |= header
                 .record_count
                 .is_some_and(|count| i64::from(count) < next - first);
-            if let Some(epoch) = header.leader_epoch.map(|epoch| epoch.get())
-                && out.epochs.last().is_none_or(|last| last.epoch != epoch)
-            {
-                out.epochs.push(EpochChange {
-                    epoch,
-                    offset: first,
-                    position,
-                });
+            if let Some(epoch) = epoch {
+                match out.epochs.last_mut() {
+                    Some(last) if last.epoch == epoch => last.batches += 1,
+                    _ => out.epochs.push(EpochChange {
+                        epoch,
+                        offset: first,
+                        position,
+                        batches: 1,
+                    }),
+                }
             }
         } else {
             out.has_legacy = true;
