@@ -166,7 +166,7 @@ fn repair(io: &dyn Io, arguments: &RepairArgs) -> anyhow::Result<Exit> {
 fn is_repaired(finding: &Finding) -> bool {
     !matches!(
         finding.kind,
-        Kind::Gap | Kind::Directory | Kind::Record | Kind::Unreadable
+        Kind::Gap | Kind::Directory | Kind::Record | Kind::MetadataSnapshot | Kind::Unreadable
     )
 }
 

@@ -26,6 +26,7 @@ mod directory;
 mod epochs;
 mod finding;
 mod index;
+mod metadata_snapshot;
 mod partition;
 mod producers;
 mod progress;
@@ -47,9 +48,11 @@ pub(super) use window::Window;
 
 const EXAMPLES: &str = "\
 Examples:
-  milena log-dump verify /var/lib/kafka          every partition of a log directory
-  milena log-dump verify /var/lib/kafka/orders-3 one partition
-  milena log-dump verify --deep orders-*         decompress and check every record too
+  milena log-dump verify /var/lib/kafka           every partition of a log directory
+  milena log-dump verify /var/lib/kafka/orders-3  one partition
+  milena log-dump verify --deep orders-*          decompress and check every record too
+  find /backups -name meta.properties -printf '%h\\n' | xargs milena log-dump verify
+                                                  every log directory below another
   milena log-dump verify --json /var/lib/kafka | jq 'select(.severity == \"damage\") | .file'
 
 Exit codes: 0 all is sound; 1 the command line is wrong; 2 something cannot be read; 3 something is damaged.";
@@ -154,7 +157,7 @@ pub(super) fn examine(io: &dyn Io, paths: &[PathBuf], deep: bool) -> Result<Exam
         let at = match at {
             Some(at) => at,
             None => {
-                directories.push(directory::look(io, log_dir, !is_partition)?);
+                directories.push(directory::look(io, log_dir, !is_partition, deep)?);
                 directories.len() - 1
             }
         };
@@ -164,13 +167,13 @@ pub(super) fn examine(io: &dyn Io, paths: &[PathBuf], deep: bool) -> Result<Exam
             directories[at].partition_paths(io)?
         };
         for partition in partitions {
-            match directories[at].layout(io, &partition) {
+            match directories[at].layout(io, &partition, deep) {
                 Ok(layout) => layouts.push((at, layout)),
                 Err(error) => directories[at].findings.push(unreadable(&error)),
             }
         }
     }
-    for (at, partition) in read_all(io, layouts, deep) {
+    for (at, partition) in read_all(io, layouts) {
         directories[at].add(partition);
     }
     Ok(Examination { directories })
@@ -185,14 +188,14 @@ struct Reading {
 }
 
 /// Reads the segments of all partitions, one on each core at a time.
-fn read_all(io: &dyn Io, layouts: Vec<(usize, Layout)>, deep: bool) -> Vec<(usize, Partition)> {
+fn read_all(io: &dyn Io, layouts: Vec<(usize, Layout)>) -> Vec<(usize, Partition)> {
     let mut work: Vec<(usize, usize, Task)> = Vec::new();
     let mut total_bytes = 0;
     let mut readings = Vec::new();
     let mut done: Vec<Mutex<Option<Partition>>> = Vec::new();
     for (at, (directory, layout)) in layouts.into_iter().enumerate() {
         total_bytes += layout.segments.iter().map(|(_, size)| size).sum::<u64>();
-        let tasks = layout.tasks(deep);
+        let tasks = layout.tasks();
         let segments = vec![None; tasks.len()];
         let reading = Reading {
             layout,

@@ -14,3 +14,4 @@ mod diff;
 mod filters;
 mod fixture;
 mod follow;
+mod repair;

@@ -13,6 +13,7 @@ use milena_engine::log_manager::PartitionDirectoryName;
 use milena_engine::units::{Offset, TopicPartition};
 
 use super::finding::{Finding, Kind, Start};
+use super::metadata_snapshot;
 use super::partition::{Layout, Partition};
 use crate::log_dump::report::Read;
 
@@ -20,6 +21,9 @@ use crate::log_dump::report::Read;
 const COMPACTED_TOPICS: [&str; 2] = ["__consumer_offsets", "__transaction_state"];
 /// What later versions keep beside the partitions.
 const LATER_DIRECTORIES: [&str; 1] = ["remote-log-index-cache"];
+
+/// What KRaft begins its metadata with.
+const BOOTSTRAP_SNAPSHOT: &str = "bootstrap.checkpoint";
 
 /// The offset checkpoints, and what 2.7.2 does without one that can be read.
 const CHECKPOINTS: [(&str, &str); 4] = [
@@ -87,7 +91,7 @@ pub(in crate::log_dump) fn is_partition(io: &dyn Io, path: &Path) -> Read<bool> 
 }
 
 /// Reads the small files of a log directory. Of what is wrong with them is told only if all of it was asked for.
-pub(super) fn look(io: &dyn Io, path: &Path, is_whole: bool) -> Read<Directory> {
+pub(super) fn look(io: &dyn Io, path: &Path, is_whole: bool, deep: bool) -> Read<Directory> {
     let mut directory = Directory {
         path: path.to_owned(),
         is_whole,
@@ -136,6 +140,14 @@ pub(super) fn look(io: &dyn Io, path: &Path, is_whole: bool) -> Read<Directory> 
     }
     if !is_whole {
         directory.findings.clear();
+        return Ok(directory);
+    }
+    let file = path.join(BOOTSTRAP_SNAPSHOT);
+    if io.stat(&file)?.is_some() {
+        let found = metadata_snapshot::check(io, &file, deep);
+        directory
+            .findings
+            .extend(found.unwrap_or_else(|error| Some(super::unreadable(&error))));
     }
     Ok(directory)
 }
@@ -191,7 +203,7 @@ impl Directory {
     }
 
     /// What lies in a partition's directory, with what the log directory says of it.
-    pub(super) fn layout(&self, io: &dyn Io, path: &Path) -> Read<Layout> {
+    pub(super) fn layout(&self, io: &dyn Io, path: &Path, deep: bool) -> Read<Layout> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let partition = match PartitionDirectoryName::parse(&name) {
             Some(PartitionDirectoryName::Current(partition) | PartitionDirectoryName::Future(partition)) => {
@@ -207,7 +219,7 @@ impl Directory {
         let log_start = self.entry(checkpoint::LOG_START_OFFSET_FILE, of);
         let is_compacted = self.entry(checkpoint::CLEANER_OFFSET_FILE, of).is_some()
             || of.is_some_and(|partition| COMPACTED_TOPICS.contains(&&*partition.topic));
-        let mut layout = Layout::of(io, path, partition, start)?;
+        let mut layout = Layout::of(io, path, partition, start, deep)?;
         (layout.log_start, layout.is_compacted) = (log_start, is_compacted);
         Ok(layout)
     }

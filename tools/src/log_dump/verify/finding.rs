@@ -46,6 +46,8 @@ pub(in crate::log_dump) enum Kind {
     Checkpoint,
     /// `log-start-offset-checkpoint` has the partition start behind its end.
     LogStart,
+    /// A snapshot of KRaft's metadata that is not whole.
+    MetadataSnapshot,
     /// `meta.properties` is missing or cannot be read.
     Metadata,
     /// A directory that 2.7.2 takes for none of its own.
@@ -72,6 +74,7 @@ impl Kind {
             Kind::LeaderEpochs => "leader-epochs",
             Kind::Checkpoint => "checkpoint",
             Kind::LogStart => "log-start",
+            Kind::MetadataSnapshot => "metadata-snapshot",
             Kind::Metadata => "metadata",
             Kind::Directory => "directory",
             Kind::Note => "note",

@@ -11,6 +11,7 @@ use milena_engine::units::{Offset, TopicPartition};
 
 use super::epochs::{EpochChange, covering, epochs_of_leaders};
 use super::finding::{Finding, Kind, Start};
+use super::metadata_snapshot;
 use super::producers::{Producer, ProducerParts, Producers, Transaction, contradiction};
 use super::segment::{Segment, Task};
 use super::transactions;
@@ -37,6 +38,8 @@ pub(super) struct Layout {
     /// Base offset and size.
     pub(super) segments: Vec<(i64, u64)>,
     snapshots: Vec<i64>,
+    metadata_snapshots: Vec<PathBuf>,
+    deep: bool,
     has_swap: bool,
     findings: Vec<Finding>,
 }
@@ -68,6 +71,7 @@ impl Layout {
         path: &Path,
         partition: Option<TopicPartition>,
         start: Start,
+        deep: bool,
     ) -> Read<Layout> {
         let mut layout = Layout {
             path: path.to_owned(),
@@ -77,6 +81,8 @@ impl Layout {
             is_compacted: false,
             segments: Vec::new(),
             snapshots: Vec::new(),
+            metadata_snapshots: Vec::new(),
+            deep,
             has_swap: false,
             findings: Vec::new(),
         };
@@ -114,6 +120,10 @@ impl Layout {
                 None if entry.name.ends_with(names::DELETED) => {
                     ("a file that was being deleted", "it is removed")
                 }
+                None if metadata_snapshot::is_named(&entry.name) => {
+                    layout.metadata_snapshots.push(file);
+                    continue;
+                }
                 None if KNOWN_FILES.contains(&entry.name.as_str()) => continue,
                 None => ("a file of another kind", "it is not looked at"),
             };
@@ -138,7 +148,7 @@ impl Layout {
     }
 
     /// A task for each segment.
-    pub(super) fn tasks(&self, deep: bool) -> Vec<Task> {
+    pub(super) fn tasks(&self) -> Vec<Task> {
         let task = |(index, (base, _)): (usize, &(i64, u64))| {
             let next_base = self.segments.get(index + 1).map(|(next, _)| *next);
             let is_within = |offset: &i64| *offset > *base && next_base.is_none_or(|next| *offset <= next);
@@ -148,7 +158,7 @@ impl Layout {
                 path: self.path.join(names::file_name(Offset(*base), names::LOG)),
                 start: self.start,
                 snapshots: self.snapshots.iter().copied().filter(is_within).collect(),
-                deep,
+                deep: self.deep,
             }
         };
         self.segments.iter().enumerate().map(task).collect()
@@ -178,6 +188,7 @@ impl Layout {
         check.transactions();
         check.snapshots();
         check.epochs();
+        check.metadata_snapshots();
         partition.findings.extend(self.findings);
         for segment in &mut partition.segments {
             segment.producers = ProducerParts::default();
@@ -359,8 +370,13 @@ impl Check<'_> {
             self.partition.end(),
         );
         let log_is_whole = self.whole_count() == segments.len();
-        // What a snapshot can be held against: the state at its offset, if everything in front is known.
-        let mut states: HashMap<i64, Producers> = HashMap::new();
+        let path = |offset: i64| {
+            self.layout
+                .path
+                .join(names::file_name(Offset(offset), names::SNAPSHOT))
+        };
+        // Those that can be held against the state at their offset, since everything in front is known.
+        let mut judged = HashMap::new();
         let whole = if self.is_compacted { 0 } else { self.whole_count() };
         for segment in &segments[..whole] {
             let next = segment.next_offset();
@@ -377,19 +393,23 @@ impl Check<'_> {
                         .apply(change);
                 }
                 if let Some(offset) = at {
-                    states.insert(*offset, producers.clone());
+                    let read = self.read_snapshot(&path(*offset));
+                    judged.insert(
+                        *offset,
+                        read.map(|entries| contradiction(&entries, &producers, first)),
+                    );
                 }
             }
         }
         let mut found = Vec::new();
         let mut looked_at = Vec::new();
         for offset in &self.layout.snapshots {
-            let path = self
-                .layout
-                .path
-                .join(names::file_name(Offset(*offset), names::SNAPSHOT));
+            let path = path(*offset);
             let kind = Kind::Snapshot { offset: *offset };
-            let finding = match self.read_snapshot(&path) {
+            let found_of = judged
+                .remove(offset)
+                .unwrap_or_else(|| self.read_snapshot(&path).map(|_| None));
+            let finding = match found_of {
                 Err(finding) => Some(*finding),
                 Ok(_) if *offset > end && log_is_whole => Some(Finding::new(
                     kind,
@@ -400,14 +420,11 @@ impl Check<'_> {
                     ),
                     "it is removed",
                 )),
-                Ok(entries) => states
-                    .get(offset)
-                    .and_then(|state| contradiction(&entries, state, first))
-                    .map(|(found, expected)| {
-                        let at_start =
-                            "if it is the newest it is loaded: producers are refused or repeat themselves";
-                        Finding::new(kind, &path, found, expected, at_start)
-                    }),
+                Ok(contradiction) => contradiction.map(|(found, expected)| {
+                    let at_start =
+                        "if it is the newest it is loaded: producers are refused or repeat themselves";
+                    Finding::new(kind, &path, found, expected, at_start)
+                }),
             };
             looked_at.push(Snapshot {
                 offset: *offset,
@@ -416,7 +433,9 @@ impl Check<'_> {
             found.extend(finding);
         }
         let has_producers = segments.iter().any(|segment| segment.has_producers);
-        if self.layout.start.clean && looked_at.is_empty() && has_producers && end > first {
+        // Of what was deleted up to the end nothing is remembered.
+        let is_emptied = self.layout.log_start.is_some_and(|start| start >= end);
+        if self.layout.start.clean && looked_at.is_empty() && has_producers && end > first && !is_emptied {
             let at_start = "after a clean shutdown the producers are taken for unknown";
             let file = self
                 .layout
@@ -432,6 +451,14 @@ impl Check<'_> {
         }
         self.partition.snapshots = looked_at;
         self.partition.findings.extend(found);
+    }
+
+    fn metadata_snapshots(&mut self) {
+        for path in &self.layout.metadata_snapshots {
+            let found = metadata_snapshot::check(self.io, path, self.layout.deep);
+            let finding = found.unwrap_or_else(|error| Some(super::unreadable(&error)));
+            self.partition.findings.extend(finding);
+        }
     }
 
     fn read_snapshot(&self, path: &Path) -> Result<Vec<SnapshotEntry>, Box<Finding>> {

@@ -125,7 +125,7 @@ struct Pending {
 }
 
 /// What is at a position.
-enum Found {
+pub(super) enum Found {
     Sound(BatchHeader),
     /// What is wrong, and where the batch ends if its header can be believed.
     Bad {
@@ -205,42 +205,7 @@ impl Walk<'_> {
 
     /// Whether a whole batch with its checksum begins here.
     fn look(&mut self, position: u64) -> Read<Found> {
-        let prefix = self.window.at(position, BatchHeader::SIZE_MAX)?;
-        let header = match BatchHeader::parse(prefix) {
-            Ok(header) => header,
-            Err(error) => {
-                let (found, expected) = refused(&error);
-                return Ok(Found::Bad {
-                    found,
-                    expected,
-                    end: None,
-                });
-            }
-        };
-        let end = position + header.size_bytes as u64;
-        if end > self.end {
-            return Ok(Found::Bad {
-                found: format!("a batch of {} bytes", header.size_bytes),
-                expected: format!("at most {} up to the end of the file", self.end - position),
-                end: None,
-            });
-        }
-        let (stored_at, covered_from) = if header.magic == Magic::V2 {
-            (17, 21)
-        } else {
-            (12, 16)
-        };
-        let stored = self.window.at(position + stored_at, 4)?;
-        let stored = u32::from_be_bytes(stored.try_into().unwrap_or_default());
-        let computed = self.window.checksum(position + covered_from..end, header.magic)?;
-        if stored != computed {
-            return Ok(Found::Bad {
-                found: format!("checksum {stored:#010x} in a batch with {}", offsets_of(&header)),
-                expected: format!("{computed:#010x}"),
-                end: Some(end),
-            });
-        }
-        Ok(Found::Sound(header))
+        look(&mut self.window, position, self.end)
     }
 
     fn is_in_segment(&self, header: &BatchHeader) -> bool {
@@ -273,7 +238,7 @@ impl Walk<'_> {
         let control = self.control(position, &header)?;
         let epoch = self.epoch(position, &header)?;
         let broken = if self.task.deep {
-            self.records(position, &header)?
+            wrong_records(&mut self.window, position, &header)?
         } else {
             None
         };
@@ -331,18 +296,6 @@ impl Walk<'_> {
         Ok(Batch::parse(bytes).and_then(|batch| batch.control_record()).ok())
     }
 
-    /// What is wrong with the records of a batch whose checksum is right.
-    fn records(&mut self, position: u64, header: &BatchHeader) -> Read<Option<String>> {
-        let size = header.size_bytes as u64;
-        if size > DEEP_SIZE_BYTES_MAX {
-            return Ok(Some(format!(
-                "a batch of {size} bytes, which is too large to look into"
-            )));
-        }
-        let bytes = self.window.copy(position..position + size)?;
-        Ok(check_records(&bytes).err())
-    }
-
     /// Where the next sound batch begins, or the end.
     fn resynchronise(&mut self, position: u64, stated_end: Option<u64>) -> Read<u64> {
         if self.out.findings.len() >= PIECES_MAX {
@@ -353,6 +306,9 @@ impl Walk<'_> {
         {
             return Ok(end);
         }
+        // A far larger choice would have much summed up in vain.
+        let reach = self.task.base.saturating_add(1 << 31);
+        let offsets = self.task.base..self.task.next_base.unwrap_or(reach).min(reach);
         let mut next = position + 1;
         while next < self.end {
             let held = self.window.at(next, super::window::WINDOW_SIZE_BYTES)?;
@@ -361,9 +317,7 @@ impl Walk<'_> {
                 let offset = bytes
                     .first_chunk()
                     .map_or(-1, |offset| i64::from_be_bytes(*offset));
-                bytes[16] <= 2
-                    && offset >= self.task.base
-                    && self.task.next_base.is_none_or(|base| offset < base)
+                bytes[16] <= 2 && offsets.contains(&offset)
             });
             match found {
                 Some(at) => {
@@ -508,6 +462,46 @@ impl Walk<'_> {
     }
 }
 
+/// Whether a whole batch with its checksum begins at a position of a file that counts up to `file_end`.
+pub(super) fn look(window: &mut Window, position: u64, file_end: u64) -> Read<Found> {
+    let prefix = window.at(position, BatchHeader::SIZE_MAX)?;
+    let header = match BatchHeader::parse(prefix) {
+        Ok(header) => header,
+        Err(error) => {
+            let (found, expected) = refused(&error);
+            return Ok(Found::Bad {
+                found,
+                expected,
+                end: None,
+            });
+        }
+    };
+    let end = position + header.size_bytes as u64;
+    if end > file_end {
+        return Ok(Found::Bad {
+            found: format!("a batch of {} bytes", header.size_bytes),
+            expected: format!("at most {} up to the end of the file", file_end - position),
+            end: None,
+        });
+    }
+    let (stored_at, covered_from) = if header.magic == Magic::V2 {
+        (17, 21)
+    } else {
+        (12, 16)
+    };
+    let stored = window.at(position + stored_at, 4)?;
+    let stored = u32::from_be_bytes(stored.try_into().unwrap_or_default());
+    let computed = window.checksum(position + covered_from..end, header.magic)?;
+    if stored != computed {
+        return Ok(Found::Bad {
+            found: format!("checksum {stored:#010x} in a batch with {}", offsets_of(&header)),
+            expected: format!("{computed:#010x}"),
+            end: Some(end),
+        });
+    }
+    Ok(Found::Sound(header))
+}
+
 /// What a header has that no batch can have, and what it should have.
 fn refused(error: &BatchError) -> (String, String) {
     match error {
@@ -530,6 +524,22 @@ fn refused(error: &BatchError) -> (String, String) {
 
 fn offsets_of(header: &BatchHeader) -> String {
     format!("offsets {} to {}", header.base_offset, header.last_offset)
+}
+
+/// Of a sound batch: what is wrong with its records, which are read into memory.
+pub(super) fn wrong_records(
+    window: &mut Window,
+    position: u64,
+    header: &BatchHeader,
+) -> Read<Option<String>> {
+    let size = header.size_bytes as u64;
+    if size > DEEP_SIZE_BYTES_MAX {
+        return Ok(Some(format!(
+            "a batch of {size} bytes, which is too large to look into"
+        )));
+    }
+    let bytes = window.copy(position..position + size)?;
+    Ok(check_records(&bytes).err())
 }
 
 /// Walks all records: they are whole, as many as the header says, within its offsets and in order.

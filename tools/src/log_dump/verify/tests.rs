@@ -247,11 +247,6 @@ fn a_log_of_later_versions_and_leftovers_are_no_damage() {
         &file("t-0/partition.metadata"),
         b"version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAAAA\n",
     );
-    write(
-        &disk,
-        &file("t-0/00000000000000000000-0000000000.checkpoint"),
-        b"x",
-    );
     write(&disk, &segment(0, ".index.deleted"), b"x");
     write(&disk, &segment(0, ".log.cleaned"), b"x");
     write(
