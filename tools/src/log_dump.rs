@@ -57,6 +57,10 @@ use selection::{FileKind, Selected};
 
 const STRING_DECODER: &str = "kafka.serializer.StringDecoder";
 
+/// The files that can be dumped.
+const KINDS: &str = "one of Kafka's: .log, .index, .timeindex, .txnindex, .snapshot, .checkpoint, an offset checkpoint, \
+    leader-epoch-checkpoint, meta.properties, partition.metadata or .kafka_cleanshutdown";
+
 const EXAMPLES: &str = "\
 Examples:
   milena log-dump --deep-iteration --files t-0/00000000000000000000.log
@@ -69,6 +73,8 @@ Examples:
   milena log-dump -f --print-data-log /data/orders-0
                                                what is appended from now on, until Ctrl-C
   milena log-dump --offsets-decoder --json /data/__consumer_offsets-7
+  find /data -name '*.log' -mmin -60 -exec milena log-dump --summary {} +
+                                               segments that were written to in the last hour
   milena log-dump diff /data/orders-0 /mnt/other/orders-0
                                                do two replicas hold the same records?
 
@@ -242,7 +248,22 @@ impl DumpArgs {
             deep: self.deep_iteration || self.summary || filter.needs_records() || self.parser().is_some(),
             filter,
             max_batch_size: self.max_batch_size as usize,
+            allows_space_ahead: self.summary,
         }
+    }
+}
+
+impl FilterArgs {
+    /// Bounds between which nothing can lie.
+    fn reversed(&self) -> Option<String> {
+        let text = |name: &str, bounds: (Option<i64>, Option<i64>)| match bounds {
+            (Some(from), Some(to)) if from > to => Some(format!(
+                "--from-{name} {from} lies behind --to-{name} {to}: nothing is between them"
+            )),
+            _ => None,
+        };
+        text("offset", (self.from_offset, self.to_offset))
+            .or_else(|| text("time", (self.from_time, self.to_time)))
     }
 }
 
@@ -263,6 +284,10 @@ pub(crate) fn run(arguments: &LogDumpArgs) -> Exit {
 }
 
 fn dump(arguments: &DumpArgs, io: &dyn Io) -> Exit {
+    if let Some(reversed) = arguments.filter.reversed() {
+        complain(reversed);
+        return Exit::Usage;
+    }
     let of_logs = arguments.of_logs();
     let mut report = Report::new(arguments.printer(), arguments.limit, of_logs.filter.is_active());
     report.limit_to(if of_logs.deep {
@@ -376,6 +401,15 @@ fn dump_file(
             checkpoint::dump_properties(io, file, report)
         }
         FileKind::CleanShutdown => checkpoint::dump_clean_shutdown(io, file, report),
-        FileKind::Unknown => report.say(format_args!("Ignoring unknown file {}", file.path.display())),
+        FileKind::Unknown if file.is_by_kafka => {
+            report.say(format_args!("Ignoring unknown file {}", file.path.display()))
+        }
+        FileKind::Unknown => {
+            let path = file.path.display();
+            report.unreadable(
+                &file.path,
+                format_args!("{path}: found a file of another kind, expected {KINDS}"),
+            )
+        }
     }
 }

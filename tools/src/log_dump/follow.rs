@@ -404,11 +404,6 @@ impl Active<'_> {
     /// Whether zeros are ahead, as in a file that was allocated before it is written.
     fn is_unwritten(&mut self, end: u64) -> report::Read<bool> {
         let position = self.walk.position;
-        let size = usize::try_from(end - position).unwrap_or(usize::MAX).min(4096);
-        Ok(self
-            .source
-            .bytes_at(position, size)?
-            .iter()
-            .all(|byte| *byte == 0))
+        self.source.is_zero(position..end.min(position + 4096))
     }
 }

@@ -22,6 +22,8 @@ pub(super) struct Options {
     pub(super) filter: Filter,
     /// Batches above this size are not read for their records.
     pub(super) max_batch_size: usize,
+    /// Zeros up to the end of the last segment are no damage, but what a broker allocated before it writes.
+    pub(super) allows_space_ahead: bool,
 }
 
 /// Tells the file from `begin` on, where a batch begins.
@@ -39,8 +41,9 @@ pub(super) fn dump(
         report.fault(0, "the name does not begin with an offset")?;
     }
     let mut walk = Walk::new(options, file.base_offset, begin);
+    walk.may_have_space_ahead = options.allows_space_ahead && file.next_base_offset.is_none();
     let end = source.size_bytes();
-    if walk.run(source, end, report)? == Ran::PastFilter {
+    if !matches!(walk.run(source, end, report)?, Ran::ToTheEnd) {
         return Ok(());
     }
     let count = end - walk.valid_bytes;
@@ -51,6 +54,10 @@ pub(super) fn dump(
             count,
         })?;
     }
+    if walk.batches == 0 && begin == 0 && count > 0 && !file.is_by_kafka && report.faults == 0 {
+        let found = format_args!("{count} bytes in which there is no batch");
+        report.fault(0, Damage::found(found, "a log"))?;
+    }
     Ok(())
 }
 
@@ -59,6 +66,8 @@ pub(super) fn dump(
 pub(super) enum Ran {
     /// Where no further batch is.
     ToTheEnd,
+    /// Where nothing but zeros follows.
+    ToSpaceAhead,
     /// Behind the last offset that is asked for.
     PastFilter,
 }
@@ -72,7 +81,9 @@ pub(super) struct Walk<'o> {
     pub(super) position: u64,
     /// Bytes of the batches so far, and of those before the beginning.
     valid_bytes: u64,
+    batches: u64,
     last_offset: Option<i64>,
+    may_have_space_ahead: bool,
 }
 
 impl<'o> Walk<'o> {
@@ -82,7 +93,9 @@ impl<'o> Walk<'o> {
             base_offset,
             position,
             valid_bytes: position,
+            batches: 0,
             last_offset: None,
+            may_have_space_ahead: false,
         }
     }
 
@@ -96,6 +109,9 @@ impl<'o> Walk<'o> {
                     if is_last {
                         return Ok(Ran::PastFilter);
                     }
+                }
+                Step::Broken(_) if self.may_have_space_ahead && source.is_zero(self.position..end)? => {
+                    return Ok(Ran::ToSpaceAhead);
                 }
                 Step::Broken(damage) => {
                     report.fault(self.position, damage)?;
@@ -133,6 +149,7 @@ impl<'o> Walk<'o> {
         }
         self.position += raw.size_bytes as u64;
         self.valid_bytes += raw.size_bytes as u64;
+        self.batches += 1;
         let is_behind = filter.to_offset.is_some_and(|to| raw.last_offset() >= to);
         Ok(is_behind && raw.is_valid_at(source, position)?)
     }

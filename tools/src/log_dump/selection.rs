@@ -103,6 +103,8 @@ pub(super) struct Selected {
     pub(super) next_base_offset: Option<i64>,
     /// Named itself, not found in a directory.
     pub(super) is_named: bool,
+    /// Named in Kafka's spelling: what is no file of Kafka's is passed over, as its tool does.
+    pub(super) is_by_kafka: bool,
 }
 
 impl Selected {
@@ -111,7 +113,10 @@ impl Selected {
         // As `java.io.File` writes it.
         let path: PathBuf = path.components().collect();
         let kind = FileKind::of_extension(&path);
-        Selected::new(path, kind, true)
+        Selected {
+            is_by_kafka: true,
+            ..Selected::new(path, kind, true)
+        }
     }
 
     /// A file that was named.
@@ -149,6 +154,7 @@ impl Selected {
             partition,
             next_base_offset: None,
             is_named,
+            is_by_kafka: false,
         }
     }
 

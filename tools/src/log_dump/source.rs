@@ -1,5 +1,6 @@
 //! [`Source`]: a file read by large positional pieces, however large it is.
 
+use std::ops::Range;
 use std::path::Path;
 
 use milena_engine::error::IoError;
@@ -68,6 +69,20 @@ impl Source {
             }
         }
         Ok(done)
+    }
+
+    /// Whether a range holds nothing but zeros.
+    pub(super) fn is_zero(&mut self, range: Range<u64>) -> Result<bool, IoError> {
+        let mut position = range.start;
+        while position < range.end {
+            let size = usize::try_from(range.end - position).unwrap_or(usize::MAX);
+            let bytes = self.bytes_at(position, size.min(WINDOW_SIZE_BYTES))?;
+            if bytes.is_empty() || bytes.iter().any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+            position += bytes.len() as u64;
+        }
+        Ok(true)
     }
 
     /// `size` bytes from `position`, or as many as there are.

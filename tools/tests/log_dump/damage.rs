@@ -99,6 +99,65 @@ fn a_missing_file_is_told_of_and_the_others_are_dumped() {
 }
 
 /// Runs with so little memory that the size that the file states cannot be had.
+#[test]
+fn what_is_no_file_of_kafkas_is_told_and_fails_but_for_kafkas_spelling() {
+    let folder = Folder::new("foreign");
+    let notes = folder.at("notes.txt");
+    std::fs::write(&notes, "nothing").unwrap();
+    let named = run(&["--json"], &[&notes]);
+    assert_eq!(named.code, 3);
+    assert!(
+        named
+            .err
+            .contains("found a file of another kind, expected one of Kafka's: .log,"),
+        "{}",
+        named.err
+    );
+    assert!(
+        named.objects().iter().any(|object| object["type"] == "damage"),
+        "{}",
+        named.out
+    );
+    let text = folder.at("00000000000000000000.log");
+    std::fs::write(&text, "a text of more bytes than a header has, and no batch").unwrap();
+    let named = run(&[], &[&text]);
+    assert_eq!(named.code, 3);
+    assert!(
+        named
+            .err
+            .contains("found 52 bytes in which there is no batch, expected a log"),
+        "{}",
+        named.err
+    );
+    let by_kafka = run(
+        &["--files", &format!("{},{}", notes.display(), text.display())],
+        &[],
+    );
+    assert_eq!(by_kafka.code, 0, "{}", by_kafka.err);
+    assert!(
+        by_kafka.err.starts_with("Ignoring unknown file"),
+        "{}",
+        by_kafka.err
+    );
+}
+
+#[test]
+fn the_space_ahead_of_the_newest_segment_is_no_damage_in_a_summary() {
+    let folder = Folder::new("space");
+    let one = |offset| batch(PLAIN, &[rec(offset, None, Some("v"))]);
+    let old = segment(&folder.at("t-0"), 0, &[one(0), vec![0; 4096]]);
+    let newest = segment(&folder.at("t-0"), 1, &[one(1), vec![0; 3 << 20]]);
+    let damages = |printed: crate::fixture::Printed| printed.objects()[0]["damages"].clone();
+    let summary = run(&["--summary", "--json"], &[&newest]);
+    assert_eq!((summary.code, summary.err.as_str()), (0, ""));
+    assert_eq!(damages(summary), 0);
+    // A segment that another follows has none.
+    let both = run(&["--summary", "--json"], &[&folder.at("t-0")]);
+    assert_eq!(both.code, 3);
+    assert!(both.err.contains(&old.display().to_string()), "{}", both.err);
+    assert_eq!(damages(both), 2);
+}
+
 fn in_little_memory(arguments: &str, path: &Path) -> (Option<i32>, String) {
     let script = format!(
         "ulimit -v 200000; exec '{BINARY}' log-dump {arguments} '{}'",

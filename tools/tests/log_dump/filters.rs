@@ -266,6 +266,14 @@ fn a_time_that_is_none_and_a_key_that_is_no_hexadecimal_are_refused_with_what_wa
             "expected an even number of hexadecimal digits",
         ),
         (["--limit", "0"], "0 is not in 1.."),
+        (
+            ["--from-offset=10", "--to-offset=5"],
+            "--from-offset 10 lies behind --to-offset 5",
+        ),
+        (
+            ["--from-time=2000", "--to-time=1000"],
+            "--from-time 2000 lies behind --to-time 1000",
+        ),
     ] {
         let refused = run(&options, &[Path::new("x.log")]);
         assert_eq!(refused.code, 1);
