@@ -75,6 +75,8 @@ struct Partition<'a> {
     directory: PathBuf,
     /// When the directory was changed, as it was looked at last.
     changed: Option<TimestampMs>,
+    /// Which directory it was: a partition may be deleted and made anew between two looks.
+    identity: Option<u64>,
     /// The base offsets of the segments, as they were listed last.
     bases: Vec<Option<i64>>,
     active: Option<Active<'a>>,
@@ -86,6 +88,8 @@ struct Partition<'a> {
 /// A segment that is read to its end.
 struct Active<'a> {
     file: Selected,
+    /// Which file it is.
+    identity: Option<u64>,
     source: Source,
     walk: Walk<'a>,
     /// Position, size and checksum of the batches before the position, the last ones of them.
@@ -142,6 +146,7 @@ impl<'a> Followed<'a> {
         let mut partition = Partition {
             directory,
             changed: None,
+            identity: None,
             bases: Vec::new(),
             active: None,
             is_gone: false,
@@ -218,6 +223,7 @@ impl<'a> Partition<'a> {
 
     fn open(&mut self, io: &dyn Io, file: &Selected, position: u64, options: &'a Options) -> Dumped {
         self.active = Some(Active {
+            identity: io.stat(&file.path)?.map(|stat| stat.identity),
             source: Source::open(io, &file.path)?,
             walk: Walk::new(options, file.base_offset, position),
             file: file.clone(),
@@ -241,14 +247,15 @@ impl<'a> Partition<'a> {
                     self.directory.display()
                 ))?;
             }
-            (self.is_gone, self.active, self.changed) = (true, None, None);
+            (self.is_gone, self.active, self.changed, self.identity) = (true, None, None, None);
             return Ok(false);
         };
         self.is_gone = false;
         if self.read(current, report)? {
             return Ok(true);
         }
-        if self.is_done || self.changed == Some(stat.modified) && self.active.is_some() {
+        let is_unchanged = self.changed == Some(stat.modified) && self.identity == Some(stat.identity);
+        if self.is_done || is_unchanged && self.active.is_some() {
             return Ok(false);
         }
         // Segments are added and deleted.
@@ -258,6 +265,7 @@ impl<'a> Partition<'a> {
             files.iter().map(|file| file.base_offset).collect(),
         );
         self.changed = Some(stat.modified);
+        let place = self.identity.replace(stat.identity);
         let Some(base) = self.active.as_ref().map(|active| active.file.base_offset) else {
             // What comes after nothing is all new.
             return match files.first() {
@@ -265,6 +273,21 @@ impl<'a> Partition<'a> {
                 None => Ok(false),
             };
         };
+        // Compaction replaces segments too, but never the newest.
+        let is_newest = before.last() == Some(&base);
+        let is_other = match &self.active {
+            Some(Active { file, identity, .. }) if is_newest && self.bases.contains(&base) => {
+                io.stat(&file.path)?.map(|stat| stat.identity) != *identity
+            }
+            _ => false,
+        };
+        if is_other || place.is_some_and(|place| place != stat.identity) {
+            let directory = self.directory.display();
+            report.say(format_args!("milena: {directory}: was deleted and made anew"))?;
+            self.active = None;
+            self.changed = None;
+            return Ok(true);
+        }
         if let Some(next) = files.iter().find(|file| file.base_offset > base) {
             // What was appended between the last look and the roll.
             while self.read(current, report)? {}

@@ -165,6 +165,27 @@ fn a_partition_that_is_deleted_is_waited_for() {
 }
 
 #[test]
+fn a_partition_that_is_made_anew_between_two_looks_is_told_whole() {
+    let folder = Folder::new("anew");
+    let partition = folder.at("t-0");
+    segment(&partition, 0, &[one(0), one(1)]);
+    segment(&partition, 2, &[one(2)]);
+    let mut following = Following::start(&["--from-offset", "0"], &partition);
+    assert_eq!(
+        following.offsets(3),
+        [at(".log", &[0, 1]), at("2.log", &[2])].concat()
+    );
+    // With fewer segments, of which the first has a name that was there, and with the same.
+    for number in 0..2 {
+        segment(&folder.at("new"), 0, &[one(0), one(1), one(2), one(3)]);
+        std::fs::rename(&partition, folder.at(&format!("t-0.{number}-delete"))).unwrap();
+        std::fs::rename(folder.at("new"), &partition).unwrap();
+        assert_eq!(following.offsets(4), at(".log", &[0, 1, 2, 3]));
+    }
+    assert_eq!(following.end("INT").1, Some(0));
+}
+
+#[test]
 fn it_ends_behind_the_last_offset_or_the_last_record_that_is_asked_for() {
     let folder = Folder::new("enough");
     let partition = folder.at("t-0");
