@@ -295,3 +295,19 @@ fn the_copy_of_a_meta_properties_does_not_take_the_others_directory_id() {
     let copied = std::fs::read_to_string(damaged.join("meta.properties")).unwrap();
     assert_eq!(copied, "version=1\ncluster.id=x\nnode.id=3\n");
 }
+
+#[test]
+fn a_log_of_metadata_is_cut_where_others_keep_what_follows_damage() {
+    for (name, left) in [("__cluster_metadata-0", 1), ("t-0", 2)] {
+        let folder = Folder::new("hole");
+        let data = log_dir(&folder);
+        let log = segment(&data.join(name), 0, &[one(0, 0), one(0, 1), one(0, 2)]);
+        flip(&log, one(0, 0).len() + 65);
+        told(0, &["repair", "--apply", "--at-damage", "keep"], &[&data]);
+        assert_eq!(
+            log.metadata().unwrap().len(),
+            left * one(0, 0).len() as u64,
+            "{name}"
+        );
+    }
+}

@@ -28,6 +28,9 @@ use crate::log_dump::verify::{
     Directory, Examination, Finding, Kind, Metadata, Partition, Segment, Snapshot, epochs_of_leaders, size,
 };
 
+/// The topic in which brokers without ZooKeeper keep their metadata.
+const KRAFT_METADATA: &str = "__cluster_metadata";
+
 /// What becomes of sound batches behind damage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum AtDamage {
@@ -195,7 +198,16 @@ fn plan_partition(partition: &Partition, choice: AtDamage) -> PartitionPlan {
         partition: partition.partition.clone(),
         ..PartitionPlan::default()
     };
-    plan_logs(&mut plan, partition, choice);
+    // KRaft takes what follows a hole for all that happened.
+    let is_metadata = partition
+        .partition
+        .as_ref()
+        .is_some_and(|of| *of.topic == *KRAFT_METADATA);
+    plan_logs(
+        &mut plan,
+        partition,
+        if is_metadata { AtDamage::Cut } else { choice },
+    );
     let end = plan.end();
 
     let rebuilt = |finding: &Finding| match finding.kind {

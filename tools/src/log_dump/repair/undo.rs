@@ -293,6 +293,7 @@ impl Undo<'_> {
         let mut entries = Vec::new();
         for change in wanted {
             let path = change.path();
+            ownership::check(self.io, path)?;
             let was = Attributes::of(self.io, path)?;
             let change = match change {
                 Wanted::Cut { to, .. } => {
@@ -591,6 +592,7 @@ impl Manifest {
 
     /// Whether a log is what the repair made of it, or what it was before, or something between.
     fn check(&self, io: &dyn Io, entry: &Entry, bytes: &FileHandle) -> Result<(), CannotUndo> {
+        ownership::check(io, &entry.path)?;
         if let Change::Cut { to, size, saved } = &entry.change {
             let file = io.open(&entry.path, OpenMode::Read)?;
             let found = file.size_bytes()?;

@@ -26,7 +26,7 @@ use super::window::Window;
 use crate::log_dump::report::Read;
 
 /// Of a segment, so many pieces of damage are told apart; what lies behind is one more.
-const PIECES_MAX: usize = 1000;
+const PIECES_MAX: usize = 1 << 16;
 /// A batch that is larger is not looked into.
 const DEEP_SIZE_BYTES_MAX: u64 = 256 << 20;
 /// A control batch holds one small record.
