@@ -311,3 +311,21 @@ fn a_log_of_metadata_is_cut_where_others_keep_what_follows_damage() {
         );
     }
 }
+
+#[test]
+fn the_recovery_point_moves_behind_what_compaction_emptied_though_nothing_is_damaged() {
+    let folder = Folder::new("compacted");
+    let data = log_dir(&folder);
+    let holes = batch(PLAIN, &[rec(0, Some("a"), None), rec(5, Some("b"), None)]);
+    let logs = [
+        segment(&data.join("t-0"), 0, &[holes]),
+        segment(&data.join("t-0"), 20, &[one(0, 20)]),
+    ];
+    std::fs::write(data.join("t-0/leader-epoch-checkpoint"), "0\n1\n0 0\n").unwrap();
+    let points = data.join("recovery-point-offset-checkpoint");
+    std::fs::write(&points, "0\n1\nt 0 3\n").unwrap();
+    let before = logs.clone().map(|log| std::fs::read(log).unwrap());
+    told(0, &["repair", "--apply"], &[&data]);
+    assert_eq!(std::fs::read_to_string(&points).unwrap(), "0\n1\nt 0 21\n");
+    assert!(logs.map(|log| std::fs::read(log).unwrap()) == before);
+}

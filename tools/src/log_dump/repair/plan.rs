@@ -133,10 +133,12 @@ fn plan_directory(directory: &Directory, choice: AtDamage, metadata: Option<&Vec
         changed.extend(damaged.map(|(name, _)| *name));
         plan.metadata = (directory.metadata == Metadata::Damaged).then(|| metadata.map(|of| of_another(of)));
     }
-    // What is sound is left alone: space ahead goes when the broker recovers the log.
-    let is_damaged = |partition: &&Partition| partition.findings.iter().any(Finding::is_damage);
-    for partition in directory.partitions.iter().filter(is_damaged) {
+    for partition in &directory.partitions {
         let mut of_partition = plan_partition(partition, choice);
+        if !partition.findings.iter().any(Finding::is_damage) {
+            // Space ahead goes when the broker recovers the log.
+            of_partition.steps.clear();
+        }
         let is_cut = of_partition.steps.iter().any(Step::changes_log);
         if let Some(name) = &partition.partition {
             let end = of_partition.end();

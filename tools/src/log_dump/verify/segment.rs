@@ -27,6 +27,10 @@ use crate::log_dump::report::Read;
 
 /// Of a segment, so many pieces of damage are told apart; what lies behind is one more.
 const PIECES_MAX: usize = 1 << 16;
+/// Of a batch: its offset, its length and what follows up to its magic.
+const PREFIX_SIZE_BYTES: usize = 17;
+/// The smallest length of a batch of any format.
+const LENGTH_MIN: i32 = 14;
 /// A batch that is larger is not looked into.
 const DEEP_SIZE_BYTES_MAX: u64 = 256 << 20;
 /// A control batch holds one small record.
@@ -311,24 +315,29 @@ impl Walk<'_> {
         let offsets = self.task.base..self.task.next_base.unwrap_or(reach).min(reach);
         let mut next = position + 1;
         while next < self.end {
-            let held = self.window.at(next, super::window::WINDOW_SIZE_BYTES)?;
-            // Nearly every place fails at its magic or offset, before anything is parsed.
-            let found = held.windows(17).position(|bytes| {
+            let file_left = self.end - next;
+            let held = self.window.ahead(next, PREFIX_SIZE_BYTES)?;
+            // Nearly every place fails at its offset, length or magic, before anything is parsed or read anew.
+            let found = held.windows(PREFIX_SIZE_BYTES).zip(0..).find(|(bytes, at)| {
                 let offset = bytes
                     .first_chunk()
                     .map_or(-1, |offset| i64::from_be_bytes(*offset));
-                bytes[16] <= 2 && offsets.contains(&offset)
+                let length = bytes[8..]
+                    .first_chunk()
+                    .map_or(-1, |length| i32::from_be_bytes(*length));
+                let is_within = u64::try_from(length).is_ok_and(|length| *at + length < file_left);
+                bytes[16] <= 2 && offsets.contains(&offset) && length >= LENGTH_MIN && is_within
             });
             match found {
-                Some(at) => {
-                    next += at as u64;
+                Some((_, at)) => {
+                    next += at;
                     if self.is_sound_at(next)? {
                         return Ok(next);
                     }
                     next += 1;
                 }
-                None if held.len() < 17 => return Ok(self.end),
-                None => next += held.len() as u64 - 16,
+                None if held.len() < PREFIX_SIZE_BYTES => return Ok(self.end),
+                None => next += (held.len() - PREFIX_SIZE_BYTES + 1) as u64,
             }
         }
         Ok(self.end)

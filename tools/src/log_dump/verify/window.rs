@@ -70,6 +70,12 @@ impl Window {
         Ok(&held[..wanted.min(held.len())])
     }
 
+    /// All that is held from `position` on, at least `size` bytes where there are so many.
+    pub(super) fn ahead(&mut self, position: u64, size: usize) -> Read<&[u8]> {
+        self.at(position, size)?;
+        Ok(self.held(position))
+    }
+
     /// Hands over the bytes of a range piece by piece; fewer if the file shrank.
     fn each_piece(&mut self, range: Range<u64>, mut each: impl FnMut(&[u8])) -> Read<()> {
         let mut position = range.start;
