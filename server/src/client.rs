@@ -224,7 +224,8 @@ impl Client {
     /// Sends a broker what it does not answer: a produce with `acks=0`.
     ///
     /// # Errors
-    /// Those of [`Connection::send_unanswered`] and [`Connection::flush`].
+    /// Those of [`Connection::send_unanswered`] and [`Connection::flush`]; [`ClientError::TimedOut`] when the broker
+    /// takes nothing.
     async fn send_unanswered<'r, Q: Message<'r>>(
         &mut self,
         broker_id: i32,
@@ -232,7 +233,13 @@ impl Client {
     ) -> Result<(), ClientError> {
         let mut connection = self.take_connection(self.address_of(broker_id)?).await?;
         connection.send_unanswered(request)?;
-        connection.flush().await?;
+        let after = self.config.connection.request_timeout;
+        let sent = timeout(after, connection.flush()).await;
+        sent.map_err(|_| ClientError::TimedOut {
+            address: connection.address().clone(),
+            api_key: Q::KEY,
+            after,
+        })??;
         self.connections.insert(connection.address().clone(), connection);
         Ok(())
     }
@@ -360,10 +367,9 @@ impl Client {
     }
 
     fn address_of_controller(&self) -> Result<Address, ClientError> {
-        match self.cluster.controller {
-            Some(id) => self.address_of(id),
-            None => Err(refused("the controller".to_owned(), ErrorCode::NotController)),
-        }
+        // One that died is named until another is elected.
+        let alive = self.cluster.controller.and_then(|id| self.address_of(id).ok());
+        alive.ok_or_else(|| refused("the controller".to_owned(), ErrorCode::NotController))
     }
 
     /// Where a broker listens.

@@ -2,7 +2,7 @@
 //! looked at.
 //!
 //! Promise: the records of a partition come in order, none is left out and none comes twice, also when its leader changes.
-//! At most two answers of a leader are in memory. Dropping the consumer ends its tasks.
+//! A partition that cannot be read for now keeps no other waiting. At most two answers of a leader wait to be looked at. Dropping the consumer ends its tasks.
 //! Source: `Fetcher` of 2.7.2, without sessions (KIP-227): a reader for people has few partitions.
 
 use std::borrow::Cow;
@@ -12,18 +12,18 @@ use std::time::Duration;
 use milena_engine::units::TopicPartition;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
 use super::backoff::Backoff;
-use super::fetched::next_offset;
+use super::fetched::{bytes_of, end_offset, next_offset};
 use super::{
     Address, Client, ClientError, Connection, ConnectionConfig, Fetched, IsolationLevel, OffsetSpec, Topics,
     chance, refused,
 };
+use crate::protocol::ErrorCode;
 use crate::protocol::messages::fetch::{
     FetchPartition, FetchRequest, FetchResponse, FetchTopic, FetchablePartitionResponse,
 };
-use crate::protocol::{ErrorCode, Payload};
 
 /// How to read. The names are those of Kafka's consumer.
 #[derive(Clone, Debug)]
@@ -75,7 +75,7 @@ enum Event {
     /// With how many ranges came to their end by it.
     Fetched(Fetched, usize),
     /// The leader does not serve this partition (any more), of which this is left to be read.
-    Lost(ReadRange, ClientError),
+    Lost(ReadPosition, ClientError),
 }
 
 /// See the module.
@@ -83,16 +83,23 @@ enum Event {
 pub struct Consumer<'c> {
     client: &'c mut Client,
     config: ConsumerConfig,
-    /// What no task reads, and why not, if it was tried.
-    idle: Vec<(ReadRange, Option<ClientError>)>,
+    idle: Vec<Idle>,
+    /// When what is idle is tried again.
+    resume_at: Instant,
     /// Ranges that are not read to their end.
     open: usize,
     events: mpsc::Receiver<Event>,
     sender: mpsc::Sender<Event>,
     tasks: JoinSet<()>,
     backoff: Backoff,
-    /// Since when nothing but failures was heard.
-    failing_since: Option<Instant>,
+}
+
+/// What no task reads.
+#[derive(Debug)]
+struct Idle {
+    range: ReadRange,
+    /// Why not, and since when, if it was tried.
+    failure: Option<(ClientError, Instant)>,
 }
 
 impl<'c> Consumer<'c> {
@@ -104,12 +111,15 @@ impl<'c> Consumer<'c> {
             client,
             config,
             open: ranges.len(),
-            idle: ranges.into_iter().map(|range| (range, None)).collect(),
+            idle: ranges
+                .into_iter()
+                .map(|range| Idle { range, failure: None })
+                .collect(),
+            resume_at: Instant::now(),
             events,
             sender,
             tasks: JoinSet::new(),
             backoff: Backoff::default(),
-            failing_since: None,
         }
     }
 
@@ -120,108 +130,111 @@ impl<'c> Consumer<'c> {
     /// A partition cannot be read, and patience does not help or is over.
     pub async fn next(&mut self) -> Result<Option<Fetched>, ClientError> {
         while self.open > 0 {
-            self.start_idle().await?;
-            // There is always a sender: this consumer's own.
-            let Some(event) = self.events.recv().await else {
-                continue;
+            let event = tokio::select! {
+                biased;
+                () = sleep_until(self.resume_at), if !self.idle.is_empty() => {
+                    self.start_idle().await?;
+                    continue;
+                }
+                event = self.events.recv() => event,
             };
             match event {
-                Event::Fetched(fetched, ended) => {
+                Some(Event::Fetched(fetched, ended)) => {
                     self.open -= ended;
-                    self.backoff = Backoff::default();
-                    self.failing_since = None;
                     return Ok(Some(fetched));
                 }
-                Event::Lost(range, error) => self.lost(range, error).await?,
+                Some(Event::Lost(position, error)) => self.lost(position, error).await?,
+                // There is always a sender: this consumer's own.
+                None => {}
             }
         }
         Ok(None)
     }
 
     /// Puts a range among the idle ones, from where reading can go on.
-    async fn lost(&mut self, range: ReadRange, error: ClientError) -> Result<(), ClientError> {
+    async fn lost(&mut self, position: ReadPosition, error: ClientError) -> Result<(), ClientError> {
         let is_out_of_range = error.code() == Some(ErrorCode::OffsetOutOfRange);
         let reset = self.config.auto_offset_reset.filter(|_| is_out_of_range);
         if reset.is_none() && !error.is_retriable() {
             return Err(error);
         }
-        let partition = range.partition.clone();
-        self.idle.push((range, Some(error)));
+        let partition = position.range.partition.clone();
+        let since = position.failing_since.unwrap_or_else(Instant::now);
+        if self.idle.is_empty() {
+            self.resume_at = Instant::now() + self.backoff.next(chance());
+        }
+        self.idle.push(Idle {
+            range: position.range,
+            failure: Some((error, since)),
+        });
         if let Some(spec) = reset {
             let isolation = self.config.isolation;
             let asked = BTreeMap::from([(partition.clone(), spec)]);
             let mut listed = self.client.list_offsets(&asked, isolation).await?;
             if let Some(Ok(found)) = listed.remove(&partition)
                 && let Some(offset) = found.offset
-                && let Some((range, error)) = self.idle.last_mut()
+                && let Some(idle) = self.idle.last_mut()
             {
-                (range.from, *error) = (offset, None);
+                (idle.range.from, idle.failure) = (offset, None);
             }
         }
         Ok(())
     }
 
-    /// Gives ranges that nobody reads to tasks, each leader's to one.
+    /// Gives ranges that nobody reads to tasks, each leader's to one; those that have no leader are tried again later.
     async fn start_idle(&mut self) -> Result<(), ClientError> {
-        while !self.idle.is_empty() {
-            if self.idle.iter().any(|(_, error)| error.is_some()) {
-                self.pause().await?;
-            }
-            let mut names: Vec<String> = self
-                .idle
-                .iter()
-                .map(|(range, _)| range.partition.topic.to_string())
-                .collect();
-            names.sort_unstable();
-            names.dedup();
-            let cluster = self.client.metadata(Topics::Named(&names)).await?;
-            let mut by_leader: BTreeMap<i32, Vec<ReadPosition>> = BTreeMap::new();
-            for (range, error) in std::mem::take(&mut self.idle) {
-                let TopicPartition { topic, partition } = &range.partition;
-                let described = cluster
-                    .topics
-                    .get(&**topic)
-                    .and_then(|topic| topic.partition(*partition));
-                let leader_epoch = described.map_or(-1, |described| described.leader_epoch);
-                match cluster.leader(topic, *partition) {
-                    Some(leader) => by_leader
-                        .entry(leader)
-                        .or_default()
-                        .push(ReadPosition { range, leader_epoch }),
-                    None => {
-                        let error = error.unwrap_or_else(|| no_leader(described.is_some(), &range.partition));
-                        self.idle.push((range, Some(error)));
-                    }
+        let patience = self.client.config().operation_timeout;
+        let is_over =
+            |idle: &mut Idle| matches!(&idle.failure, Some((_, since)) if since.elapsed() >= patience);
+        let over = self.idle.extract_if(.., is_over).next();
+        if let Some((error, _)) = over.and_then(|idle| idle.failure) {
+            return Err(error);
+        }
+        let names = self
+            .idle
+            .iter()
+            .map(|idle| idle.range.partition.topic.to_string());
+        let mut names: Vec<String> = names.collect();
+        names.sort_unstable();
+        names.dedup();
+        let cluster = self.client.metadata(Topics::Named(&names)).await?;
+        let mut by_leader: BTreeMap<i32, Vec<ReadPosition>> = BTreeMap::new();
+        for Idle { range, failure } in std::mem::take(&mut self.idle) {
+            let TopicPartition { topic, partition } = &range.partition;
+            let described = cluster
+                .topics
+                .get(&**topic)
+                .and_then(|topic| topic.partition(*partition));
+            match cluster.leader(topic, *partition) {
+                Some(leader) => by_leader.entry(leader).or_default().push(ReadPosition {
+                    range,
+                    leader_epoch: described.map_or(-1, |described| described.leader_epoch),
+                    failing_since: failure.map(|(_, since)| since),
+                }),
+                None => {
+                    let first = || (no_leader(described.is_some(), &range.partition), Instant::now());
+                    let failure = Some(failure.unwrap_or_else(first));
+                    self.idle.push(Idle { range, failure });
                 }
             }
-            for (leader, positions) in by_leader {
-                let address = self.client.address_of(leader)?;
-                let task = ReadTask {
-                    positions,
-                    config: self.config.clone(),
-                    events: self.sender.clone(),
-                };
-                let connection = self.client.config().connection.clone();
-                self.tasks
-                    .spawn(async move { task.run(&address, &connection).await });
-            }
-            // Those that are done give their memory back.
-            while self.tasks.try_join_next().is_some() {}
         }
-        Ok(())
-    }
-
-    /// Waits before the next attempt, or finds that there were enough.
-    async fn pause(&mut self) -> Result<(), ClientError> {
-        let pause = self.backoff.next(chance());
-        let since = *self.failing_since.get_or_insert_with(Instant::now);
-        if since.elapsed() + pause > self.client.config().operation_timeout {
-            let error = self.idle.iter_mut().find_map(|(_, error)| error.take());
-            return Err(
-                error.unwrap_or_else(|| refused("a partition".to_owned(), ErrorCode::LeaderNotAvailable))
-            );
+        self.resume_at = Instant::now() + self.backoff.next(chance());
+        if self.idle.is_empty() {
+            self.backoff = Backoff::default();
         }
-        sleep(pause).await;
+        for (leader, positions) in by_leader {
+            let address = self.client.address_of(leader)?;
+            let task = ReadTask {
+                positions,
+                config: self.config.clone(),
+                events: self.sender.clone(),
+            };
+            let connection = self.client.config().connection.clone();
+            self.tasks
+                .spawn(async move { task.run(&address, &connection).await });
+        }
+        // Those that are done give their memory back.
+        while self.tasks.try_join_next().is_some() {}
         Ok(())
     }
 }
@@ -240,6 +253,8 @@ struct ReadPosition {
     /// What is left to be read.
     range: ReadRange,
     leader_epoch: i32,
+    /// Since when it was tried in vain, until something is read.
+    failing_since: Option<Instant>,
 }
 
 /// Reads ranges of partitions from their leader until none is left.
@@ -265,7 +280,7 @@ impl ReadTask {
         for position in self.positions {
             let error = error.take().unwrap_or_else(|| refused(text.clone(), code));
             // The consumer may be gone, and needs no answer then.
-            let _ = self.events.send(Event::Lost(position.range, error)).await;
+            let _ = self.events.send(Event::Lost(position, error)).await;
         }
     }
 
@@ -277,8 +292,16 @@ impl ReadTask {
             let asked = self.positions.iter().map(|at| at.range.clone()).collect();
             let response: FetchResponse<'_> = answer.decode()?;
             ClientError::check(response.error_code, None, || format!("fetch from {address}"))?;
+            // Only what fills an answer keeps it from showing more.
+            let nothing_left = response.responses.iter().all(|topic| {
+                topic
+                    .partition_responses
+                    .iter()
+                    .all(|read| bytes_of(&read).is_empty())
+            });
             let mut lost = Vec::new();
             let mut ended = 0;
+            let mut is_read = false;
             for topic in response.responses.iter() {
                 for read in topic.partition_responses.iter() {
                     let is_meant = |at: &ReadPosition| {
@@ -292,9 +315,15 @@ impl ReadTask {
                     match check(&position.range, &read) {
                         Ok(next) => position.range.from = next,
                         Err(error) => {
-                            lost.push(Event::Lost(position.range, error));
+                            lost.push(Event::Lost(position, error));
                             continue;
                         }
+                    }
+                    (is_read, position.failing_since) = (true, None);
+                    // Compaction may have taken the last records before the end.
+                    let end = end_offset(&read, self.config.isolation);
+                    if nothing_left && let Some(until) = position.range.until.filter(|&until| until <= end) {
+                        position.range.from = position.range.from.max(until);
                     }
                     if position.range.is_empty() {
                         ended += 1;
@@ -313,7 +342,7 @@ impl ReadTask {
                 },
                 ended,
             );
-            for event in std::iter::once(fetched).chain(lost) {
+            for event in is_read.then_some(fetched).into_iter().chain(lost) {
                 if self.events.send(event).await.is_err() {
                     return Ok(());
                 }
@@ -324,7 +353,10 @@ impl ReadTask {
 
     fn request(&self) -> FetchRequest<'static> {
         let mut topics: BTreeMap<&str, Vec<FetchPartition>> = BTreeMap::new();
-        for ReadPosition { range, leader_epoch } in &self.positions {
+        for ReadPosition {
+            range, leader_epoch, ..
+        } in &self.positions
+        {
             topics
                 .entry(&range.partition.topic)
                 .or_default()
@@ -356,10 +388,7 @@ impl ReadTask {
 fn check(range: &ReadRange, read: &FetchablePartitionResponse<'_>) -> Result<i64, ClientError> {
     let place = || format!("{} at offset {}", range.partition, range.from);
     ClientError::check(read.error_code, None, place)?;
-    let bytes = match &read.record_set {
-        Payload::Bytes(bytes) => &bytes[..],
-        _ => &[],
-    };
+    let bytes = bytes_of(read);
     let next = next_offset(bytes, range.from);
     if next == range.from && !bytes.is_empty() {
         return Err(ClientError::Refused {

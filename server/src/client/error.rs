@@ -96,10 +96,11 @@ impl ClientError {
             ClientError::Unreachable { .. }
             | ClientError::NoBroker(_)
             | ClientError::Disconnected { .. }
+            // As a broker does also while it stops.
+            | ClientError::Shunned { .. }
             | ClientError::TimedOut { .. } => true,
             ClientError::Refused { code, .. } => code.is_retriable(),
-            ClientError::Shunned { .. }
-            | ClientError::NotKafka { .. }
+            ClientError::NotKafka { .. }
             | ClientError::Unsupported { .. }
             | ClientError::Malformed { .. }
             | ClientError::OutOfOrder { .. }

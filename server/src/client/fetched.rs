@@ -70,12 +70,7 @@ impl Fetched {
                 };
                 partitions.push(FetchedPartition {
                     range: range.clone(),
-                    end_offset: match self.isolation {
-                        IsolationLevel::ReadCommitted if response.last_stable_offset >= 0 => {
-                            response.last_stable_offset
-                        }
-                        _ => response.high_watermark,
-                    },
+                    end_offset: end_offset(&response, self.isolation),
                     isolation: self.isolation,
                     response,
                 });
@@ -86,16 +81,9 @@ impl Fetched {
 }
 
 impl FetchedPartition<'_> {
-    fn bytes(&self) -> &[u8] {
-        match &self.response.record_set {
-            Payload::Bytes(bytes) => bytes,
-            _ => &[],
-        }
-    }
-
     /// Where to read on.
     pub fn next_offset(&self) -> i64 {
-        next_offset(self.bytes(), self.range.from)
+        next_offset(bytes_of(&self.response), self.range.from)
     }
 
     /// Shows the records in order, until `each` breaks.
@@ -116,7 +104,7 @@ impl FetchedPartition<'_> {
         }
         aborted.sort_unstable_by(|a, b| b.cmp(a));
         let mut aborting: HashSet<i64> = HashSet::new();
-        let mut rest = self.bytes();
+        let mut rest = bytes_of(&self.response);
         while let Some((batch, after)) = next_batch(rest)? {
             rest = after;
             batch.verify_crc()?;
@@ -128,7 +116,8 @@ impl FetchedPartition<'_> {
                     aborting.insert(id);
                 }
                 if batch.is_control() {
-                    if batch.control_record()?.kind == ControlKind::Abort {
+                    // Compaction takes the marker out of a batch that stays for its producer's sake.
+                    if batch.record_count() != Some(0) && batch.control_record()?.kind == ControlKind::Abort {
                         aborting.remove(&producer.id.get());
                     }
                 } else if batch.is_transactional() && aborting.contains(&producer.id.get()) {
@@ -161,6 +150,21 @@ impl FetchedPartition<'_> {
             }
         }
         Ok(ControlFlow::Continue(()))
+    }
+}
+
+pub(super) fn bytes_of<'r>(response: &'r FetchablePartitionResponse<'_>) -> &'r [u8] {
+    match &response.record_set {
+        Payload::Bytes(bytes) => bytes,
+        _ => &[],
+    }
+}
+
+/// The offset behind the last record that a reader may see.
+pub(super) fn end_offset(response: &FetchablePartitionResponse<'_>, isolation: IsolationLevel) -> i64 {
+    match isolation {
+        IsolationLevel::ReadCommitted if response.last_stable_offset >= 0 => response.last_stable_offset,
+        _ => response.high_watermark,
     }
 }
 
@@ -220,6 +224,12 @@ mod tests {
         bytes
     }
 
+    fn crc32c(bytes: &[u8]) -> u32 {
+        let bit = |crc: u32, _| (crc >> 1) ^ (0x82f6_3b78 * (crc & 1));
+        let byte = |crc: u32, &byte: &u8| (0..8).fold(crc ^ u32::from(byte), bit);
+        !bytes.iter().fold(u32::MAX, byte)
+    }
+
     /// Two transactions of producer 7, the first of them aborted, records of others between them.
     fn log() -> Vec<u8> {
         [
@@ -274,6 +284,21 @@ mod tests {
         assert_eq!(
             shown(&bytes, 0, 9, IsolationLevel::ReadCommitted),
             ("abde".to_owned(), 8)
+        );
+    }
+
+    #[test]
+    fn a_marker_that_compaction_took_out_of_its_batch_keeps_nobody_from_reading_on() {
+        let mut empty = marker(0, 9, ControlKind::Commit);
+        empty.truncate(61);
+        empty[8..12].copy_from_slice(&49_u32.to_be_bytes());
+        empty[57..61].fill(0);
+        let crc = crc32c(&empty[21..]);
+        empty[17..21].copy_from_slice(&crc.to_be_bytes());
+        let bytes = [empty, batch(1, None, &["a"])].concat();
+        assert_eq!(
+            shown(&bytes, 0, 9, IsolationLevel::ReadCommitted),
+            ("a".to_owned(), 2)
         );
     }
 

@@ -22,9 +22,6 @@ use crate::protocol::messages::produce::{
 };
 use crate::protocol::messages::producer_ids::{InitProducerIdRequest, InitProducerIdResponse};
 
-/// Bytes of full and open batches that are kept before some have to leave; `buffer.memory`, but for what one round sends.
-const BUFFER_SIZE_BYTES: usize = 16 << 20;
-
 /// How long a topic that is not there may take to be created by the broker that was asked for it.
 const CREATION_WAIT: Duration = Duration::from_secs(10);
 
@@ -47,7 +44,8 @@ pub struct ProducerConfig {
     pub codec: Codec,
     /// A batch that has so many bytes is sent; a larger record has a batch of its own.
     pub batch_size_bytes: usize,
-    /// Most bytes of one request, unless one batch alone has more; `max.request.size`.
+    /// Most bytes of one request, unless one batch alone has more; `max.request.size`. Full batches of so many bytes
+    /// are gathered before they are sent.
     pub request_size_bytes: usize,
     /// How long a batch may be tried to be written; `delivery.timeout.ms`.
     pub delivery_timeout: Duration,
@@ -122,6 +120,7 @@ pub struct Producer<'c> {
     /// Where records without a key go for now.
     sticky: HashMap<String, i32>,
     queues: BTreeMap<TopicPartition, Queue>,
+    /// Of full batches.
     buffered_bytes: usize,
     backoff: Backoff,
     appended: u64,
@@ -149,7 +148,8 @@ impl<'c> Producer<'c> {
         self.written
     }
 
-    /// Takes a record. It is sent when its batch is full, when there is much in memory, or by [`Producer::flush`].
+    /// Takes a record. It is sent when its batch is full and so are others, enough for a request, or by
+    /// [`Producer::flush`].
     ///
     /// # Errors
     /// Why a batch that had to leave was not written, or the topic or partition of this record is not there.
@@ -167,7 +167,7 @@ impl<'c> Producer<'c> {
             }
         };
         self.push(TopicPartition::new(record.topic, partition), &record);
-        while self.buffered_bytes > BUFFER_SIZE_BYTES {
+        while self.buffered_bytes > self.config.request_size_bytes {
             self.send_round().await?;
         }
         Ok(())
@@ -316,10 +316,17 @@ impl<'c> Producer<'c> {
             };
             match sent {
                 Ok(results) => {
+                    // What was acknowledged counts, also beside what was refused.
+                    let mut refused = None;
                     for (partition, result) in results {
-                        if let Err(error) = self.settle(&partition, result)? {
-                            failures.push((partition, error));
+                        match self.settle(&partition, result) {
+                            Ok(Ok(())) => {}
+                            Ok(Err(error)) => failures.push((partition, error)),
+                            Err(error) => refused = refused.or(Some(error)),
                         }
+                    }
+                    if let Some(error) = refused {
+                        return Err(error);
                     }
                 }
                 Err(error) if error.is_retriable() => {
@@ -350,7 +357,9 @@ impl<'c> Producer<'c> {
             let described = self.topics.get(&*partition.topic);
             let leader = described
                 .and_then(|topic| topic.partition(partition.partition))
-                .and_then(|partition| partition.leader);
+                .and_then(|partition| partition.leader)
+                // One that died is named until another is elected.
+                .filter(|id| self.client.cluster().brokers.contains_key(id));
             let (at, size) = open.entry(leader).or_insert((usize::MAX, 0));
             if *at == usize::MAX || *size + batch.bytes.len() > self.config.request_size_bytes {
                 (*at, *size) = (requests.len(), 0);

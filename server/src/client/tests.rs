@@ -14,6 +14,8 @@ use crate::protocol::messages::metadata::{
 };
 use crate::protocol::{ApiKey, ErrorCode, Message, Reader, RequestHeader, ResponseHeader, Writer};
 
+mod records;
+
 /// A question that arrived.
 struct Question {
     key: ApiKey,
