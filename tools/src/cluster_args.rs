@@ -44,14 +44,23 @@ pub(crate) struct ClusterArgs {
     pub(crate) json: bool,
 }
 
-/// A time span that is positive: `30s`, `1h 30m`, `PT5M`, or a plain number of seconds.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+/// A time span: `30s`, `1h 30m`, `PT5M`, or a plain number of seconds.
+pub(crate) fn duration_or_zero(text: &str) -> Result<Duration, String> {
     let parsed = match text.parse::<u32>() {
         Ok(seconds) => Some(Duration::from_secs(seconds.into())),
         Err(_) => moment::span(text).and_then(|span| span.try_into().ok()),
     };
-    let positive = parsed.filter(|span| !span.is_zero());
-    positive.ok_or_else(|| format!("found {text:?}, expected a time as 500ms, 30s or 2m"))
+    parsed.ok_or_else(|| format!("found {text:?}, expected a time as 500ms, 30s or 2m"))
+}
+
+/// [`duration_or_zero`], but not zero.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    match duration_or_zero(text)? {
+        Duration::ZERO => Err(format!(
+            "found {text:?}, expected a time above zero, as 500ms, 30s or 2m"
+        )),
+        span => Ok(span),
+    }
 }
 
 /// Why a command ends without success.
@@ -145,6 +154,8 @@ impl ClusterArgs {
                 done => done,
             }
         });
+        // A name that is still looked up on a thread keeps nobody waiting.
+        runtime.shutdown_background();
         done.unwrap_or_else(|error| end(error, &bootstrap))
     }
 }
@@ -320,6 +331,9 @@ mod tests {
                 "{wrong}"
             );
         }
+        assert_eq!(duration_or_zero("0"), Ok(Duration::ZERO));
+        assert_eq!(duration_or_zero("0ms"), Ok(Duration::ZERO));
+        assert!(duration_or_zero("-1s").is_err());
     }
 
     #[test]

@@ -18,8 +18,9 @@ use milena_server::client::{Acks, Client, ProduceError, Producer, ProducerConfig
 use milena_server::protocol::ErrorCode;
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
 
-use crate::cluster_args::{ClusterArgs, CommandError, duration, explained};
+use crate::cluster_args::{ClusterArgs, CommandError, duration_or_zero, explained};
 use crate::escapes::unescape;
 use crate::moment::time_ms;
 use crate::output::{Output, count};
@@ -93,8 +94,8 @@ pub(crate) struct ProduceArgs {
     /// Bytes of a batch before compression after which it is sent.
     #[arg(long, value_name = "bytes", default_value_t = 64 << 10, value_parser = batch_size)]
     batch_size: usize,
-    /// How long to wait for more input before a batch that is not full is sent.
-    #[arg(long, value_name = "time", default_value = "5ms", value_parser = duration)]
+    /// How long a record may wait for more input to come with it before it is sent; 0 sends what is there.
+    #[arg(long, value_name = "time", default_value = "5ms", value_parser = duration_or_zero)]
     linger: Duration,
     /// Do not ask for a producer id: a record may be written twice when an answer is lost.
     #[arg(long)]
@@ -176,11 +177,18 @@ async fn produce(client: &mut Client, arguments: &ProduceArgs) -> Result<Exit, C
         idempotence: !arguments.no_idempotence,
         ..Default::default()
     };
+    // Before anything is written of the others.
+    for file in arguments.files.iter().filter(|file| *file != Path::new("-")) {
+        if let Err(error) = std::fs::metadata(file) {
+            return Err(CommandError::Usage(format!("{}: {error}", file.display())));
+        }
+    }
     let is_new = is_missing(client, &arguments.topic).await?;
     let mut writer = Writer {
         arguments,
         layout: layout(arguments),
         producer: Producer::new(client, config),
+        due: None,
         place: Place::default(),
     };
     let done = tokio::select! {
@@ -199,15 +207,17 @@ async fn produce(client: &mut Client, arguments: &ProduceArgs) -> Result<Exit, C
             // What was whole before is written nevertheless.
             let flushed = writer.producer.flush().await;
             flushed.map_err(|error| refused(&error, writer.producer.written()))?;
-            let (place, written) = (&writer.place, writer.producer.written());
-            let written = count(usize::try_from(written).unwrap_or(usize::MAX), "record");
-            return Err(CommandError::Failed(format!("{place}{text} ({written} written)")));
+            let written = were_written(writer.producer.written());
+            return Err(CommandError::Failed(format!(
+                "{}{text} ({written})",
+                writer.place
+            )));
         }
         Err(Stopped::Refused(error)) => return Err(refused(&error, writer.producer.written())),
         Err(Stopped::Interrupted) => {
             complain(format_args!(
-                "interrupted; {} records were written",
-                writer.producer.written()
+                "interrupted; {}",
+                were_written(writer.producer.written())
             ));
             return Ok(Exit::Interrupted);
         }
@@ -229,10 +239,17 @@ async fn is_missing(client: &mut Client, topic: &str) -> Result<bool, CommandErr
 
 fn refused(error: &ProduceError, written: u64) -> CommandError {
     CommandError::Failed(format!(
-        "record {} and what came behind it was not written ({written} records were): {}",
+        "record {} of the input, for {}, was not written ({} in all): {}",
         error.first_number,
+        error.partition,
+        were_written(written),
         explained(&error.source, &[])
     ))
+}
+
+fn were_written(records: u64) -> String {
+    let records = count(usize::try_from(records).unwrap_or(usize::MAX), "record");
+    format!("{records} written")
 }
 
 fn layout(arguments: &ProduceArgs) -> Layout {
@@ -276,6 +293,8 @@ struct Writer<'a, 'c> {
     arguments: &'a ProduceArgs,
     layout: Layout,
     producer: Producer<'c>,
+    /// By when what was appended is to be sent; nothing waits, if `None`.
+    due: Option<Instant>,
     place: Place,
 }
 
@@ -337,12 +356,16 @@ impl Writer<'_, '_> {
         }
     }
 
-    /// The next block of input. When there is none yet, what was read before is sent first.
+    /// The next block of input. When there is none in time, what was read before is sent first; input that is always
+    /// there goes on filling batches.
     async fn next(&mut self, blocks: &mut mpsc::Receiver<Vec<u8>>) -> Result<Option<Vec<u8>>, Stopped> {
-        if let Ok(block) = tokio::time::timeout(self.arguments.linger, blocks.recv()).await {
-            return Ok(block);
+        if let Some(due) = self.due {
+            if let Ok(block) = timeout_at(due, blocks.recv()).await {
+                return Ok(block);
+            }
+            self.producer.flush().await.map_err(Stopped::Refused)?;
+            self.due = None;
         }
-        self.producer.flush().await.map_err(Stopped::Refused)?;
         Ok(blocks.recv().await)
     }
 
@@ -373,6 +396,8 @@ impl Writer<'_, '_> {
             value,
             headers: &headers,
         };
-        self.producer.append(record).await.map_err(Stopped::Refused)
+        self.producer.append(record).await.map_err(Stopped::Refused)?;
+        self.due.get_or_insert_with(|| Instant::now() + arguments.linger);
+        Ok(())
     }
 }
