@@ -5,21 +5,21 @@
 //! offset committed. Source: `ConsoleConsumer` of 2.7.2, kcat.
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use milena_engine::units::TopicPartition;
 use milena_server::client::{
-    Client, ClientError, Consumer, ConsumerConfig, FetchedPartition, IsolationLevel, OffsetSpec, ReadRange,
-    Topics,
+    Client, Consumer, ConsumerConfig, FetchedPartition, IsolationLevel, OffsetSpec, ReadRange,
 };
-use milena_server::protocol::ErrorCode;
 
-use crate::Exit;
-use crate::cluster_args::{ClusterArgs, CommandError, duration, no_such_topic};
+use crate::cluster_args::{ClusterArgs, CommandError, duration};
 use crate::escapes::unescape;
 use crate::output::Output;
+use crate::patterns::{Internal, NamePattern, chosen};
+use crate::{Exit, complain};
 use format::Format;
 use place::{Ends, Place};
 
@@ -38,6 +38,8 @@ Examples:
   milena consume users --from earliest --until end -f '%p/%o %T %k: %s (%h)\\n'
   milena consume users --from earliest --until end --json
   milena consume users --partition 0 --from 10 --until 20
+  milena consume 'orders-*' --from earliest --until end -f '%t %s\\n'
+                                                    of all topics that fit
 
 Formats (-f): %t topic, %p partition, %o offset, %T timestamp in ms, %k key, %s value, %K and %S their sizes (-1 for
 null), %X and %x key and value in hexadecimal, %R size of the value as four bytes, %h headers, %% a percent sign;
@@ -46,8 +48,9 @@ null), %X and %x key and value in hexadecimal, %R size of the value as four byte
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ConsumeArgs {
+    /// Names, globs, or regular expressions between slashes; what fits when the command starts is read.
     #[arg(required = true, value_name = "topic")]
-    topics: Vec<String>,
+    topics: Vec<NamePattern>,
     /// Only these partitions.
     #[arg(short, long, value_name = "number,..", value_delimiter = ',', value_parser = clap::value_parser!(i32).range(0..))]
     partition: Vec<i32>,
@@ -153,6 +156,12 @@ async fn consume(client: &mut Client, arguments: &ConsumeArgs) -> Result<(), Com
         auto_offset_reset: (!matches!(arguments.from, Place::Offset(_))).then_some(OffsetSpec::Earliest),
         ..Default::default()
     };
+    let is_seen = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
+    if is_seen && arguments.from == Place::Latest && arguments.until.is_none() {
+        complain(
+            "waiting for what is written from now on, until Ctrl-C; --from earliest shows what is there already",
+        );
+    }
     let mut consumer = Consumer::new(client, config, ranges.collect());
     let mut printer = Printer {
         out: Output::new(),
@@ -207,16 +216,8 @@ async fn partitions_of(
     client: &mut Client,
     arguments: &ConsumeArgs,
 ) -> Result<Vec<TopicPartition>, CommandError> {
-    let described = client.metadata(Topics::Named(&arguments.topics)).await?;
     let mut partitions = Vec::new();
-    for name in &arguments.topics {
-        let topic = described.topics.get(name);
-        let error = topic.map_or(ErrorCode::UnknownTopicOrPartition, |topic| topic.error);
-        if error == ErrorCode::UnknownTopicOrPartition {
-            return Err(no_such_topic(client, name).await);
-        }
-        ClientError::check(error.code(), None, || format!("topic {name}"))?;
-        let Some(topic) = topic else { continue };
+    for (name, topic) in chosen(client, &arguments.topics, Internal::Excluded).await? {
         let missing = arguments
             .partition
             .iter()
@@ -231,8 +232,6 @@ async fn partitions_of(
         let wanted = ids.filter(|id| arguments.partition.is_empty() || arguments.partition.contains(id));
         partitions.extend(wanted.map(|id| TopicPartition::new(name.as_str(), id)));
     }
-    partitions.sort_unstable();
-    partitions.dedup();
     Ok(partitions)
 }
 
