@@ -1,9 +1,10 @@
 //! `milena topics create`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Args;
-use milena_server::client::{Client, ClientError, PartitionMetadata, Target, Topics};
+use milena_server::client::{Client, ClientError, Node, PartitionMetadata, Target, Topics};
 use milena_server::protocol::ErrorCode;
 use milena_server::protocol::messages::topics::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicResult, CreateTopicsRequest,
@@ -12,7 +13,7 @@ use milena_server::protocol::messages::topics::{
 use serde_json::{Value, json};
 
 use crate::Exit;
-use crate::cluster_args::ClusterArgs;
+use crate::cluster_args::{ClusterArgs, CommandError};
 use crate::topics::{Done, Results, tell};
 
 const EXAMPLES: &str = "\
@@ -76,8 +77,25 @@ pub(super) fn assignment(text: &str) -> Result<Assignment, String> {
 /// Pauses while brokers learn of new topics.
 const PAUSES_MS: [u64; 6] = [50, 100, 200, 400, 800, 1600];
 
+impl Assignment {
+    /// The first broker of it that is not alive. Brokers make such a topic, and then wait in vain for its leaders.
+    fn absent(&self, alive: &BTreeMap<i32, Node>) -> Option<i32> {
+        let mut ids = self.0.iter().flatten().copied();
+        ids.find(|id| !alive.contains_key(id))
+    }
+}
+
 pub(super) fn run(arguments: &CreateArgs) -> Exit {
     arguments.cluster.run(async |client| {
+        let alive = &client.cluster().brokers;
+        let assignment = arguments.replica_assignment.as_ref();
+        if let Some(id) = assignment.and_then(|assignment| assignment.absent(alive)) {
+            let ids: Vec<String> = alive.keys().map(i32::to_string).collect();
+            return Err(CommandError::Failed(format!(
+                "--replica-assignment: found broker {id}, expected brokers that are alive: {}",
+                ids.join(", ")
+            )));
+        }
         let results = client
             .retry(async |client| create(client, arguments).await)
             .await?;
@@ -202,5 +220,17 @@ mod tests {
                 "{wrong}: {error}"
             );
         }
+    }
+
+    #[test]
+    fn a_broker_of_an_assignment_that_is_not_alive_is_found() {
+        let alive = [0, 1].map(|id| {
+            let address = "a:9092".parse().unwrap();
+            let rack = None;
+            (id, Node { id, address, rack })
+        });
+        let alive = BTreeMap::from(alive);
+        assert_eq!(assignment("0:1,1:0").unwrap().absent(&alive), None);
+        assert_eq!(assignment("0:1,1:7").unwrap().absent(&alive), Some(7));
     }
 }
