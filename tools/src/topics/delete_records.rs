@@ -64,11 +64,9 @@ pub(super) struct DeleteRecordsArgs {
 fn before(text: &str) -> Result<i64, String> {
     match text {
         "latest" => Ok(-1),
-        _ => text
-            .parse()
-            .ok()
-            .filter(|&offset| offset >= 0)
-            .ok_or_else(|| format!("found {text:?}, expected an offset or latest")),
+        _ => text.parse().ok().filter(|&offset| offset >= 0).ok_or_else(|| {
+            format!("found {text:?}, expected an offset or latest; --before-time takes a time")
+        }),
     }
 }
 
@@ -255,5 +253,10 @@ mod tests {
         assert_eq!(before("0"), Ok(0));
         assert_eq!(before("latest"), Ok(-1));
         assert!(before("-1").is_err() && before("all").is_err());
+        assert!(
+            before("7d ago")
+                .unwrap_err()
+                .contains("--before-time takes a time")
+        );
     }
 }
