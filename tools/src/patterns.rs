@@ -32,6 +32,9 @@ impl FromStr for NamePattern {
     type Err = String;
 
     fn from_str(text: &str) -> Result<NamePattern, String> {
+        if text.is_empty() {
+            return Err("found an empty name, expected a name or a pattern".to_owned());
+        }
         let inner = text.strip_prefix('/').and_then(|rest| rest.strip_suffix('/'));
         let expression = match inner {
             Some(expression) => format!("^(?:{expression})$"),
@@ -173,5 +176,7 @@ mod tests {
         }
         let error = "/a(/".parse::<NamePattern>().unwrap_err();
         assert!(error.starts_with("/a(/: "), "{error}");
+        let error = "".parse::<NamePattern>().unwrap_err();
+        assert_eq!(error, "found an empty name, expected a name or a pattern");
     }
 }

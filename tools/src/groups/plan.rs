@@ -56,9 +56,16 @@ fn parse(text: &[u8], groups: &[String]) -> Result<Plan, String> {
             .ok()
             .filter(|&offset: &i64| offset >= 0)
             .ok_or_else(|| format!("line {line}: found offset {offset:?}, expected a number"))?;
-        plan.entry(group.to_owned())
-            .or_default()
-            .insert((topic.to_owned(), partition), offset);
+        if group.is_empty() {
+            return Err(format!("line {line}: found an empty group, expected its name"));
+        }
+        let offsets: &mut BTreeMap<Partition, i64> = plan.entry(group.to_owned()).or_default();
+        if let Some(first) = offsets.insert((topic.to_owned(), partition), offset) {
+            return Err(format!(
+                "line {line}: found {topic}-{partition} of group {group} a second time, expected one offset for it; \
+                 the first was {first}"
+            ));
+        }
     }
     Ok(plan)
 }
@@ -112,5 +119,7 @@ mod tests {
         assert!(error("t,0,-1\n", &["g"]).starts_with("line 1: found offset"));
         assert!(error("t,0\n", &["g"]).starts_with("line 1: expected topic"));
         assert!(error("t,0,5\n", &["g", "h"]).starts_with("line 1: expected group"));
+        assert!(error("t,0,5\nt,0,6\n", &["g"]).starts_with("line 2: found t-0 of group g a second time"));
+        assert!(error(",t,0,5\n", &["g"]).starts_with("line 1: found an empty group"));
     }
 }
