@@ -2,7 +2,8 @@
 //! looked at.
 //!
 //! Promise: the records of a partition come in order, none is left out and none comes twice, also when its leader changes.
-//! A partition that cannot be read for now keeps no other waiting. At most two answers of a leader wait to be looked at. Dropping the consumer ends its tasks.
+//! A partition that cannot be read for now keeps no other waiting. At most two answers of a leader wait to be looked at.
+//! Dropping the consumer ends its tasks.
 //! Source: `Fetcher` of 2.7.2, without sessions (KIP-227): a reader for people has few partitions.
 
 use std::borrow::Cow;
