@@ -17,6 +17,13 @@ use super::quantity::{ByteSize, Span};
 /// A broker takes a hundredth of it by default.
 const RECORD_SIZE_MAX_BYTES: usize = 100 << 20;
 
+/// Options that say the same in different ways: one given on the command line puts the other's of a file aside.
+const EXCLUSIVE: [(&str, &str); 3] = [
+    ("batch-size", "batch-records"),
+    ("payload-file", "record-size"),
+    ("payload-file", "payload"),
+];
+
 /// What the clients do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -447,8 +454,19 @@ impl Load {
         let fields = |load: &Load| serde_json::to_value(load).unwrap_or_default();
         let (mut base, over) = (fields(self), fields(over));
         if let (Some(base), Some(over)) = (base.as_object_mut(), over.as_object()) {
-            let given = over.iter().filter(|(_, value)| !value.is_null());
-            base.extend(given.map(|(name, value)| (name.clone(), value.clone())));
+            let given: Vec<_> = over.iter().filter(|(_, value)| !value.is_null()).collect();
+            for (one, other) in EXCLUSIVE {
+                for (new, old) in [(one, other), (other, one)] {
+                    if given.iter().any(|(name, _)| *name == new) {
+                        base.remove(old);
+                    }
+                }
+            }
+            base.extend(
+                given
+                    .into_iter()
+                    .map(|(name, value)| (name.clone(), value.clone())),
+            );
         }
         serde_json::from_value(base).unwrap_or_else(|_| self.clone())
     }
@@ -538,6 +556,14 @@ mod tests {
         );
         assert_eq!((both.duration, both.topic_config.len()), (over.duration, 1));
         assert_eq!(base.overridden_by(&Load::default()), base);
+        for (base, over) in [
+            ("batch-records = 60", "batch-size = '1MB'"),
+            ("batch-size = '1MB'", "batch-records = 60"),
+            ("record-size = 100\npayload = 'json'", "payload-file = '/f'"),
+            ("payload-file = '/f'", "record-size = 100"),
+        ] {
+            assert_eq!(load(base).overridden_by(&load(over)), load(over));
+        }
     }
 
     #[test]
