@@ -42,7 +42,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use milena_server::client::Address;
 
 use error::BenchError;
 use interrupt::Interrupt;
@@ -50,6 +49,7 @@ use progress::Progress;
 use results::{Results, Run};
 use scenario::{Load, Scenario, Workload};
 
+use crate::cluster_args::BootstrapArgs;
 use crate::{Exit, complain};
 
 const EXAMPLES: &str = "\
@@ -96,24 +96,6 @@ enum Command {
     Validate(Box<validate::ValidateArgs>),
 }
 
-/// Whom to measure.
-#[derive(Clone, Debug, Args)]
-struct Target {
-    /// Brokers to begin with, host:port with commas between them.
-    #[arg(long, short, env = "MILENA_BOOTSTRAP_SERVER", value_name = "host:port,..")]
-    bootstrap_server: Option<String>,
-}
-
-impl Target {
-    /// The option, `KAFKA_BOOTSTRAP_SERVERS`, or a broker on this machine.
-    fn addresses(&self) -> Result<Vec<Address>, BenchError> {
-        let from_environment = || std::env::var("KAFKA_BOOTSTRAP_SERVERS").ok();
-        let text = self.bootstrap_server.clone().or_else(from_environment);
-        let text = text.unwrap_or_else(|| "localhost:9092".to_owned());
-        Address::list(&text).map_err(|error| BenchError::Usage(format!("--bootstrap-server: {error}")))
-    }
-}
-
 /// Where results go.
 #[derive(Clone, Debug, Args)]
 struct Output {
@@ -128,7 +110,7 @@ struct Output {
 #[derive(Debug, Args)]
 struct QuickArgs {
     #[command(flatten)]
-    target: Target,
+    target: BootstrapArgs,
     #[command(flatten)]
     load: Load,
     #[command(flatten)]
@@ -144,7 +126,7 @@ struct RunArgs {
     #[arg(long, value_name = "name")]
     only: Vec<String>,
     #[command(flatten)]
-    target: Target,
+    target: BootstrapArgs,
     #[command(flatten)]
     over: Load,
     #[command(flatten)]
@@ -218,8 +200,8 @@ fn list(arguments: &ScenariosArgs) -> Result<(), BenchError> {
 }
 
 /// Runs scenarios one after the other; each is told as soon as it is done.
-fn measure(scenarios: &[Scenario], target: &Target, output: &Output) -> Result<(), BenchError> {
-    let bootstrap = target.addresses()?;
+fn measure(scenarios: &[Scenario], target: &BootstrapArgs, output: &Output) -> Result<(), BenchError> {
+    let bootstrap = target.addresses().map_err(BenchError::Usage)?;
     let interrupt = Interrupt::listen().map_err(BenchError::system("signals"))?;
     let to_stdout = output.json.as_deref().is_some_and(|path| path.as_os_str() == "-");
     let document = output.json.as_deref().map(Document::open).transpose()?;

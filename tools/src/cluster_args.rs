@@ -29,10 +29,8 @@ const REQUEST_TIMEOUT_MAX: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Cluster and output")]
 pub(crate) struct ClusterArgs {
-    /// Brokers to begin with; one that answers is enough. Without it $MILENA_BOOTSTRAP_SERVER, then
-    /// $KAFKA_BOOTSTRAP_SERVERS, then 127.0.0.1:9092.
-    #[arg(short = 'b', long, value_name = "host:port,..")]
-    bootstrap_server: Option<String>,
+    #[command(flatten)]
+    bootstrap: BootstrapArgs,
     /// How long an operation may take with all its attempts: 500ms, 30s, 2m.
     #[arg(long, value_name = "time", default_value = "30s", value_parser = duration)]
     pub(crate) timeout: Duration,
@@ -42,6 +40,35 @@ pub(crate) struct ClusterArgs {
     /// Print one JSON object per line, for scripts.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Where to begin.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct BootstrapArgs {
+    /// Brokers to begin with; one that answers is enough. Without it $MILENA_BOOTSTRAP_SERVER, then
+    /// $KAFKA_BOOTSTRAP_SERVERS, then 127.0.0.1:9092.
+    #[arg(short = 'b', long, value_name = "host:port,..")]
+    bootstrap_server: Option<String>,
+}
+
+impl BootstrapArgs {
+    /// As the command line or the environment says.
+    ///
+    /// # Errors
+    /// Names the place of a wrong address.
+    pub(crate) fn addresses(&self) -> Result<Vec<Address>, String> {
+        let from_environment = || {
+            let set = VARIABLES
+                .iter()
+                .map(|name| (*name, std::env::var(name).unwrap_or_default()));
+            set.into_iter().find(|(_, value)| !value.is_empty())
+        };
+        let (place, text) = match &self.bootstrap_server {
+            Some(text) => ("--bootstrap-server", text.clone()),
+            None => from_environment().unwrap_or(("", BOOTSTRAP_DEFAULT.to_owned())),
+        };
+        Address::list(&text).map_err(|error| format!("{place}: {error}"))
+    }
 }
 
 /// A time span: `30s`, `1h 30m`, `PT5M`, or a plain number of seconds.
@@ -92,22 +119,12 @@ impl From<Arc<ClientError>> for CommandError {
 }
 
 impl ClusterArgs {
-    /// Where to begin, as the command line or the environment says.
+    /// [`BootstrapArgs::addresses`].
     ///
     /// # Errors
-    /// [`CommandError::Usage`] that names the place of a wrong address.
+    /// [`CommandError::Usage`].
     pub(crate) fn bootstrap(&self) -> Result<Vec<Address>, CommandError> {
-        let from_environment = || {
-            let set = VARIABLES
-                .iter()
-                .map(|name| (*name, std::env::var(name).unwrap_or_default()));
-            set.into_iter().find(|(_, value)| !value.is_empty())
-        };
-        let (place, text) = match &self.bootstrap_server {
-            Some(text) => ("--bootstrap-server", text.clone()),
-            None => from_environment().unwrap_or(("", BOOTSTRAP_DEFAULT.to_owned())),
-        };
-        Address::list(&text).map_err(|error| CommandError::Usage(format!("{place}: {error}")))
+        self.bootstrap.addresses().map_err(CommandError::Usage)
     }
 
     pub(crate) fn client_config(&self) -> ClientConfig {
