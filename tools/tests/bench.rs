@@ -149,6 +149,16 @@ fn readers_of_older_records_read_beside_the_tail() {
 }
 
 #[test]
+fn a_reader_of_nothing_asks_for_nothing() {
+    let server = NullServer::start();
+    let words = "consume --records 1 --partitions 2 --consumers 2 --duration 200ms --warm-up 0 --json -";
+    let results = results(&server.bench(words));
+    let consumed = &results["runs"][0]["consumed"];
+    // The one record, again and again; the other partition has none.
+    assert_eq!(consumed["requests"], consumed["records"], "{consumed}");
+}
+
+#[test]
 fn a_schedule_is_kept_and_seconds_are_told() {
     let server = NullServer::start();
     let results = results(&server.bench("produce --rate 1000 --duration 1200ms --warm-up 0 --json -"));

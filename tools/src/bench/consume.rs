@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use milena_engine::record_batch::BatchHeader;
-use milena_server::client::{Address, Answer, ClientError, Connection, ConnectionConfig};
+use milena_server::client::{Address, Answer, ClientError, Connection};
 use milena_server::protocol::Payload;
 use milena_server::protocol::messages::fetch::{FetchPartition, FetchRequest, FetchResponse, FetchTopic};
 
 use super::arrivals::Met;
 use super::error::BenchError;
-use super::load::{LaneContext, Phase, Place};
+use super::load::{LaneContext, Phase, Place, connection_config};
 use super::recorder::{Counts, record_all};
 use super::ticker::now_ns;
 
@@ -56,11 +56,7 @@ impl ConsumerLane {
         places: Vec<Arc<Place>>,
         reading: Reading,
     ) -> Result<ConsumerLane, BenchError> {
-        let config = ConnectionConfig {
-            client_id: "milena-bench".to_owned(),
-            ..ConnectionConfig::default()
-        };
-        let connection = Connection::open(address, &config).await?;
+        let connection = Connection::open(address, &connection_config()).await?;
         let source = |place: Arc<Place>| {
             let end = context.state.end_of(place.number);
             Source {
@@ -70,7 +66,12 @@ impl ConsumerLane {
             }
         };
         Ok(ConsumerLane {
-            sources: places.into_iter().map(source).collect(),
+            // Where nothing is stored nothing is to be read.
+            sources: places
+                .into_iter()
+                .map(source)
+                .filter(|source| reading == Reading::Tail || source.end > 0)
+                .collect(),
             connection,
             context,
             reading,
@@ -100,7 +101,7 @@ impl ConsumerLane {
 
     fn is_done(&mut self, phase: &Phase) -> bool {
         let state = &self.context.state;
-        if state.stopped() {
+        if state.stopped() || self.sources.is_empty() {
             return true;
         }
         match self.reading {
@@ -171,18 +172,23 @@ impl ConsumerLane {
             ..Counts::default()
         };
         let mut met: Vec<Met> = Vec::new();
+        // A broker answers in the order of the question.
+        let (mut next, count) = (0, self.sources.len());
         for topic in response.responses.iter() {
             for partition in topic.partition_responses.iter() {
                 let number = partition.partition;
-                let is_it = |source: &&mut Source| {
-                    source.place.partition == number && source.place.topic == topic.topic
+                let is_it = |at: &usize| {
+                    let place = &self.sources[*at].place;
+                    place.partition == number && place.topic == topic.topic
                 };
-                let Some(source) = self.sources.iter_mut().find(is_it) else {
+                let Some(at) = (next..next + count).map(|at| at % count).find(is_it) else {
                     return Err(BenchError::Broker(format!(
                         "records of {}-{number}, unasked",
                         topic.topic
                     )));
                 };
+                let source = &mut self.sources[at];
+                next = at + 1;
                 let what = || format!("{}-{number}", topic.topic);
                 ClientError::check(partition.error_code, None, what)?;
                 let Payload::Bytes(bytes) = &partition.record_set else {
