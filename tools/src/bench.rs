@@ -3,7 +3,8 @@
 //! - `scenario`, `quantity`: what is to be measured; `shipped`: the scenarios that come with Milena
 //! - `schedule`, `payload`, `batch`, `arrivals`: pure machines: when records start, what is in them, requests that go round,
 //!   batches whose acknowledgement and arrival meet
-//! - `load`, `threads`: a scenario, run, with `produce` and `consume` as its lanes, `topics`, `ticker`, `recorder`, `interrupt`
+//! - `load`, `threads`: a scenario, run, with `produce` and `consume` as its lanes, `topics`, `ticker`, `recorder`, `interrupt`,
+//!   `descriptors`
 //! - `check`: everything read back; `accounting`: CPU, context switches, memory, bytes written
 //! - `results`, `hgrm`, `progress`, `plot`: numbers, percentile files, the line on the terminal, a report in HTML
 //! - `null_server`, `validate`: what the generator itself costs; `compare`: brokers side by side
@@ -16,6 +17,7 @@ mod batch;
 mod check;
 mod compare;
 mod consume;
+mod descriptors;
 mod error;
 mod hgrm;
 mod interrupt;
@@ -211,24 +213,28 @@ fn measure(scenarios: &[Scenario], target: &BootstrapArgs, output: &Output) -> R
     let mut runs = Vec::new();
     let mut failed = None;
     for scenario in scenarios {
-        let mut progress = Progress::new();
-        let outcome = match load::run(scenario, &bootstrap, &interrupt, &mut progress) {
-            Ok(outcome) => outcome,
-            // What is measured already is not lost.
-            Err(error) => {
-                failed = Some(error);
-                break;
+        let outcome = load::run(scenario, &bootstrap, &interrupt, &mut Progress::new());
+        let told = outcome.and_then(|outcome| {
+            runs.push(Run::of(scenario, bootstrap[0].to_string(), &outcome));
+            let run = &runs[runs.len() - 1];
+            match (to_stdout, run.schedule_not_kept()) {
+                (false, _) => print(&run.to_string())?,
+                (true, Some(schedule)) => complain(format_args!("{}: {schedule}", run.name)),
+                (true, None) => {}
             }
-        };
-        drop(progress);
-        let run = Run::of(scenario, bootstrap[0].to_string(), &outcome);
-        if !to_stdout {
-            print(&run.to_string())?;
+            if let Some(directory) = &output.hgrm {
+                hgrm::write_histograms(directory, &scenario.name, &outcome)?;
+            }
+            match outcome.measured.interrupted {
+                true => Err(BenchError::Interrupted),
+                false => Ok(()),
+            }
+        });
+        // What is measured already is not lost.
+        if let Err(error) = told {
+            failed = Some(error);
+            break;
         }
-        if let Some(directory) = &output.hgrm {
-            hgrm::write_histograms(directory, &scenario.name, &outcome).map_err(BenchError::Usage)?;
-        }
-        runs.push(run);
     }
     if let Some(document) = document.filter(|_| !runs.is_empty()) {
         document.write(&Results::new(runs))?;

@@ -48,6 +48,13 @@ impl Drop for NullServer {
     }
 }
 
+fn interrupt(child: &Child) {
+    let sent = Command::new("kill")
+        .args(["-s", "INT", &child.id().to_string()])
+        .status();
+    assert!(sent.is_ok_and(|sent| sent.success()));
+}
+
 /// A directory of its own, removed when dropped.
 struct Folder(PathBuf);
 
@@ -164,6 +171,7 @@ fn a_schedule_is_kept_and_seconds_are_told() {
     let results = results(&server.bench("produce --rate 1000 --duration 1200ms --warm-up 0 --json -"));
     let run = &results["runs"][0];
     assert_eq!(run["produced"]["records"], 1200);
+    assert_eq!(run["schedule"]["unsent_records"], 0);
     assert!(
         run["produced"]["seconds"]
             .as_f64()
@@ -175,6 +183,32 @@ fn a_schedule_is_kept_and_seconds_are_told() {
         .filter_map(|second| second["produced_records"].as_u64())
         .sum();
     assert_eq!((seconds.len(), sum), (2, 1200));
+}
+
+#[test]
+fn a_schedule_that_is_too_fast_ends_near_its_time_and_is_told() {
+    let server = NullServer::start();
+    let began = Instant::now();
+    let words = "produce --rate 500000000 --record-size 100 --batch-records 1 --duration 500ms --warm-up 0";
+    let output = server.bench(&format!("{words} --json -"));
+    // A second of grace, and what this machine needs besides; all of it would take minutes.
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert!(text(&output.stderr).contains("SCHEDULE NOT KEPT: 500,000,000 records/s asked for"));
+    let results = results(&output);
+    let run = &results["runs"][0];
+    let schedule = &run["schedule"];
+    assert_eq!(
+        (&schedule["is_kept"], &schedule["asked_per_s"]),
+        (&Value::from(false), &Value::from(5e8))
+    );
+    assert!(
+        schedule["behind_s"].as_f64().is_some_and(|behind| behind > 0.5),
+        "{schedule}"
+    );
+    let count = |value: &Value| value.as_u64().expect("a count");
+    let all = count(&run["produced"]["records"]) + count(&schedule["unsent_records"]);
+    assert_eq!(all, 250_000_000);
+    assert!(text(&server.bench(words).stdout).contains("  SCHEDULE NOT KEPT: "));
 }
 
 #[test]
@@ -253,9 +287,11 @@ fn what_is_wrong_is_said_and_told_by_the_exit_code() {
 }
 
 #[test]
-fn an_interrupted_bench_stops_at_once() {
+fn an_interrupted_bench_stops_at_once_and_tells_what_it_has_measured() {
     let server = NullServer::start();
-    let mut child = Command::new(BINARY)
+    let folder = Folder::new("interrupted");
+    let json = folder.0.join("r.json");
+    let child = Command::new(BINARY)
         .args([
             "bench",
             "e2e",
@@ -263,29 +299,100 @@ fn an_interrupted_bench_stops_at_once() {
             "100",
             "--duration",
             "1h",
-            "-b",
-            &server.address,
+            "--warm-up",
+            "0",
         ])
+        .args(["-b", &server.address, "--json"])
+        .arg(&json)
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .expect("the binary runs");
-    // Until its handlers stand a signal is lost where a shell had it ignored, as a job in its background has: so again and again.
-    let ends = Instant::now() + Duration::from_secs(20);
-    let status = loop {
-        let sent = Command::new("kill")
-            .args(["-s", "INT", &child.id().to_string()])
-            .status();
-        assert!(sent.is_ok_and(|sent| sent.success()));
-        thread::sleep(Duration::from_millis(50));
-        if let Some(status) = child.try_wait().expect("a child that can be waited for") {
-            break status;
-        }
-        if Instant::now() > ends {
-            child.kill().expect("a child that can be ended");
-            panic!("it runs on after 20 s of signals");
-        }
+    // Its thread sleeps and wakes for every record: after so many wake-ups some have gone round.
+    let wake_ups = || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).expect("a child that runs");
+        let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+        let statuses = tasks.flatten().map(|task| read(task.path().join("status")));
+        let load = statuses.into_iter().find(|status| status.contains("load-0"))?;
+        let line = load
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        line.trim().parse::<u64>().ok()
     };
-    assert!(!status.success());
+    let ends = Instant::now() + Duration::from_secs(20);
+    while wake_ups().is_none_or(|count| count < 50) {
+        assert!(Instant::now() < ends, "no load within 20 s");
+        thread::yield_now();
+    }
+    interrupt(&child);
+    let output = child.wait_with_output().expect("a child that can be waited for");
+    let (told, said) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(
+        told.contains("INTERRUPTED") && told.contains("  produced "),
+        "{told}"
+    );
+    assert!(said.contains("interrupted"), "{said}");
+    let json: Value = serde_json::from_slice(&std::fs::read(json).expect("a file")).expect("a document");
+    let run = &json["runs"][0];
+    assert_eq!(run["interrupted"], true);
+    assert!(
+        run["produced"]["records"]
+            .as_u64()
+            .is_some_and(|records| records > 0),
+        "{run}"
+    );
+}
+
+#[test]
+fn a_signal_ends_also_the_wait_for_a_broker_that_does_not_answer() {
+    // It takes connections and says nothing.
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let folder = Folder::new("mute");
+    let json = folder.0.join("r.json");
+    let child = Command::new(BINARY)
+        .args(["bench", "produce", "-b"])
+        .arg(mute.local_addr().expect("its address").to_string())
+        .arg("--json")
+        .arg(&json)
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let began = Instant::now();
+    // The file is made once the handlers stand.
+    while !json.exists() {
+        assert!(began.elapsed() < Duration::from_secs(20), "no file within 20 s");
+        thread::yield_now();
+    }
+    interrupt(&child);
+    let output = child.wait_with_output().expect("a child that can be waited for");
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+}
+
+#[test]
+fn open_files_are_counted_before_anything_begins() {
+    let server = NullServer::start();
+    let run = |limit: &str, producers: u32| {
+        let words = format!(
+            "produce --records 500 --warm-up 0 --producers {producers} -b {}",
+            server.address
+        );
+        let script = format!("ulimit {limit}; exec {BINARY} bench {words}");
+        Command::new("sh")
+            .args(["-c", &script])
+            .output()
+            .expect("a shell")
+    };
+    let refused = run("-n 100", 100);
+    let said = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("needs 240 open files, of which the system allows 100"),
+        "{said}"
+    );
+    let raised = run("-S -n 100", 100);
+    assert!(raised.status.success(), "{}", text(&raised.stderr));
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub(crate) struct CompareArgs {
     #[arg(long, value_name = "directory")]
     kafka: Option<PathBuf>,
     /// How often each subject is measured.
-    #[arg(long, value_name = "count", default_value_t = 3)]
+    #[arg(long, value_name = "count", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// How often each subject gets the load unmeasured before.
     #[arg(long, value_name = "count", default_value_t = 1)]
@@ -105,11 +105,6 @@ pub(crate) fn run(arguments: &CompareArgs) -> Result<(), BenchError> {
     for scenario in &mut scenarios {
         scenario.check = !arguments.no_check;
     }
-    if arguments.rounds == 0 {
-        return Err(BenchError::Usage(
-            "--rounds: found 0, expected at least 1".to_owned(),
-        ));
-    }
     let mut words = arguments.subject.clone();
     if words.is_empty() {
         words = vec!["milena".to_owned(), "kafka".to_owned()];
@@ -128,9 +123,16 @@ pub(crate) fn run(arguments: &CompareArgs) -> Result<(), BenchError> {
     if let Some(json) = json {
         json.write(&document)?;
     }
-    match &arguments.json {
-        Some(path) if path.as_os_str() == "-" => Ok(()),
-        _ => super::print(&document.to_string()),
+    if arguments
+        .json
+        .as_deref()
+        .is_none_or(|path| path.as_os_str() != "-")
+    {
+        super::print(&document.to_string())?;
+    }
+    match document.interrupted {
+        true => Err(BenchError::Interrupted),
+        false => Ok(()),
     }
 }
 
@@ -183,7 +185,7 @@ impl Subjects {
         })
     }
 
-    /// Starts all and runs all rounds of all scenarios.
+    /// Starts all and runs all rounds of all scenarios, as far as it comes before a signal.
     ///
     /// # Errors
     /// The first that keeps a round from its end.
@@ -192,10 +194,42 @@ impl Subjects {
         scenarios: &[Scenario],
         measurer: &Measurer,
     ) -> Result<ComparisonDocument, BenchError> {
-        let mut rounds = Vec::new();
         for subject in &mut self.all {
             subject.start(&self.interrupt)?;
         }
+        let mut rounds = Vec::new();
+        let interrupted = match self.rounds(scenarios, measurer, &mut rounds) {
+            Ok(()) => false,
+            Err(BenchError::Interrupted) if !rounds.is_empty() => true,
+            Err(error) => return Err(error),
+        };
+        let names: Vec<String> = self.all.iter().map(|subject| subject.plan.name.clone()).collect();
+        let accounting = self.all[0].processes()?.means().to_owned();
+        let Results {
+            milena,
+            started,
+            machine,
+            ..
+        } = Results::new(Vec::new());
+        Ok(ComparisonDocument {
+            schema: SCHEMA.to_owned(),
+            milena,
+            started,
+            machine,
+            accounting,
+            interrupted,
+            rows: rows(&rounds, &names),
+            subjects: names,
+            rounds,
+        })
+    }
+
+    fn rounds(
+        &mut self,
+        scenarios: &[Scenario],
+        measurer: &Measurer,
+        rounds: &mut Vec<Round>,
+    ) -> Result<(), BenchError> {
         for scenario in scenarios {
             for warm in 1..=measurer.warm_up_rounds {
                 for at in order(warm, self.all.len()) {
@@ -217,24 +251,7 @@ impl Subjects {
                 }
             }
         }
-        let names: Vec<String> = self.all.iter().map(|subject| subject.plan.name.clone()).collect();
-        let accounting = self.all[0].processes()?.means().to_owned();
-        let Results {
-            milena,
-            started,
-            machine,
-            ..
-        } = Results::new(Vec::new());
-        Ok(ComparisonDocument {
-            schema: SCHEMA.to_owned(),
-            milena,
-            started,
-            machine,
-            accounting,
-            rows: rows(&rounds, &names),
-            subjects: names,
-            rounds,
-        })
+        Ok(())
     }
 }
 
@@ -297,6 +314,7 @@ fn one_round(
     let used = accountant.used;
     drop(accountant);
     match outcome {
+        Ok(outcome) if outcome.measured.interrupted => Err(BenchError::Interrupted),
         Ok(outcome) => Ok((outcome, used)),
         Err(BenchError::Interrupted) => Err(BenchError::Interrupted),
         Err(error) => {

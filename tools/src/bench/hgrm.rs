@@ -1,10 +1,11 @@
 //! Latencies as files of HdrHistogram's tools: their percentile distribution, in milliseconds.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use hdrhistogram::Histogram;
 
+use super::error::BenchError;
 use super::load::Outcome;
 use super::results::TICKS_PER_HALF;
 
@@ -45,14 +46,8 @@ fn percentile_text(histogram: &Histogram<u64>) -> String {
 ///
 /// # Errors
 /// Names the file that cannot be written.
-pub(crate) fn write_histograms(
-    directory: &Path,
-    name: &str,
-    outcome: &Outcome,
-) -> Result<Vec<PathBuf>, String> {
+pub(crate) fn write_histograms(directory: &Path, name: &str, outcome: &Outcome) -> Result<(), BenchError> {
     let latencies = &outcome.measured.total.latencies;
-    let mut written = Vec::new();
-    std::fs::create_dir_all(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
     for (kind, histogram) in [
         ("produce", &latencies.produce),
         ("end-to-end", &latencies.end_to_end),
@@ -64,12 +59,11 @@ pub(crate) fn write_histograms(
                 .map(|c| if c.is_alphanumeric() { c } else { '-' })
                 .collect();
             let path = directory.join(format!("{safe}-{kind}.hgrm"));
-            let text = percentile_text(histogram);
-            std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
-            written.push(path);
+            let written = std::fs::write(&path, percentile_text(histogram));
+            written.map_err(BenchError::system(path.display().to_string()))?;
         }
     }
-    Ok(written)
+    Ok(())
 }
 
 #[cfg(test)]

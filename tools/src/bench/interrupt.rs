@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::error::BenchError;
 use tokio::signal::unix::{SignalKind, signal as stream_of};
 
 /// Waits for a signal.
@@ -65,6 +66,22 @@ impl Interrupt {
 
     pub(crate) fn came(&self) -> bool {
         self.0.load(Ordering::Relaxed)
+    }
+
+    /// Does something, unless a signal comes first.
+    pub(crate) async fn or<T, E: Into<BenchError>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, BenchError> {
+        let heard = async {
+            while !self.came() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::select! {
+            done = work => done.map_err(Into::into),
+            () = heard => Err(BenchError::Interrupted),
+        }
     }
 
     /// Sleeps; false when a signal came meanwhile.

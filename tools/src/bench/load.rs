@@ -4,7 +4,7 @@
 //! what is accounted between the ends of a phase is the phase's. The threads that carry the lanes are `threads`'s.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use milena_server::client::{Address, ConnectionConfig};
@@ -19,6 +19,7 @@ use super::recorder::Recorder;
 use super::scenario::{Scenario, Workload};
 use super::threads::{LanePlan, Measured, Observer, Silent, Threads};
 use super::topics::Topics;
+use crate::complain;
 
 /// A partition and where it is led.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,15 +39,37 @@ pub(crate) struct LoadState {
     pub(super) producing: AtomicUsize,
     /// By partition: the offset after the last record that is acknowledged.
     pub(super) ends: Vec<AtomicI64>,
+    /// By producer lane: how late its last batch was.
+    pub(super) behind_ns: Vec<AtomicU64>,
+    /// Records of the phase that were too late to be sent.
+    pub(super) unsent: AtomicU64,
 }
 
 impl LoadState {
-    pub(super) fn new(ends: &[i64]) -> LoadState {
+    pub(super) fn new(ends: &[i64], producer_lanes: usize) -> LoadState {
         LoadState {
             stop: AtomicBool::new(false),
             producing: AtomicUsize::new(0),
             ends: ends.iter().copied().map(AtomicI64::new).collect(),
+            behind_ns: (0..producer_lanes).map(|_| AtomicU64::new(0)).collect(),
+            unsent: AtomicU64::new(0),
         }
+    }
+
+    /// A phase begins.
+    pub(super) fn begin(&self) {
+        self.producing.store(self.behind_ns.len(), Ordering::Release);
+        self.unsent.store(0, Ordering::Relaxed);
+    }
+
+    /// Seconds by which the latest lane is behind its schedule.
+    pub(super) fn behind_s(&self) -> f64 {
+        let latest = self
+            .behind_ns
+            .iter()
+            .map(|lane| lane.load(Ordering::Relaxed))
+            .max();
+        latest.unwrap_or(0) as f64 / 1e9
     }
 
     pub(crate) fn stopped(&self) -> bool {
@@ -104,12 +127,14 @@ pub(crate) fn run(
     interrupt: &Interrupt,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, BenchError> {
-    let mut topics = Topics::create(scenario, bootstrap)?;
+    super::descriptors::reserve(scenario)?;
+    let mut topics = Topics::create(scenario, bootstrap, interrupt)?;
     let outcome = run_on(scenario, &mut topics, interrupt, observer);
-    let deleted = topics.delete();
-    let outcome = outcome?;
-    deleted?;
-    Ok(outcome)
+    if let Err(error) = topics.delete() {
+        // What was measured is so all the same.
+        complain(format_args!("{}: its topics stay: {error}", scenario.name));
+    }
+    outcome
 }
 
 fn run_on(
@@ -141,7 +166,7 @@ fn run_on(
             duration_ns: None,
             records: Some(records),
         };
-        load.run(&phase, &scenario, &mut Silent)?;
+        uninterrupted(load.run(&phase, &scenario, &mut Silent)?)?;
         ends = load.finish(&mut written)?;
     }
     let mut lanes = if scenario.produces() {
@@ -173,7 +198,7 @@ fn run_on(
             duration_ns: Some(nanoseconds(scenario.warm_up.0)),
             records: None,
         };
-        load.run(&phase, scenario, &mut Silent)?;
+        uninterrupted(load.run(&phase, scenario, &mut Silent)?)?;
     }
     observer.begins()?;
     let phase = |began_ns| Phase {
@@ -182,17 +207,31 @@ fn run_on(
         duration_ns: scenario.duration.map(|duration| nanoseconds(duration.0)),
         records: scenario.records.filter(|_| scenario.produces()),
     };
-    let measured = load.run(&phase, scenario, observer)?;
+    let mut measured = load.run(&phase, scenario, observer)?;
     observer.ends()?;
-    load.finish(&mut written)?;
-    let checked_records = match scenario.check {
-        true => Some(super::check::read_back(scenario, topics, &written, interrupt)?),
-        false => None,
-    };
+    let mut checked_records = None;
+    if !measured.interrupted {
+        load.finish(&mut written)?;
+        if scenario.check {
+            match super::check::read_back(scenario, topics, &written, interrupt) {
+                Ok(records) => checked_records = Some(records),
+                Err(BenchError::Interrupted) => measured.interrupted = true,
+                Err(error) => return Err(error),
+            }
+        }
+    }
     Ok(Outcome {
         measured,
         checked_records,
     })
+}
+
+/// What comes before the measurement has nothing to tell when it is cut short.
+fn uninterrupted(measured: Measured) -> Result<(), BenchError> {
+    match measured.interrupted {
+        true => Err(BenchError::Interrupted),
+        false => Ok(()),
+    }
 }
 
 /// The scenario that fills the topics before another: in batches of the same make, as fast as it goes.

@@ -61,6 +61,7 @@ pub(crate) struct NullServerArgs {
 
 /// `milena bench null-server`: serves until it is ended.
 pub(crate) fn run(arguments: &NullServerArgs) -> Exit {
+    super::descriptors::raise();
     let serve = async {
         let listener = TcpListener::bind(("127.0.0.1", arguments.port)).await?;
         println!("listening on {}", listener.local_addr()?);

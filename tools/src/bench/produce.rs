@@ -6,15 +6,17 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use milena_server::client::{Address, Answer, ClientError, Connection, ConnectionConfig, PreparedRequest};
+use milena_server::client::{Address, Answer, ClientError, Connection, PreparedRequest};
 use milena_server::protocol::ErrorCode;
+use milena_server::protocol::messages::metadata::MetadataRequest;
 use milena_server::protocol::messages::produce::ProduceResponse;
 use milena_server::protocol::messages::producer_ids::{InitProducerIdRequest, InitProducerIdResponse};
 
 use super::batch::{BatchTemplate, ContentSum, Producer, RequestPlan, Stamp, sequence_after};
 use super::error::BenchError;
-use super::load::{LaneContext, Phase, Place};
+use super::load::{LaneContext, Phase, Place, connection_config};
 use super::payload::{Payload, Values};
 use super::recorder::{Counts, record_all};
 use super::scenario::{Acks, Scenario};
@@ -28,6 +30,8 @@ const TEMPLATES_OF_LINES: usize = 8;
 #[derive(Debug)]
 struct Target {
     place: Arc<Place>,
+    /// Of its topic.
+    stock: usize,
     /// Of the next record, when idempotent.
     sequence: i32,
     written: ContentSum,
@@ -92,34 +96,34 @@ impl ProducerLane {
         places: Vec<Arc<Place>>,
         share: Share,
     ) -> Result<ProducerLane, BenchError> {
-        let config = ConnectionConfig {
-            client_id: "milena-bench".to_owned(),
-            ..ConnectionConfig::default()
-        };
-        let mut connection = Connection::open(address, &config).await?;
+        let mut connection = Connection::open(address, &connection_config()).await?;
         let producer = match context.scenario.idempotence {
             true => Some(init_producer(&mut connection).await?),
             false => None,
         };
         let mut stocks: Vec<Stock> = Vec::new();
-        for place in &places {
-            if !stocks.iter().any(|stock| stock.topic == place.topic) {
+        let target = |place: Arc<Place>| {
+            let known = stocks.iter().position(|stock| stock.topic == place.topic);
+            let stock = known.unwrap_or(stocks.len());
+            if known.is_none() {
                 stocks.push(Stock {
                     topic: place.topic.clone(),
                     free: VecDeque::new(),
                     built: 0,
                 });
             }
-        }
-        let target = |place| Target {
-            place,
-            sequence: 0,
-            written: ContentSum::default(),
+            Target {
+                place,
+                stock,
+                sequence: 0,
+                written: ContentSum::default(),
+            }
         };
+        let targets = places.into_iter().map(target).collect();
         let payload = Payload::new(context.scenario.recipe.clone(), share.number as u64);
         let mut lane = ProducerLane {
             connection,
-            targets: places.into_iter().map(target).collect(),
+            targets,
             // Lanes that share partitions begin at different ones.
             turn: share.number,
             templates: Vec::new(),
@@ -191,14 +195,16 @@ impl ProducerLane {
     pub(crate) async fn run(&mut self, phase: &Phase) -> Result<(), BenchError> {
         let mut schedule = self.schedule(phase);
         let began_ns = phase.began_ns;
+        let state = Arc::clone(&self.context.state);
         self.wait_until(began_ns).await?;
         loop {
             while let Some(answer) = self.connection.arrived()? {
                 self.acknowledged(&answer, began_ns)?;
             }
             let mut next = Next::Over;
-            while self.sent.len() < self.window() && !self.context.state.stopped() {
+            while self.sent.len() < self.window() && !state.stopped() {
                 next = schedule.next(now_ns().saturating_sub(began_ns));
+                state.behind_ns[self.share.number].store(schedule.behind_ns(), Ordering::Relaxed);
                 let Next::Send { records, starts } = next else {
                     break;
                 };
@@ -232,6 +238,15 @@ impl ProducerLane {
             }
         }
         self.connection.flush().await?;
+        if self.context.scenario.acks == Acks::None && !state.stopped() {
+            // A broker takes the requests of a connection in turn: with this answer it has done all before it.
+            let of_no_topic = MetadataRequest {
+                topics: Some(Default::default()),
+                ..Default::default()
+            };
+            self.connection.call(&of_no_topic).await?;
+        }
+        state.unsent.fetch_add(schedule.unsent(), Ordering::Relaxed);
         Ok(())
     }
 
@@ -243,13 +258,7 @@ impl ProducerLane {
     async fn send(&mut self, records: u32, starts: Starts, began_ns: u64) -> Result<(), BenchError> {
         let target = self.turn % self.targets.len();
         self.turn = self.turn.wrapping_add(1);
-        let topic = &self.targets[target].place.topic;
-        let stock = self
-            .stocks
-            .iter()
-            .position(|stock| stock.topic == *topic)
-            .unwrap_or(0);
-        let mut request = self.take(stock).await?;
+        let mut request = self.take(self.targets[target].stock).await?;
         let template = request.tag;
         let place = &mut self.targets[target];
         let stamp = Stamp {

@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use super::results::{brief, brief_time};
+use super::results::{BEHIND_S_MIN, brief, brief_time};
 use super::scenario::Scenario;
 use super::threads::{Observer, Second};
 
@@ -52,6 +52,9 @@ fn line(scenario: &Scenario, second: &Second, since: f64) -> String {
             text += &format!("  {name} p99 {}", brief_time(p99));
         }
     }
+    if second.behind_s >= BEHIND_S_MIN {
+        text += &format!("  {} behind the schedule", brief_time(second.behind_s * 1e6));
+    }
     text
 }
 
@@ -88,8 +91,13 @@ mod tests {
             last_ns: 0,
         };
         interval.latencies.produce.saturating_record(2_000_000);
-        let second = Second { until: 3.0, interval };
+        let second = Second {
+            until: 3.0,
+            interval,
+            behind_s: 1.5,
+        };
         let text = line(&scenario, &second, 2.5);
+        assert!(text.ends_with("  1.50 s behind the schedule"), "{text}");
         assert!(
             text.starts_with("s   3 s  produced 1,000 records/s 1.02 MB/s  ack p99 2.00 ms"),
             "{text}"

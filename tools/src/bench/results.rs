@@ -14,12 +14,15 @@ use super::load::Outcome;
 use super::quantity::Span;
 use super::recorder::Counts;
 use super::scenario::{Load, Scenario, Workload};
-use super::threads::Second;
+use super::threads::{Measured, Second};
 
 /// The form of the document.
 pub(crate) const SCHEMA: &str = "milena-bench/1";
 /// Points of a distribution for each halving of what is above.
 pub(super) const TICKS_PER_HALF: u32 = 5;
+
+/// Who is less behind a schedule keeps it; or, of a long one, by less than a hundredth of its time.
+pub(super) const BEHIND_S_MIN: f64 = 0.1;
 
 /// A results file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -54,6 +57,9 @@ pub(crate) struct Run {
     pub(crate) load: Load,
     pub(crate) produced: Option<Throughput>,
     pub(crate) consumed: Option<Throughput>,
+    /// How the schedule was kept; absent in closed loop.
+    #[serde(default)]
+    pub(crate) schedule: Option<Schedule>,
     /// From a record's intended start to its acknowledgement.
     pub(crate) produce_latency: Option<Latency>,
     /// From a record's intended start to its arrival at a reader.
@@ -62,6 +68,9 @@ pub(crate) struct Run {
     pub(crate) fetch_latency: Option<Latency>,
     pub(crate) seconds: Vec<SecondRow>,
     pub(crate) generator: Generator,
+    /// A signal ended it before its time: the figures are those of what was done by then.
+    #[serde(default)]
+    pub(crate) interrupted: bool,
     /// Records that were read back and found as written; absent when nobody looked.
     pub(crate) checked_records: Option<u64>,
 }
@@ -101,6 +110,48 @@ impl Throughput {
             mb_per_s: rounded(counts.value_bytes as f64 / seconds / 1e6),
             requests_per_s: rounded(counts.requests as f64 / seconds),
         })
+    }
+}
+
+/// How an open loop kept its schedule. What was not sent has no latency: those of a schedule that was not kept are too good.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Schedule {
+    pub(crate) is_kept: bool,
+    /// Records a second that were asked for, and that were written.
+    pub(crate) asked_per_s: f64,
+    pub(crate) achieved_per_s: f64,
+    /// How late the last batch was sent, or was not any more.
+    pub(crate) behind_s: f64,
+    /// Records that were too late to be sent.
+    pub(crate) unsent_records: u64,
+}
+
+impl Schedule {
+    fn of(rate: f64, measured: &Measured) -> Schedule {
+        let throughput = Throughput::of(&measured.total.produced);
+        let seconds = throughput.map_or(0.0, |throughput| throughput.seconds);
+        let tolerated_s = (seconds / 100.0).max(BEHIND_S_MIN);
+        Schedule {
+            is_kept: measured.unsent == 0 && measured.behind_s < tolerated_s,
+            asked_per_s: rate,
+            achieved_per_s: throughput.map_or(0.0, |throughput| throughput.records_per_s),
+            behind_s: rounded(measured.behind_s),
+            unsent_records: measured.unsent,
+        }
+    }
+}
+
+/// For people, of one that was not kept.
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "SCHEDULE NOT KEPT: {} records/s asked for, {} achieved, {} behind at the end, {} records never sent",
+            brief(self.asked_per_s),
+            brief(self.achieved_per_s),
+            brief_time(self.behind_s * 1e6),
+            brief(self.unsent_records as f64)
+        )
     }
 }
 
@@ -233,13 +284,20 @@ impl Run {
             load: scenario.load.clone(),
             produced: Throughput::of(&total.produced),
             consumed: Throughput::of(&total.consumed),
+            schedule: scenario.rate.map(|rate| Schedule::of(rate, &outcome.measured)),
             produce_latency: Latency::of(&total.latencies.produce),
             end_to_end_latency: Latency::of(&total.latencies.end_to_end),
             fetch_latency: Latency::of(&total.latencies.fetch),
             seconds: outcome.measured.seconds.clone(),
             generator: Generator::of(outcome.measured.cpu.cpu(), &both),
+            interrupted: outcome.measured.interrupted,
             checked_records: outcome.checked_records,
         }
+    }
+
+    /// What is to be said of a schedule that was not kept.
+    pub(crate) fn schedule_not_kept(&self) -> Option<&Schedule> {
+        self.schedule.as_ref().filter(|schedule| !schedule.is_kept)
     }
 
     /// The latencies that there are, with their names.
@@ -356,6 +414,15 @@ impl fmt::Display for Run {
             write!(f, ": {}", self.about)?;
         }
         writeln!(f)?;
+        if self.interrupted {
+            writeln!(
+                f,
+                "  INTERRUPTED before its end; this is what was measured by then"
+            )?;
+        }
+        if let Some(schedule) = self.schedule_not_kept() {
+            writeln!(f, "  {schedule}")?;
+        }
         for (name, throughput) in [("produced", &self.produced), ("consumed", &self.consumed)] {
             if let Some(t) = throughput {
                 writeln!(
@@ -409,7 +476,6 @@ impl fmt::Display for Run {
 pub(crate) mod tests {
     use super::super::accounting::GeneratorCpu;
     use super::super::recorder::Interval;
-    use super::super::threads::Measured;
     use super::*;
 
     /// A run that was never made.
@@ -442,10 +508,21 @@ pub(crate) mod tests {
             }
             total.add(&interval);
             let until = second as f64 + 1.0;
-            seconds.push(SecondRow::of(&Second { until, interval }));
+            seconds.push(SecondRow::of(&Second {
+                until,
+                interval,
+                behind_s: 0.0,
+            }));
         }
         let cpu = GeneratorCpu::now().until_now();
-        let measured = Measured { total, seconds, cpu };
+        let measured = Measured {
+            total,
+            seconds,
+            cpu,
+            behind_s: 0.0,
+            unsent: 0,
+            interrupted: false,
+        };
         let outcome = Outcome {
             measured,
             checked_records: Some(5010),
@@ -492,6 +569,27 @@ pub(crate) mod tests {
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }
+    }
+
+    #[test]
+    fn a_schedule_that_was_not_kept_is_told_with_what_was_asked_and_achieved() {
+        let mut run = sample("x", 1);
+        let schedule = Schedule {
+            is_kept: true,
+            asked_per_s: 10_000.0,
+            achieved_per_s: 1002.0,
+            behind_s: 4.5,
+            unsent_records: 1234,
+        };
+        run.schedule = Some(schedule);
+        assert!(!run.to_string().contains("SCHEDULE"));
+        run.schedule = Some(Schedule {
+            is_kept: false,
+            ..schedule
+        });
+        let expected = "SCHEDULE NOT KEPT: 10,000 records/s asked for, 1,002 achieved, 4.50 s behind at the end, \
+                        1,234 records never sent";
+        assert!(run.to_string().contains(expected), "{run}");
     }
 
     #[test]

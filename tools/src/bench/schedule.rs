@@ -3,6 +3,9 @@
 //! In open loop record `i` starts at `phase + i · gap`, whatever the broker does: who waits for it is late, and the time
 //! counts (no coordinated omission). A batch leaves when it is full, or when its first record has waited for `linger`. In
 //! closed loop records start when they are sent, and every batch is full. Times count from the start of the load.
+//!
+//! Of a schedule that is not kept, what started in time and still waits goes for a while after the end, then no more: a
+//! load that is too much ends near its time, and [`Schedule::behind_ns`] and [`Schedule::unsent`] say how it stood then.
 
 /// When the records of one producer start.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,6 +39,11 @@ impl Starts {
     }
 }
 
+/// How long records that are late are still sent, of a phase of so many nanoseconds.
+fn overrun_ns(phase_ns: u64) -> u64 {
+    (phase_ns / 10).max(1_000_000_000)
+}
+
 /// What is to be done now.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Next {
@@ -60,6 +68,10 @@ pub(crate) struct Schedule {
     limit: u64,
     /// No record starts from then on.
     end_ns: u64,
+    /// How late the last batch was handed out, or was not any more.
+    behind_ns: u64,
+    /// Records that started in time and were too late to be sent.
+    unsent: u64,
 }
 
 impl Schedule {
@@ -71,7 +83,17 @@ impl Schedule {
             given: 0,
             limit: limit.unwrap_or(u64::MAX),
             end_ns: end_ns.unwrap_or(u64::MAX),
+            behind_ns: 0,
+            unsent: 0,
         }
+    }
+
+    pub(crate) fn behind_ns(&self) -> u64 {
+        self.behind_ns
+    }
+
+    pub(crate) fn unsent(&self) -> u64 {
+        self.unsent
     }
 
     /// When record `index` starts.
@@ -107,7 +129,15 @@ impl Schedule {
         }
         let leaves_ns = (first_ns + self.cut.linger_ns).min(start(self.given + full - 1));
         if now_ns < leaves_ns {
+            self.behind_ns = 0;
             return Next::WaitUntil(leaves_ns);
+        }
+        self.behind_ns = now_ns - leaves_ns;
+        if now_ns >= self.end_ns.saturating_add(overrun_ns(self.end_ns)) {
+            let all = ((self.end_ns as f64 - phase_ns) / gap_ns).ceil() as u64;
+            self.unsent = all.min(self.limit).saturating_sub(self.given);
+            self.limit = self.given;
+            return Next::Over;
         }
         // Those that have started by now, or never do.
         let mut records = ((now_ns.min(self.end_ns - 1) as f64 - phase_ns) / gap_ns) as u64 + 1;
@@ -203,6 +233,28 @@ mod tests {
         // 50 and 150 start before 200; late or not they are sent.
         assert_eq!(sent(timed.next(10_000)), (2, 50));
         assert_eq!(timed.next(10_000), Next::Over);
+    }
+
+    #[test]
+    fn what_is_too_late_is_not_sent_any_more_but_counted() {
+        let pace = Pace::Open {
+            phase_ns: 50.0,
+            gap_ns: 1e6,
+        };
+        let cut = Cut {
+            records_max: 1,
+            linger_ns: 0,
+        };
+        let mut schedule = Schedule::new(pace, cut, None, Some(100_000_000));
+        assert_eq!(sent(schedule.next(50)), (1, 50));
+        assert_eq!(schedule.behind_ns(), 0);
+        // Within a second after the end the late ones still go.
+        assert_eq!(sent(schedule.next(1_099_999_999)), (1, 1_000_050));
+        assert_eq!(schedule.behind_ns(), 1_098_999_949);
+        assert_eq!(schedule.next(1_100_000_000), Next::Over);
+        assert_eq!((schedule.behind_ns(), schedule.unsent()), (1_097_999_950, 98));
+        assert_eq!(schedule.next(2_000_000_000), Next::Over);
+        assert_eq!(schedule.unsent(), 98);
     }
 
     #[test]

@@ -66,6 +66,8 @@ pub(crate) struct Second {
     /// Seconds since the start, at its end.
     pub(crate) until: f64,
     pub(crate) interval: Interval,
+    /// By how much the schedule is not kept at that moment.
+    pub(crate) behind_s: f64,
 }
 
 /// What a phase has measured.
@@ -74,6 +76,11 @@ pub(crate) struct Measured {
     pub(crate) total: Interval,
     pub(crate) seconds: Vec<SecondRow>,
     pub(crate) cpu: GeneratorCpu,
+    /// How late the last batch was, and records that were too late to be sent.
+    pub(crate) behind_s: f64,
+    pub(crate) unsent: u64,
+    /// A signal came before the end.
+    pub(crate) interrupted: bool,
 }
 
 /// Who wants to know how it goes.
@@ -104,7 +111,6 @@ pub(super) struct Threads<'i> {
     recorders: Vec<Arc<Recorder>>,
     state: Arc<LoadState>,
     interrupt: &'i Interrupt,
-    producer_lanes: usize,
 }
 
 impl<'i> Threads<'i> {
@@ -115,12 +121,12 @@ impl<'i> Threads<'i> {
         ends: &[i64],
         interrupt: &'i Interrupt,
     ) -> Result<Threads<'i>, BenchError> {
-        let state = Arc::new(LoadState::new(ends));
+        let is_producer = |lane: &&LanePlan| matches!(lane, LanePlan::Produce { .. });
+        let producer_lanes = lanes.iter().filter(is_producer).count();
+        let state = Arc::new(LoadState::new(ends, producer_lanes));
         let joined = matches!(scenario.workload, Workload::E2e | Workload::Mixed);
         let arrivals = joined.then(|| Arc::new(Arrivals::new(places.len(), scenario.fan_out)));
         let scenario = Arc::new(scenario.clone());
-        let is_producer = |lane: &&LanePlan| matches!(lane, LanePlan::Produce { .. });
-        let producer_lanes = lanes.iter().filter(is_producer).count();
         let threads = (scenario.threads as usize).min(lanes.len()).max(1);
         let (to_us, reports) = mpsc::channel();
         let (mut commands, mut recorders) = (Vec::new(), Vec::new());
@@ -154,7 +160,6 @@ impl<'i> Threads<'i> {
             recorders,
             state,
             interrupt,
-            producer_lanes,
         };
         threads.wait_for(|_| ())?;
         Ok(threads)
@@ -213,14 +218,14 @@ impl<'i> Threads<'i> {
         }
     }
 
-    /// Runs a phase and takes in what the lanes measure.
+    /// Runs a phase and takes in what the lanes measure, as far as it comes before a signal.
     pub(super) fn run(
         &mut self,
         phase: &dyn Fn(u64) -> Phase,
         scenario: &Scenario,
         observer: &mut dyn Observer,
     ) -> Result<Measured, BenchError> {
-        self.state.producing.store(self.producer_lanes, Ordering::Release);
+        self.state.begin();
         let cpu = GeneratorCpu::now();
         // The lanes begin together, a moment from now.
         let phase = phase(now_ns() + 1_000_000);
@@ -240,20 +245,33 @@ impl<'i> Threads<'i> {
             let second = Second {
                 until: until_ns as f64 / 1e9,
                 interval,
+                behind_s: threads.state.behind_s(),
             };
             observer.second(scenario, &second);
             seconds.push(SecondRow::of(&second));
         };
-        self.wait_for(|threads| {
+        let ended = self.wait_for(|threads| {
             let since = now_ns().saturating_sub(phase.began_ns);
             if since >= next {
                 sample(threads, since);
                 next = (since / 1_000_000_000 + 1) * 1_000_000_000;
             }
-        })?;
+        });
+        let interrupted = match ended {
+            Ok(_) => false,
+            Err(BenchError::Interrupted) => true,
+            Err(error) => return Err(error),
+        };
         let cpu = cpu.until_now();
         sample(self, now_ns().saturating_sub(phase.began_ns));
-        Ok(Measured { total, seconds, cpu })
+        Ok(Measured {
+            total,
+            seconds,
+            cpu,
+            behind_s: self.state.behind_s(),
+            unsent: self.state.unsent.load(Ordering::Relaxed),
+            interrupted,
+        })
     }
 
     /// Closes the lanes; adds up what they wrote and says where the partitions end.

@@ -13,6 +13,7 @@ use milena_server::protocol::messages::topics::{
 use tokio::runtime::Runtime;
 
 use super::error::BenchError;
+use super::interrupt::Interrupt;
 use super::load::{Place, connection_config};
 use super::scenario::Scenario;
 use super::ticker::now_ns;
@@ -31,14 +32,18 @@ impl Topics {
     ///
     /// # Errors
     /// The broker's.
-    pub(crate) fn create(scenario: &Scenario, bootstrap: &[Address]) -> Result<Topics, BenchError> {
+    pub(crate) fn create(
+        scenario: &Scenario,
+        bootstrap: &[Address],
+        interrupt: &Interrupt,
+    ) -> Result<Topics, BenchError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(BenchError::system("a runtime"))?;
         let config = ClientConfig {
             connection: connection_config(),
             ..ClientConfig::default()
         };
-        let client = runtime.block_on(Client::connect(bootstrap.to_vec(), config))?;
+        let client = runtime.block_on(interrupt.or(Client::connect(bootstrap.to_vec(), config)))?;
         // No other run has these names, nor had them lately.
         let run = now_ns() % 1_000_000_000_000;
         let name = |number| format!("milena-bench-{}-{run}-{number}", std::process::id());
@@ -48,7 +53,7 @@ impl Topics {
             names: (0..scenario.topics).map(name).collect(),
             places: Vec::new(),
         };
-        if let Err(error) = topics.make(scenario) {
+        if let Err(error) = topics.make(scenario, interrupt) {
             // Some may be there. The first error is the one to be told.
             let _ = topics.delete();
             return Err(error);
@@ -56,7 +61,7 @@ impl Topics {
         Ok(topics)
     }
 
-    fn make(&mut self, scenario: &Scenario) -> Result<(), BenchError> {
+    fn make(&mut self, scenario: &Scenario, interrupt: &Interrupt) -> Result<(), BenchError> {
         let config = |(name, value): &(String, String)| CreateableTopicConfig {
             name: Cow::Owned(name.clone()),
             value: Some(Cow::Owned(value.clone())),
@@ -73,7 +78,7 @@ impl Topics {
             ..Default::default()
         };
         let (client, names) = (&mut self.client, &self.names);
-        self.places = self.runtime.block_on(async {
+        let made = async {
             client
                 .retry(async |client| {
                     let limit = Duration::from_secs(90);
@@ -92,7 +97,8 @@ impl Topics {
             client
                 .retry(async |client| places(client, names, scenario).await)
                 .await
-        })?;
+        };
+        self.places = self.runtime.block_on(interrupt.or(made))?;
         Ok(())
     }
 

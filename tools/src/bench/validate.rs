@@ -29,7 +29,7 @@ pub(crate) struct ValidateArgs {
     #[arg(long, value_name = "port", default_value_t = 0)]
     port: u16,
     /// How often each is measured.
-    #[arg(long, value_name = "count", default_value_t = 3)]
+    #[arg(long, value_name = "count", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     #[command(flatten)]
     over: Load,
@@ -53,10 +53,13 @@ pub(crate) fn run(arguments: &ValidateArgs) -> Result<(), BenchError> {
     let words = [null, arguments.subject.clone()];
     let mut subjects = Subjects::prepare(&words, arguments.kafka.as_deref(), arguments.port, None)?;
     let measurer = Measurer {
-        rounds: arguments.rounds.max(1),
+        rounds: arguments.rounds,
         warm_up_rounds: 1,
     };
     let document = subjects.measure(&scenarios, &measurer)?;
+    if document.interrupted {
+        return Err(BenchError::Interrupted);
+    }
     let name = &document.subjects[1];
     let mut text = format!(
         "CPU of the generator before a server that keeps nothing, and of {name} under the same load (medians)\n  \

@@ -23,6 +23,9 @@ pub(crate) struct ComparisonDocument {
     pub(crate) subjects: Vec<String>,
     /// How CPU was counted.
     pub(crate) accounting: String,
+    /// A signal ended it before its time: some rounds are missing.
+    #[serde(default)]
+    pub(crate) interrupted: bool,
     pub(crate) rounds: Vec<Round>,
     pub(crate) rows: Vec<Row>,
 }
@@ -89,8 +92,11 @@ impl Round {
             lower,
             broker.written_bytes as f64 / 1e9 / gigabytes,
         );
-        // At a fixed rate throughput is the rate.
-        if run.load.rate.is_none() {
+        // At a fixed rate throughput is the rate, if that is kept.
+        if let Some(schedule) = run.schedule {
+            add("behind the schedule, s", lower, schedule.behind_s);
+            add("records never sent", lower, schedule.unsent_records as f64);
+        } else {
             for (name, part) in [("produced MB/s", run.produced), ("consumed MB/s", run.consumed)] {
                 if let Some(part) = part {
                     add(name, Some(Better::Higher), part.mb_per_s);
@@ -212,6 +218,9 @@ impl fmt::Display for ComparisonDocument {
             "median (smallest to largest round); ratio: {} to the other (95 % of drawn rounds)",
             self.subjects[0]
         )?;
+        if self.interrupted {
+            writeln!(f, "INTERRUPTED before its end; this is what was measured by then")?;
+        }
         let mut scenario = "";
         for row in &self.rows {
             if row.scenario != scenario {
@@ -276,6 +285,7 @@ pub(crate) mod tests {
             started: String::new(),
             machine: Machine::default(),
             accounting: "/proc".to_owned(),
+            interrupted: false,
             rows: rows(&rounds, &subjects),
             subjects,
             rounds,
