@@ -6,7 +6,7 @@
 //! - `load`, `threads`: a scenario, run, with `produce` and `consume` as its lanes, `topics`, `ticker`, `recorder`, `interrupt`,
 //!   `descriptors`
 //! - `check`: everything read back; `accounting`: CPU, context switches, memory, bytes written
-//! - `results`, `hgrm`, `progress`, `plot`: numbers, percentile files, the line on the terminal, a report in HTML
+//! - `results`, `machine`, `hgrm`, `progress`, `plot`: numbers, percentile files, the line on the terminal, a report in HTML
 //! - `null_server`, `validate`: what the generator itself costs; `compare`: brokers side by side
 //!
 //! `docs/bench.md` explains how to use it and what its figures mean.
@@ -22,6 +22,7 @@ mod error;
 mod hgrm;
 mod interrupt;
 mod load;
+mod machine;
 mod null_server;
 mod payload;
 mod plot;

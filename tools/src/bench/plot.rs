@@ -11,7 +11,8 @@ use clap::Args;
 
 use super::compare::document::{self, ComparisonDocument};
 use super::error::BenchError;
-use super::results::{Results, Run, SecondRow, brief, brief_time};
+use super::quantity::{brief, brief_time};
+use super::results::{Results, Run, SecondRow};
 use chart::{Chart, Line, Scale, escape};
 
 #[derive(Debug, Args)]

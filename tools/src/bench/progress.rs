@@ -2,7 +2,8 @@
 
 use std::io::{IsTerminal, Write};
 
-use super::results::{BEHIND_S_MIN, brief, brief_time};
+use super::quantity::{brief, brief_time};
+use super::results::BEHIND_S_MIN;
 use super::scenario::Scenario;
 use super::threads::{Observer, Second};
 

@@ -138,6 +138,36 @@ impl Serialize for Span {
     }
 }
 
+/// A number with three digits, or whole.
+pub(crate) fn brief(value: f64) -> String {
+    match value.abs() {
+        size if size >= 1000.0 => {
+            let digits = format!("{value:.0}");
+            let mut out = String::new();
+            for (at, digit) in digits.chars().enumerate() {
+                if at > 0 && (digits.len() - at).is_multiple_of(3) && !out.ends_with('-') {
+                    out.push(',');
+                }
+                out.push(digit);
+            }
+            out
+        }
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        size if size >= 1.0 || size == 0.0 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+/// Microseconds in the unit that suits them.
+pub(crate) fn brief_time(microseconds: f64) -> String {
+    match microseconds {
+        us if us < 1e3 => format!("{} us", brief(us)),
+        us if us < 1e6 => format!("{} ms", brief(us / 1e3)),
+        us => format!("{} s", brief(us / 1e6)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,5 +208,27 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn numbers_are_brief() {
+        let texts = [0.0, 0.1234, 1.234, 12.34, 123.4, 1234.5, 1_234_567.0, -1234.0].map(brief);
+        assert_eq!(
+            texts,
+            [
+                "0.00",
+                "0.123",
+                "1.23",
+                "12.3",
+                "123",
+                "1,234",
+                "1,234,567",
+                "-1,234"
+            ]
+        );
+        assert_eq!(
+            [1.0, 1500.0, 2e6].map(brief_time),
+            ["1.00 us", "1.50 ms", "2.00 s"]
+        );
     }
 }

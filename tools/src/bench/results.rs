@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::accounting::Cpu;
 use super::load::Outcome;
-use super::quantity::Span;
+use super::machine::Machine;
+use super::quantity::{Span, brief, brief_time};
 use super::recorder::Counts;
 use super::scenario::{Load, Scenario, Workload};
 use super::threads::{Measured, Second};
@@ -34,14 +35,6 @@ pub(crate) struct Results {
     pub(crate) started: String,
     pub(crate) machine: Machine,
     pub(crate) runs: Vec<Run>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Machine {
-    pub(crate) cpu: String,
-    pub(crate) cores: usize,
-    pub(crate) memory_gib: u64,
-    pub(crate) kernel: String,
 }
 
 /// One scenario.
@@ -341,71 +334,6 @@ impl Results {
     }
 }
 
-impl fmt::Display for Machine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Machine {
-            cpu,
-            cores,
-            memory_gib,
-            kernel,
-        } = self;
-        write!(f, "{cores} cores of {cpu}, {memory_gib} GiB, Linux {kernel}")
-    }
-}
-
-impl Machine {
-    pub(crate) fn this() -> Machine {
-        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-        let of = |text: &str, name: &str| {
-            let line = text.lines().find(|line| line.starts_with(name));
-            line.and_then(|line| line.split_once(':'))
-                .map(|(_, value)| value.trim().to_owned())
-        };
-        let memory = of(&read("/proc/meminfo"), "MemTotal").unwrap_or_default();
-        let kilobytes: u64 = memory
-            .split(' ')
-            .next()
-            .and_then(|number| number.parse().ok())
-            .unwrap_or(0);
-        Machine {
-            cpu: of(&read("/proc/cpuinfo"), "model name").unwrap_or_default(),
-            cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            memory_gib: (kilobytes + (1 << 19)) >> 20,
-            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-        }
-    }
-}
-
-/// A number with three digits, or whole.
-pub(crate) fn brief(value: f64) -> String {
-    match value.abs() {
-        size if size >= 1000.0 => {
-            let digits = format!("{value:.0}");
-            let mut out = String::new();
-            for (at, digit) in digits.chars().enumerate() {
-                if at > 0 && (digits.len() - at).is_multiple_of(3) && !out.ends_with('-') {
-                    out.push(',');
-                }
-                out.push(digit);
-            }
-            out
-        }
-        size if size >= 100.0 => format!("{value:.0}"),
-        size if size >= 10.0 => format!("{value:.1}"),
-        size if size >= 1.0 || size == 0.0 => format!("{value:.2}"),
-        _ => format!("{value:.3}"),
-    }
-}
-
-/// Microseconds in the unit that suits them.
-pub(crate) fn brief_time(microseconds: f64) -> String {
-    match microseconds {
-        us if us < 1e3 => format!("{} us", brief(us)),
-        us if us < 1e6 => format!("{} ms", brief(us / 1e3)),
-        us => format!("{} s", brief(us / 1e6)),
-    }
-}
-
 /// For people.
 impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -590,27 +518,5 @@ pub(crate) mod tests {
         let expected = "SCHEDULE NOT KEPT: 10,000 records/s asked for, 1,002 achieved, 4.50 s behind at the end, \
                         1,234 records never sent";
         assert!(run.to_string().contains(expected), "{run}");
-    }
-
-    #[test]
-    fn numbers_are_brief() {
-        let texts = [0.0, 0.1234, 1.234, 12.34, 123.4, 1234.5, 1_234_567.0, -1234.0].map(brief);
-        assert_eq!(
-            texts,
-            [
-                "0.00",
-                "0.123",
-                "1.23",
-                "12.3",
-                "123",
-                "1,234",
-                "1,234,567",
-                "-1,234"
-            ]
-        );
-        assert_eq!(
-            [1.0, 1500.0, 2e6].map(brief_time),
-            ["1.00 us", "1.50 ms", "2.00 s"]
-        );
     }
 }

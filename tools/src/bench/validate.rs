@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::compare::{Measurer, Subjects};
 use super::error::BenchError;
-use super::results::brief;
+use super::quantity::brief;
 use super::scenario::{Load, Scenario};
 use super::shipped;
 

@@ -6,7 +6,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::bench::accounting::Usage;
-use crate::bench::results::{Machine, Run, Throughput, brief};
+use crate::bench::machine::Machine;
+use crate::bench::quantity::brief;
+use crate::bench::results::{Run, Throughput};
 use crate::bench::verdict::{Better, Comparison, Spread, Verdict, compare, spread};
 
 /// The form of the document.
