@@ -329,7 +329,8 @@ class NewerKafka(Subject):
                 f"-Dlog4j.configuration=file:{log4j}", "-cp", f"{peers.newer_kafka(self.version)}/*"]
         if not (self.data / "meta.properties").exists():
             cluster = base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
-            peers.run([*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", properties], "kafka-storage")
+            peers.run([*java, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", properties],
+                      "kafka-storage")
         return [*java, "kafka.Kafka", properties]
 
 
