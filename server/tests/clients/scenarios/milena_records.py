@@ -1,16 +1,18 @@
 """`milena produce` and `milena consume` against the broker, beside kcat and Kafka's own tools."""
 
 import base64
+import collections
 import json
 import os
 import random
 import re
+import signal
 import subprocess
 
 import librdkafka
 import records
 import subject as subjects
-from scenario import contains, equal, scenario
+from scenario import Skip, contains, equal, scenario
 from tools import Tools, finished, kcat
 
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
@@ -146,6 +148,39 @@ def committed(place):
     read = lambda level: [line[0] for line in everything(place, topic, "--isolation-level", level, bootstrap=where).split()]
     equal(read("read-committed"), ["0"] * 10 + ["2"] * 10, "committed records")
     equal(read("read-uncommitted"), [c for c in "0123" for _ in range(10)], "all records")
+
+
+@scenario(240)
+def a_broker_dies(place):
+    """Three Apache brokers, of which a leader is killed while records are written: each is read once, and described are what is left."""
+    if place.subject != "milena":
+        raise Skip("the brokers are Kafka's either way")
+    zookeeper = subjects.ZooKeeper(place.directory / "zookeeper")
+    place.started.append(zookeeper)
+    zookeeper.start()
+    brokers = [place.start({"broker.id": number}, kind="kafka", name=f"kafka-{number}", zookeeper=zookeeper) for number in range(3)]
+    where = ",".join(broker.bootstrap for broker in brokers)
+    topic = place.name()
+    milena(place, "topics", "create", topic, "-p", 6, "-r", 3, "-c", "min.insync.replicas=2", bootstrap=where)
+    lines = [f"record {number}" for number in range(30_000)]
+    command = [subjects.Milena.binary, "produce", topic, "--acks", "all", "--timeout", "60s", "-b", where]
+    producing = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for number, line in enumerate(lines):
+        producing.stdin.write(line + "\n")
+        if number == len(lines) // 2:
+            producing.stdin.flush()
+            brokers[0].process.end(signal.SIGKILL, 30)
+    _, said = producing.communicate(timeout=120)
+    equal((producing.returncode, said), (0, ""), "produce")
+    read = milena(place, "consume", topic, "--from", "earliest", "--until", "end", "-f", "%s\n", bootstrap=where)
+    read = collections.Counter(read.splitlines())
+    equal(({line: count for line, count in read.items() if count > 1}, sorted(set(lines) - set(read))), ({}, []),
+          "records that are read twice, and not")
+    described = [json.loads(line) for line in milena(place, "topics", "describe", topic, "--under-replicated", "--json",
+                                                     bootstrap=where).splitlines()]
+    equal(len(described) > 0, True, "partitions that lack the dead broker")
+    alive = milena(place, "brokers", "--json", bootstrap=where).splitlines()
+    equal(sorted(json.loads(line)["id"] for line in alive), [1, 2], "brokers")
 
 
 @scenario(120)
