@@ -194,7 +194,7 @@ def help_examples(place):
         (directory / name).write_text(content)
     environment = {**os.environ, "PATH": f"{directory / 'bin'}:{os.environ['PATH']}", "MILENA_BOOTSTRAP_SERVER": place.bootstrap}
     environment.pop("KAFKA_BOOTSTRAP_SERVERS", None)
-    for topic in ("greetings", "users", "a"):
+    for topic in ("greetings", "users", "a", "orders-eu"):
         milena(place, "produce", place.name(topic), "--partition", "0", stdin=b"".join(b"%d\n" % i for i in range(30)))
     count = 0
     for command in ("produce", "consume"):
@@ -202,7 +202,8 @@ def help_examples(place):
         examples = re.search(r"\nExamples:\n(.*?)(\n\n|\Z)", text, re.S).group(1)
         for line in re.findall(r"^  (\S.*?)(?:   +\S.*)?$", examples, re.M):
             words = line if "--until" in line or "--count" in line or command == "produce" else f"timeout -s INT 2 {line}"
-            words = re.sub(r"(?<= )(greetings|users|images|[ab])(?= |$)", lambda topic: place.name(topic[1]), words)
+            words = re.sub(r"(?<= )(greetings|users|images|[ab])(?= |$)|(?<=')(orders-\*)(?=')",
+                           lambda topic: place.name(topic[0]), words)
             done = subprocess.run(["bash", "-c", words], cwd=directory, env=environment, capture_output=True, timeout=60)
             # 124: it had to be ended, as those who read on and on have.
             said = re.sub(rb"milena: topic \S+ was not there; the broker made it .*\n", b"", done.stderr)

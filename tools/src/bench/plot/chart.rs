@@ -8,6 +8,8 @@ const LEFT: f64 = 104.0;
 const RIGHT: f64 = 14.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 44.0;
+/// Of the text at a mark, about.
+const CHARACTER_WIDTH: f64 = 6.5;
 
 /// How numbers become places on an axis.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -100,6 +102,30 @@ fn log_ticks(min: f64, max: f64) -> Vec<f64> {
         });
     }
     ticks
+}
+
+/// Whether the text of a mark ends at it, so that it does not leave the chart.
+fn is_at_the_end(at: f64) -> bool {
+    at > WIDTH - 2.0 * RIGHT
+}
+
+/// Of marks from left to right, which have room for their text beside that of the one before.
+fn with_room(marks: &[(f64, &str)]) -> Vec<bool> {
+    let mut free_from = f64::NEG_INFINITY;
+    let has_room = |&(at, text): &(f64, &str)| {
+        let width = text.len() as f64 * CHARACTER_WIDTH;
+        let begins = if is_at_the_end(at) {
+            at - width
+        } else {
+            at - width / 2.0
+        };
+        let has_room = begins >= free_from;
+        if has_room {
+            free_from = begins + width + CHARACTER_WIDTH;
+        }
+        has_room
+    };
+    marks.iter().map(has_room).collect()
 }
 
 impl Chart {
@@ -195,17 +221,26 @@ impl Chart {
                 escape(text)
             );
         }
-        for (value, text) in &x_ticks {
-            let at = x(*value);
-            let anchor = if at > WIDTH - 2.0 * RIGHT { "end" } else { "middle" };
+        let marks: Vec<(f64, &str)> = x_ticks
+            .iter()
+            .map(|(value, text)| (x(*value), text.as_str()))
+            .collect();
+        let has_room = with_room(&marks);
+        for ((at, text), has_room) in marks.into_iter().zip(has_room) {
             let _ = write!(
                 out,
-                "<path class=\"grid\" d=\"M{at:.1} {TOP}V{:.1}\"/>\
-                 <text class=\"tick\" x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
-                HEIGHT - BOTTOM,
-                HEIGHT - BOTTOM + 17.0,
-                escape(text)
+                "<path class=\"grid\" d=\"M{at:.1} {TOP}V{:.1}\"/>",
+                HEIGHT - BOTTOM
             );
+            if has_room {
+                let _ = write!(
+                    out,
+                    "<text class=\"tick\" x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"{}\">{}</text>",
+                    HEIGHT - BOTTOM + 17.0,
+                    if is_at_the_end(at) { "end" } else { "middle" },
+                    escape(text)
+                );
+            }
         }
         let _ = write!(
             out,
@@ -270,6 +305,18 @@ mod tests {
     fn each_nine_is_as_far_from_the_last() {
         assert!((nines(99.9) - 3.0).abs() < 1e-9 && (nines(90.0) - 1.0).abs() < 1e-9);
         assert_eq!((nines(0.0), nines(100.0)), (0.0, NINES_MAX));
+    }
+
+    #[test]
+    fn marks_without_room_for_their_text_have_none() {
+        let marks = [
+            (104.0, "0%"),
+            (116.0, "50%"),
+            (150.0, "90%"),
+            (520.0, "99.999%"),
+            (540.0, "99.9999%"),
+        ];
+        assert_eq!(with_room(&marks), [true, false, true, true, false]);
     }
 
     #[test]
