@@ -224,12 +224,6 @@ mod tests {
         bytes
     }
 
-    fn crc32c(bytes: &[u8]) -> u32 {
-        let bit = |crc: u32, _| (crc >> 1) ^ (0x82f6_3b78 * (crc & 1));
-        let byte = |crc: u32, &byte: &u8| (0..8).fold(crc ^ u32::from(byte), bit);
-        !bytes.iter().fold(u32::MAX, byte)
-    }
-
     /// Two transactions of producer 7, the first of them aborted, records of others between them.
     fn log() -> Vec<u8> {
         [
@@ -293,7 +287,7 @@ mod tests {
         empty.truncate(61);
         empty[8..12].copy_from_slice(&49_u32.to_be_bytes());
         empty[57..61].fill(0);
-        let crc = crc32c(&empty[21..]);
+        let crc = crc32c::crc32c(&empty[21..]);
         empty[17..21].copy_from_slice(&crc.to_be_bytes());
         let bytes = [empty, batch(1, None, &["a"])].concat();
         assert_eq!(

@@ -1,8 +1,8 @@
 //! The coordination tree in ZooKeeper: a session with an ensemble, as a body of [`Coordination`].
 //!
 //! One thread holds the session: [`session`] decides, [`connection`] moves bytes, and this file carries requests, answers, watches
-//! and events between them and the callers. A caller waits for its answer no longer than two session timeouts. Paths here
-//! are without the chroot; on the wire they have it.
+//! and events between them and the callers. A request waits for a connection no longer than the session timeout, and then
+//! for its answer as long as the server is heard. Paths here are without the chroot; on the wire they have it.
 //!
 //! Parts: `connect_string` (`zookeeper.connect`), `jute` and `messages` (the wire), `digest_md5` (SASL), `session` (the machine),
 //! `connection`. Source classes: `ZooKeeperClient`, `KafkaZkClient`, and of ZooKeeper `ClientCnxn`.
@@ -426,12 +426,11 @@ impl Shell {
 
     fn heard(&mut self, connection: ConnectionNumber, event: Event) -> Input {
         match event {
-            Event::Opened => Input::Opened(connection),
-            Event::Received(frame) => Input::Received {
+            Event::Opened => Input::Opened {
                 connection,
-                frame,
                 nonce: nonce(),
             },
+            Event::Received(frame) => Input::Received { connection, frame },
             Event::Lost(error) => {
                 tracing::info!(target: LOGGER, "the connection to {} is lost: {error}", self.server());
                 Input::Lost(connection)

@@ -22,6 +22,9 @@ pub(crate) const SCHEMA: &str = "milena-bench/1";
 /// Points of a distribution for each halving of what is above.
 pub(super) const TICKS_PER_HALF: u32 = 5;
 
+/// What is said of figures that a signal cut short.
+pub(super) const INTERRUPTED: &str = "INTERRUPTED before its end; this is what was measured by then";
+
 /// Who is less behind a schedule keeps it; or, of a long one, by less than a hundredth of its time.
 pub(super) const BEHIND_S_MIN: f64 = 0.1;
 
@@ -343,10 +346,7 @@ impl fmt::Display for Run {
         }
         writeln!(f)?;
         if self.interrupted {
-            writeln!(
-                f,
-                "  INTERRUPTED before its end; this is what was measured by then"
-            )?;
+            writeln!(f, "  {INTERRUPTED}")?;
         }
         if let Some(schedule) = self.schedule_not_kept() {
             writeln!(f, "  {schedule}")?;

@@ -30,20 +30,23 @@ pub(super) struct Refused;
 #[derive(Debug)]
 pub(super) struct DigestMd5 {
     credentials: Credentials,
+    nonce: u128,
     /// What the server must prove, once it was answered.
     proof: Option<String>,
 }
 
 impl DigestMd5 {
-    pub(super) fn new(credentials: Credentials) -> DigestMd5 {
+    /// `nonce` is random.
+    pub(super) fn new(credentials: Credentials, nonce: u128) -> DigestMd5 {
         DigestMd5 {
             credentials,
+            nonce,
             proof: None,
         }
     }
 
-    /// The next thing to say; `None` once both are convinced. `nonce` is random.
-    pub(super) fn step(&mut self, said: &[u8], nonce: u128) -> Result<Option<Vec<u8>>, Refused> {
+    /// The next thing to say; `None` once both are convinced.
+    pub(super) fn step(&mut self, said: &[u8]) -> Result<Option<Vec<u8>>, Refused> {
         let said = std::str::from_utf8(said).map_err(|_| Refused)?;
         let directives = directives(said)?;
         let find = |name: &str| {
@@ -68,7 +71,7 @@ impl DigestMd5 {
         {
             return Err(Refused);
         }
-        let client_nonce = format!("{nonce:032x}");
+        let client_nonce = format!("{:032x}", self.nonce);
         let response = |method: &str| self.response(method, realm, server_nonce, &client_nonce);
         let (username, response, proof) = (
             quoted(&self.credentials.username),
@@ -141,16 +144,17 @@ mod tests {
         br#"realm="zk-sasl-md5",nonce="5Lhy/\"x",charset=utf-8,algorithm=md5-sess,qop="auth,auth-int""#;
 
     fn conversation() -> DigestMd5 {
-        DigestMd5::new(Credentials {
+        let credentials = Credentials {
             username: "kafka".to_owned(),
             password: "secret".to_owned(),
-        })
+        };
+        DigestMd5::new(credentials, 7)
     }
 
     #[test]
     fn the_response_has_what_the_rfc_asks_for_and_the_proof_is_checked() {
         let mut client = conversation();
-        let answer = String::from_utf8(client.step(CHALLENGE, 7).unwrap().unwrap()).unwrap();
+        let answer = String::from_utf8(client.step(CHALLENGE).unwrap().unwrap()).unwrap();
         let found = directives(&answer).unwrap();
         let find = |name: &str| found.iter().find(|(key, _)| *key == name).unwrap().1.clone();
         assert_eq!(find("nonce"), "5Lhy/\"x");
@@ -159,10 +163,10 @@ mod tests {
         assert_eq!(find("response").len(), 32);
         let proof = format!("rspauth={}", client.proof.clone().unwrap());
         assert_eq!(
-            client.step(b"rspauth=00000000000000000000000000000000", 0),
+            client.step(b"rspauth=00000000000000000000000000000000"),
             Err(Refused)
         );
-        assert_eq!(client.step(proof.as_bytes(), 0), Ok(None));
+        assert_eq!(client.step(proof.as_bytes()), Ok(None));
     }
 
     #[test]
@@ -174,8 +178,8 @@ mod tests {
             "nonce=x,qop=auth",
             "nonce=x,algorithm=md5-sess,qop=auth-conf",
         ] {
-            assert_eq!(conversation().step(said.as_bytes(), 0), Err(Refused), "{said}");
+            assert_eq!(conversation().step(said.as_bytes()), Err(Refused), "{said}");
         }
-        assert_eq!(conversation().step(&[0xff], 0), Err(Refused));
+        assert_eq!(conversation().step(&[0xff]), Err(Refused));
     }
 }

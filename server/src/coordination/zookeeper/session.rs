@@ -78,15 +78,17 @@ pub(super) struct ConnectionNumber(pub(super) u64);
 pub(super) enum Input {
     /// Nothing but the time.
     Time,
-    /// The connection that [`Output::Connect`] asked for stands.
-    Opened(ConnectionNumber),
+    /// The connection that [`Output::Connect`] asked for stands; `nonce` is for a conversation by SASL on it.
+    Opened {
+        connection: ConnectionNumber,
+        nonce: u128,
+    },
     /// It could not be opened, or is gone.
     Lost(ConnectionNumber),
-    /// A frame of the server, without its length; `nonce` is for an answer by SASL, if it is one.
+    /// A frame of the server, without its length.
     Received {
         connection: ConnectionNumber,
         frame: Bytes,
-        nonce: u128,
     },
     Submit {
         token: Token,
@@ -157,6 +159,7 @@ enum Phase {
     /// The greeting is sent.
     Greeting {
         until_ms: i64,
+        nonce: u128,
     },
     /// A conversation by SASL; requests wait.
     Authenticating(DigestMd5),
@@ -278,7 +281,7 @@ impl Session {
             Phase::Ended(_) => return None,
             Phase::Waiting { until_ms }
             | Phase::Connecting { until_ms }
-            | Phase::Greeting { until_ms }
+            | Phase::Greeting { until_ms, .. }
             | Phase::Closing { until_ms, .. } => until_ms,
             Phase::Authenticating(_) | Phase::Serving => self.lost_at_ms().min(self.ping_at_ms()),
         };
@@ -289,20 +292,16 @@ impl Session {
     pub(super) fn step(&mut self, now_ms: i64, input: Input, outputs: &mut Vec<Output>) {
         match input {
             Input::Time => {}
-            Input::Opened(connection) => self.opened(now_ms, connection, outputs),
+            Input::Opened { connection, nonce } => self.opened(now_ms, connection, nonce, outputs),
             Input::Lost(connection) => {
                 if connection == self.connection {
                     self.lost(now_ms, outputs);
                 }
             }
-            Input::Received {
-                connection,
-                frame,
-                nonce,
-            } => {
+            Input::Received { connection, frame } => {
                 if connection == self.connection {
                     self.last_heard_ms = now_ms;
-                    if let Err(malformed) = self.received(now_ms, frame, nonce, outputs) {
+                    if let Err(malformed) = self.received(now_ms, frame, outputs) {
                         outputs.push(Output::Misunderstood(malformed));
                         outputs.push(Output::Disconnect);
                         self.lost(now_ms, outputs);
@@ -326,7 +325,7 @@ impl Session {
             Input::Close => self.close(now_ms, outputs),
         }
         self.pass_time(now_ms, outputs);
-        self.send_waiting(now_ms, outputs);
+        self.send_waiting(now_ms, self.config.max_in_flight, outputs);
     }
 
     fn lost_at_ms(&self) -> i64 {
@@ -352,7 +351,7 @@ impl Session {
     fn pass_time(&mut self, now_ms: i64, outputs: &mut Vec<Output>) {
         match self.phase {
             Phase::Waiting { until_ms } if until_ms <= now_ms => self.connect(now_ms, outputs),
-            Phase::Connecting { until_ms } | Phase::Greeting { until_ms } if until_ms <= now_ms => {
+            Phase::Connecting { until_ms } | Phase::Greeting { until_ms, .. } if until_ms <= now_ms => {
                 outputs.push(Output::Disconnect);
                 self.lost(now_ms, outputs);
             }
@@ -390,14 +389,14 @@ impl Session {
         });
     }
 
-    fn opened(&mut self, now_ms: i64, connection: ConnectionNumber, outputs: &mut Vec<Output>) {
+    fn opened(&mut self, now_ms: i64, connection: ConnectionNumber, nonce: u128, outputs: &mut Vec<Output>) {
         let Phase::Connecting { until_ms } = self.phase else {
             return;
         };
         if connection != self.connection {
             return;
         }
-        self.phase = Phase::Greeting { until_ms };
+        self.phase = Phase::Greeting { until_ms, nonce };
         let greeting = Greeting {
             last_zxid: self.identity.last_zxid,
             timeout_ms: self.config.timeout_ms,
@@ -442,32 +441,40 @@ impl Session {
         };
     }
 
-    fn received(
-        &mut self,
-        now_ms: i64,
-        frame: Bytes,
-        nonce: u128,
-        outputs: &mut Vec<Output>,
-    ) -> Result<(), Malformed> {
+    fn received(&mut self, now_ms: i64, frame: Bytes, outputs: &mut Vec<Output>) -> Result<(), Malformed> {
         match self.phase {
-            Phase::Greeting { .. } => self.welcomed(now_ms, &Welcome::decode(frame)?, outputs),
+            Phase::Greeting { nonce, .. } => {
+                self.welcomed(now_ms, &Welcome::decode(frame)?, nonce, outputs)?
+            }
             Phase::Authenticating(_) | Phase::Serving | Phase::Closing { .. } => {
                 let mut reader = Reader::new(frame);
                 let header = ReplyHeader::read(&mut reader)?;
-                self.replied(now_ms, header, &mut reader, nonce, outputs)?;
+                self.replied(now_ms, header, &mut reader, outputs)?;
             }
             Phase::Waiting { .. } | Phase::Connecting { .. } | Phase::Ended(_) => {}
         }
         Ok(())
     }
 
-    fn welcomed(&mut self, now_ms: i64, welcome: &Welcome, outputs: &mut Vec<Output>) {
+    fn welcomed(
+        &mut self,
+        now_ms: i64,
+        welcome: &Welcome,
+        nonce: u128,
+        outputs: &mut Vec<Output>,
+    ) -> Result<(), Malformed> {
         if welcome.timeout_ms <= 0 || welcome.session_id == 0 {
+            if self.identity.id == 0 {
+                return Err(Malformed {
+                    what: "session",
+                    found: "an expired one where a new one was asked for".to_owned(),
+                });
+            }
             self.expired(outputs);
             outputs.push(Output::Disconnect);
             self.connection.0 += 1;
             self.phase = Phase::Waiting { until_ms: now_ms };
-            return;
+            return Ok(());
         }
         self.identity.id = welcome.session_id;
         self.identity.password = welcome.password.clone();
@@ -475,13 +482,14 @@ impl Session {
         self.failures = 0;
         match &self.config.sasl {
             Some(credentials) => {
-                self.phase = Phase::Authenticating(DigestMd5::new(credentials.clone()));
+                self.phase = Phase::Authenticating(DigestMd5::new(credentials.clone(), nonce));
                 // Empty, so that the server speaks first.
                 let xid = self.xid();
                 self.send(now_ms, messages::sasl(xid, &[]), outputs);
             }
             None => self.serve(now_ms, outputs),
         }
+        Ok(())
     }
 
     /// There is a session and we are who we are: says so, and takes up the watches.
@@ -526,7 +534,6 @@ impl Session {
         now_ms: i64,
         header: ReplyHeader,
         reader: &mut Reader,
-        nonce: u128,
         outputs: &mut Vec<Output>,
     ) -> Result<(), Malformed> {
         self.identity.last_zxid = self.identity.last_zxid.max(header.zxid);
@@ -557,7 +564,7 @@ impl Session {
         match &mut self.phase {
             Phase::Authenticating(conversation) => {
                 let answer = match header.code {
-                    0 => conversation.step(&reader.buffer("SASL token")?.unwrap_or_default(), nonce),
+                    0 => conversation.step(&reader.buffer("SASL token")?.unwrap_or_default()),
                     _ => Err(digest_md5::Refused),
                 };
                 match answer {
@@ -632,11 +639,12 @@ impl Session {
         result.map(drop)
     }
 
-    fn send_waiting(&mut self, now_ms: i64, outputs: &mut Vec<Output>) {
+    /// Sends what waits, as long as no more than so many are in flight.
+    fn send_waiting(&mut self, now_ms: i64, max_in_flight: usize, outputs: &mut Vec<Output>) {
         if !matches!(self.phase, Phase::Serving) {
             return;
         }
-        while self.in_flight.len() < self.config.max_in_flight
+        while self.in_flight.len() < max_in_flight
             && let Some(waiting) = self.waiting.pop_front()
         {
             let xid = self.xid();
@@ -685,9 +693,7 @@ impl Session {
         match self.phase {
             Phase::Serving => {
                 // What waits was asked for before.
-                let in_flight_max = std::mem::replace(&mut self.config.max_in_flight, usize::MAX);
-                self.send_waiting(now_ms, outputs);
-                self.config.max_in_flight = in_flight_max;
+                self.send_waiting(now_ms, usize::MAX, outputs);
                 let xid = self.xid();
                 self.send(now_ms, messages::close(xid), outputs);
                 self.phase = Phase::Closing {

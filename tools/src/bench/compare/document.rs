@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::bench::accounting::Usage;
 use crate::bench::machine::Machine;
 use crate::bench::quantity::brief;
-use crate::bench::results::{Run, Throughput};
+use crate::bench::results::{INTERRUPTED, Run, Throughput};
 use crate::bench::verdict::{Better, Comparison, Spread, Verdict, compare, spread};
 
 /// The form of the document.
@@ -221,7 +221,7 @@ impl fmt::Display for ComparisonDocument {
             self.subjects[0]
         )?;
         if self.interrupted {
-            writeln!(f, "INTERRUPTED before its end; this is what was measured by then")?;
+            writeln!(f, "{INTERRUPTED}")?;
         }
         let mut scenario = "";
         for row in &self.rows {

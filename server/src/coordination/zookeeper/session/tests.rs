@@ -52,6 +52,14 @@ fn stat(writer: &mut Writer) {
         .long(5);
 }
 
+/// A node with its data, as `getData` answers.
+fn node(data: Option<&'static [u8]>) -> impl FnOnce(&mut Writer) {
+    move |writer| {
+        writer.buffer(data);
+        stat(writer);
+    }
+}
+
 /// The xid and the kind of a frame that was sent.
 fn xid_and_kind(frame: &[u8]) -> (i32, i32) {
     let mut reader = Reader::new(Bytes::copy_from_slice(&frame[4..]));
@@ -96,7 +104,7 @@ impl Bench {
             panic!("no connection is asked for");
         };
         self.connection = connection;
-        self.step(Input::Opened(connection));
+        self.step(Input::Opened { connection, nonce: 9 });
         self.sent()
     }
 
@@ -111,7 +119,6 @@ impl Bench {
         self.step(Input::Received {
             connection: self.connection,
             frame,
-            nonce: 9,
         });
     }
 
@@ -190,10 +197,7 @@ fn requests_wait_for_the_session_and_then_go_out_as_many_as_may_be_in_flight() {
     assert!(bench.outputs.is_empty());
     let (xid, kind) = xid_and_kind(&sent[0]);
     assert_eq!(kind, 4);
-    bench.reply(xid, OK, |writer| {
-        writer.buffer(Some(b"x"));
-        stat(writer);
-    });
+    bench.reply(xid, OK, node(Some(b"x")));
     let Output::Answer {
         token,
         result: Ok(Reply::Data(data, stat)),
@@ -297,10 +301,7 @@ fn a_server_that_says_so_ends_the_session_with_all_that_belonged_to_it_and_a_new
     let mut bench = Bench::connected(config());
     let (_, watch) = bench.read("/a", true);
     let (xid, _) = xid_and_kind(&bench.sent());
-    bench.reply(xid, OK, |writer| {
-        writer.buffer(None);
-        stat(writer);
-    });
+    bench.reply(xid, OK, node(None));
     bench.next();
     bench.lose();
     assert_eq!(bench.next(), Output::Event(SessionEvent::Disconnected));
@@ -324,14 +325,21 @@ fn a_server_that_says_so_ends_the_session_with_all_that_belonged_to_it_and_a_new
 }
 
 #[test]
+fn a_server_that_gives_no_session_is_left_and_nothing_has_expired() {
+    let mut bench = Bench::new(config());
+    bench.open();
+    bench.welcome(0);
+    assert!(matches!(bench.next(), Output::Misunderstood(_)));
+    assert_eq!(bench.next(), Output::Disconnect);
+    assert!(matches!(bench.next(), Output::Connect { server: 1, .. }));
+}
+
+#[test]
 fn a_watch_fires_once_for_what_it_was_set_for() {
     let mut bench = Bench::connected(config());
     let (_, watch) = bench.read("/a", true);
     let (xid, _) = xid_and_kind(&bench.sent());
-    bench.reply(xid, OK, |writer| {
-        writer.buffer(None);
-        stat(writer);
-    });
+    bench.reply(xid, OK, node(None));
     bench.next();
     bench.notify(4, "/a");
     bench.notify(3, "/b");
@@ -381,10 +389,7 @@ fn a_node_that_is_created_while_it_is_asked_for_is_read_after_all() {
     bench.reply(xid, OK, stat);
     let (xid, kind) = xid_and_kind(&bench.sent());
     assert_eq!(kind, 4, "getData");
-    bench.reply(xid, OK, |writer| {
-        writer.buffer(Some(b"new"));
-        stat(writer);
-    });
+    bench.reply(xid, OK, node(Some(b"new")));
     let Output::Answer { token: of, result } = bench.next() else {
         panic!("no answer");
     };
@@ -400,10 +405,7 @@ fn many_watches_are_set_again_in_requests_that_a_server_takes() {
     for (number, path) in paths.iter().enumerate() {
         bench.read(path, true);
         let (xid, _) = xid_and_kind(&bench.sent());
-        bench.reply(xid, if number % 2 == 0 { OK } else { NO_NODE }, |writer| {
-            writer.buffer(None);
-            stat(writer);
-        });
+        bench.reply(xid, if number % 2 == 0 { OK } else { NO_NODE }, node(None));
         if number % 2 == 1 {
             let (xid, _) = xid_and_kind(&bench.sent());
             bench.reply(xid, NO_NODE, |_| ());
@@ -503,10 +505,7 @@ fn a_close_comes_after_what_was_asked_before_and_nothing_comes_after_it() {
     let mut bench = Bench::connected(config());
     let (_, watch) = bench.read("/watched", true);
     let (xid, _) = xid_and_kind(&bench.sent());
-    bench.reply(xid, OK, |writer| {
-        writer.buffer(None);
-        stat(writer);
-    });
+    bench.reply(xid, OK, node(None));
     bench.next();
     for _ in 0..3 {
         let path = "/a".to_owned();
@@ -633,7 +632,7 @@ proptest! {
                 .outputs.iter().rev().find(|output| matches!(output, Output::Connect { .. }))
             {
                 bench.connection = *connection;
-                bench.step(Input::Opened(bench.connection));
+                bench.step(Input::Opened { connection: bench.connection, nonce: 9 });
                 bench.welcome(0x11);
             }
         }
