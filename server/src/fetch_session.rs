@@ -23,6 +23,10 @@ const EVICTION_AGE: Duration = Duration::from_secs(120);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FetchRange {
     pub fetch_offset: Offset,
+    /// Where a follower's log starts; −1 from a consumer.
+    pub log_start_offset: Offset,
+    /// Epoch of the last record that a follower has; −1 if it does not say.
+    pub last_fetched_epoch: i32,
     pub size_bytes_max: i32,
     /// The leader epoch that the client believes in; −1 if it has none.
     pub current_leader_epoch: i32,
@@ -330,6 +334,8 @@ mod tests {
     fn range(offset: i64) -> FetchRange {
         FetchRange {
             fetch_offset: Offset(offset),
+            log_start_offset: Offset(-1),
+            last_fetched_epoch: -1,
             size_bytes_max: 100,
             current_leader_epoch: -1,
         }

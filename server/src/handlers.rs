@@ -215,7 +215,7 @@ impl Handlers {
                 serve!(|broker, ctx, message| find_coordinator::handle(broker, ctx, &message).await)
             }
             ApiKey::DeleteRecords => {
-                serve!(|broker, _ctx, message| delete_records::handle(broker, &message))
+                serve!(|broker, _ctx, message| delete_records::handle(broker, &message).await)
             }
             ApiKey::InitProducerId => {
                 serve!(|broker, _ctx, message| init_producer_id::handle(broker, &message).await)

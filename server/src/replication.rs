@@ -1,34 +1,45 @@
 //! [`ReplicaManager`]: the partitions of this broker, and what happens to their logs on the word of the controller.
 //!
-//! The decisions are [`partition::PartitionState`]'s, a pure machine; this is the shell that owns the logs. It sees no wire type
-//! and no handler (`ReplicaManager.scala`, `Partition.scala`).
+//! The decisions are those of pure machines: [`partition`] for each partition, [`replica_fetcher`] for a follower's dealings with a
+//! leader. The shells around them own logs, connections and threads: [`hosted`] one partition, [`replica_fetcher_manager`] the fetchers,
+//! [`isr_manager`] the changes of in-sync replicas (`ReplicaManager.scala`, `Partition.scala`). Only the fetchers see wire types.
 //!
 //! Invariants:
 //! - a lookup on a lane takes no lock: the table is a snapshot that changes of the partition set replace;
 //! - a partition leads only after its log has noted the leader epoch;
+//! - what is written to a log on the strength of a role is written while that role lasts, or not at all;
 //! - whoever waits for a partition is woken by every change that can end the wait, leadership and storage included.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use milena_engine::config::LogConfig;
-use milena_engine::error::AppendError;
-use milena_engine::log::{AppendInfo, Log, LogListener, LogOffsetSnapshot};
+use milena_engine::io::Clock;
 use milena_engine::log_manager::{LogManager, WantedLog};
-use milena_engine::record_batch::{AppendOrigin, ValidatedBatches};
-use milena_engine::units::{LeaderEpoch, Offset, TopicPartition};
+use milena_engine::units::TopicPartition;
 use parking_lot::Mutex;
+use tokio::sync::mpsc;
 
 pub mod coordinator_log;
+pub mod hosted;
+pub mod isr_manager;
 pub mod partition;
 pub mod purgatory;
+pub mod replica_fetcher;
+pub mod replica_fetcher_manager;
+#[cfg(test)]
+mod tests;
 
 use crate::controller::command::LeaderAndIsrPartition;
-use partition::{Assignment, Input, Output, PartitionState, Role};
-use purgatory::Purgatory;
+use crate::metadata_cache::MetadataCache;
+use hosted::RoleTaken;
+pub use hosted::{Acknowledgement, LeaderAppend, Partition};
+use partition::isr::{IsrAnswer, IsrProposal};
+use partition::{Assignment, PartitionRules};
+use replica_fetcher_manager::{FetcherCommand, FetcherInbox, Fetchers};
 
 /// Why a partition cannot be used by this request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,15 +62,51 @@ pub enum PartitionRefusal {
     StaleLeaderEpoch,
 }
 
-/// One partition hosted here.
+/// A change of in-sync replicas that a partition asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IsrChange {
+    pub partition: TopicPartition,
+    pub proposal: IsrProposal,
+}
+
+/// What all partitions of a broker share.
 #[derive(Debug)]
-pub struct Partition {
-    name: TopicPartition,
-    log: Arc<Log>,
-    state: Mutex<PartitionState>,
-    leads: AtomicBool,
-    leader_epoch: AtomicI32,
-    purgatory: Purgatory,
+struct Shared {
+    rules: PartitionRules,
+    clock: Arc<dyn Clock>,
+    metadata: Arc<MetadataCache>,
+    proposals: mpsc::UnboundedSender<IsrChange>,
+}
+
+impl Shared {
+    /// Whether a broker is registered, as far as is known here.
+    fn is_live(&self, broker: i32) -> bool {
+        self.metadata.load().broker(broker).is_some()
+    }
+
+    fn propose(&self, change: IsrChange) {
+        // Nobody listens once the broker stops.
+        let _ = self.proposals.send(change);
+    }
+}
+
+/// What a replica manager leaves to others.
+#[derive(Debug)]
+pub struct Inboxes {
+    /// For [`isr_manager::run`].
+    pub proposals: mpsc::UnboundedReceiver<IsrChange>,
+    /// For [`replica_fetcher_manager::start`], one for each fetching thread.
+    pub fetchers: Vec<FetcherInbox>,
+}
+
+/// What replication goes by.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplicaManagerSettings {
+    pub broker_id: i32,
+    /// `replica.lag.time.max.ms`
+    pub lag_max: Duration,
+    /// `num.replica.fetchers`, from 1.
+    pub fetcher_count: usize,
 }
 
 /// What a lookup finds.
@@ -91,153 +138,49 @@ fn put(table: &mut Table, name: &TopicPartition, entry: Hosted) {
 /// The partitions of this broker.
 #[derive(Debug)]
 pub struct ReplicaManager {
-    broker_id: i32,
+    shared: Arc<Shared>,
     logs: Arc<LogManager>,
+    fetchers: Fetchers,
     table: ArcSwap<Table>,
     /// Held while the table is replaced.
     change: Mutex<()>,
 }
 
-impl Partition {
-    fn new(broker_id: i32, name: TopicPartition, log: Arc<Log>) -> Arc<Partition> {
-        let offsets = log.offsets();
-        let partition = Arc::new(Partition {
-            state: Mutex::new(PartitionState::new(
-                broker_id,
-                offsets.replicable_end,
-                offsets.high_watermark,
-            )),
-            name,
-            log,
-            leads: AtomicBool::new(false),
-            leader_epoch: AtomicI32::new(-1),
-            purgatory: Purgatory::default(),
-        });
-        let listener: Weak<Partition> = Arc::downgrade(&partition);
-        partition.log.set_listener(Arc::new(Ends(listener)));
-        partition
-    }
-
-    pub fn name(&self) -> &TopicPartition {
-        &self.name
-    }
-
-    pub fn log(&self) -> &Arc<Log> {
-        &self.log
-    }
-
-    pub fn purgatory(&self) -> &Purgatory {
-        &self.purgatory
-    }
-
-    /// The epoch of the present reign; `None` before the first.
-    pub fn leader_epoch(&self) -> Option<LeaderEpoch> {
-        let epoch = self.leader_epoch.load(Ordering::Acquire);
-        (epoch >= 0).then_some(LeaderEpoch(epoch))
-    }
-
-    /// Whether enough replicas are in sync for `acks=all` (`min.insync.replicas`).
-    pub fn has_enough_replicas(&self) -> bool {
-        let in_sync = self
-            .state
-            .lock()
-            .assignment()
-            .map_or(0, |assignment| assignment.isr.len());
-        in_sync >= self.log.config().min_insync_replicas as usize
-    }
-
-    /// Checks that this broker leads and that the client believes in the same reign (`current_epoch` −1: it says nothing).
-    ///
-    /// # Errors
-    /// `NotLeader`, `FencedLeaderEpoch`, `UnknownLeaderEpoch`.
-    pub fn check_leader(&self, current_epoch: i32) -> Result<(), PartitionRefusal> {
-        let known = self.leader_epoch.load(Ordering::Acquire);
-        if current_epoch >= 0 && current_epoch < known {
-            return Err(PartitionRefusal::FencedLeaderEpoch);
-        }
-        if current_epoch >= 0 && current_epoch > known {
-            return Err(PartitionRefusal::UnknownLeaderEpoch);
-        }
-        if self.leads.load(Ordering::Acquire) {
-            Ok(())
-        } else {
-            Err(PartitionRefusal::NotLeader)
-        }
-    }
-
-    /// Appends produced sets as leader, all under one lock and with one write. The records are in the page cache afterwards;
-    /// where an answer says `sync_before_ack`, its acknowledgement waits for [`Log::when_synced`].
-    pub fn append(
-        &self,
-        batches: &mut [ValidatedBatches<'_>],
-        origin: AppendOrigin,
-    ) -> Vec<Result<AppendInfo, AppendError>> {
-        let epoch = LeaderEpoch(self.leader_epoch.load(Ordering::Acquire));
-        self.log.append_as_leader(batches, origin, epoch)
-    }
-
-    fn decide(&self, input: Input) -> Result<(), PartitionRefusal> {
-        let mut outputs = Vec::new();
-        let mut advanced = None;
-        let mut state = self.state.lock();
-        state.step(input, &mut outputs);
-        for output in outputs {
-            match output {
-                Output::BeginReign(epoch) => {
-                    let end = self.log.log_end_offset();
-                    self.log
-                        .assign_leader_epoch(epoch, end)
-                        .map_err(|_| PartitionRefusal::Offline)?;
-                }
-                Output::AdvanceHighWatermark(high_watermark) => advanced = Some(high_watermark),
-                Output::Stale { .. } => return Err(PartitionRefusal::StaleLeaderEpoch),
-            }
-        }
-        self.leader_epoch.store(
-            state.leader_epoch().map_or(-1, LeaderEpoch::get),
-            Ordering::Release,
-        );
-        self.leads.store(state.role() == Role::Leader, Ordering::Release);
-        drop(state);
-        // The log tells its listener, which takes the state's lock.
-        if let Some(high_watermark) = advanced {
-            self.log.advance_high_watermark(high_watermark);
-        }
-        self.local_end_moved(self.log.offsets().replicable_end);
-        self.purgatory.wake_all();
-        Ok(())
-    }
-
-    fn local_end_moved(&self, end: Offset) {
-        let mut outputs = Vec::new();
-        self.state.lock().step(Input::LocalEndMoved(end), &mut outputs);
-        for output in outputs {
-            if let Output::AdvanceHighWatermark(high_watermark) = output {
-                self.log.advance_high_watermark(high_watermark);
-            }
-        }
-    }
-}
-
-/// Hears of every move of a log's ends.
-struct Ends(Weak<Partition>);
-
-impl LogListener for Ends {
-    fn offsets_moved(&self, _: &TopicPartition, offsets: &LogOffsetSnapshot) {
-        let Some(partition) = self.0.upgrade() else { return };
-        partition.local_end_moved(offsets.replicable_end);
-        partition.purgatory.end_moved(partition.log.high_watermark());
-    }
-}
-
 impl ReplicaManager {
-    pub fn new(broker_id: i32, logs: Arc<LogManager>) -> ReplicaManager {
-        ReplicaManager {
-            broker_id,
+    pub fn new(
+        settings: ReplicaManagerSettings,
+        logs: Arc<LogManager>,
+        metadata: Arc<MetadataCache>,
+        clock: Arc<dyn Clock>,
+    ) -> (ReplicaManager, Inboxes) {
+        let (fetchers, inboxes) = Fetchers::new(settings.fetcher_count);
+        let (proposals, proposed) = mpsc::unbounded_channel();
+        let rules = PartitionRules {
+            broker_id: settings.broker_id,
+            lag_max: settings.lag_max,
+        };
+        let shared = Shared {
+            rules,
+            clock,
+            metadata,
+            proposals,
+        };
+        let replicas = ReplicaManager {
+            shared: Arc::new(shared),
             logs,
+            fetchers,
             table: ArcSwap::default(),
             change: Mutex::new(()),
-        }
+        };
+        let inboxes = Inboxes {
+            proposals: proposed,
+            fetchers: inboxes,
+        };
+        (replicas, inboxes)
+    }
+
+    fn broker_id(&self) -> i32 {
+        self.shared.rules.broker_id
     }
 
     /// # Errors
@@ -275,7 +218,7 @@ impl ReplicaManager {
     ) -> Vec<(TopicPartition, Result<(), PartitionRefusal>)> {
         let _change = self.change.lock();
         let mut table = Table::clone(&self.table.load());
-        let is_ours = |command: &LeaderAndIsrPartition| command.replicas.contains(&self.broker_id);
+        let is_ours = |command: &LeaderAndIsrPartition| command.replicas.contains(&self.broker_id());
         let missing: Vec<&LeaderAndIsrPartition> = partitions
             .iter()
             .filter(|command| is_ours(command) && hosted(&table, &command.topic_partition).is_none())
@@ -290,7 +233,7 @@ impl ReplicaManager {
         for (command, log) in missing.into_iter().zip(opened) {
             let name = &command.topic_partition;
             let entry = match log {
-                Ok(log) => Hosted::Online(Partition::new(self.broker_id, name.clone(), log)),
+                Ok(log) => Hosted::Online(Partition::new(&self.shared, name.clone(), log)),
                 Err(error) => {
                     tracing::error!(target: "state.change.logger", "{name} stays offline: {error}");
                     Hosted::Offline
@@ -298,23 +241,60 @@ impl ReplicaManager {
             };
             put(&mut table, name, entry);
         }
+        // Before the roles are taken: a leader's log may tell its listeners, and followers may be asked for.
+        self.table.store(Arc::new(table.clone()));
         let mut results = Vec::with_capacity(partitions.len());
+        let mut fetching = Vec::new();
         for command in partitions {
-            let result = match hosted(&table, &command.topic_partition) {
-                Some(Hosted::Online(partition)) => partition.decide(Input::LeaderAndIsr(Assignment {
-                    leader: command.state.leader,
-                    leader_epoch: command.state.leader_epoch,
-                    isr: command.state.isr,
-                    replicas: command.replicas,
-                    zk_version: command.state.zk_version,
-                })),
+            let name = command.topic_partition;
+            let result = match hosted(&table, &name) {
+                Some(Hosted::Online(partition)) => {
+                    let epoch = command.state.leader_epoch;
+                    let told = partition.told(Assignment {
+                        leader: command.state.leader,
+                        leader_epoch: epoch,
+                        controller_epoch: command.controller_epoch,
+                        isr: command.state.isr,
+                        replicas: command.replicas,
+                        adding_replicas: command.adding_replicas,
+                        zk_version: command.state.zk_version,
+                    });
+                    told.map(|taken| {
+                        fetching.push(match taken {
+                            RoleTaken::Follower { leader: Some(leader) } => FetcherCommand::Follow {
+                                partition: name.clone(),
+                                leader,
+                                epoch,
+                                high_watermark: partition.log().high_watermark(),
+                            },
+                            RoleTaken::Leader | RoleTaken::Follower { leader: None } => {
+                                FetcherCommand::Unfollow(name.clone())
+                            }
+                        });
+                    })
+                }
                 Some(Hosted::Offline) => Err(PartitionRefusal::Offline),
                 None => Err(PartitionRefusal::Unknown),
             };
-            results.push((command.topic_partition, result));
+            results.push((name, result));
         }
-        self.table.store(Arc::new(table));
+        self.fetchers.tell(fetching);
         results
+    }
+
+    /// What became of a proposed change of in-sync replicas.
+    fn isr_answered(&self, name: &TopicPartition, number: u64, answer: IsrAnswer) {
+        // A partition that is gone needs no answer.
+        if let Ok(partition) = self.partition(&name.topic, name.partition) {
+            partition.isr_answered(number, answer);
+        }
+    }
+
+    /// Looks for lagging replicas of all partitions that are led here; to be called every half of `replica.lag.time.max.ms`.
+    pub fn check_isrs(&self) {
+        for partition in self.online_partitions() {
+            partition.check_isr();
+        }
     }
 
     /// Stops serving partitions, and schedules the removal of their files where `delete` says so.
@@ -322,11 +302,8 @@ impl ReplicaManager {
         &self,
         partitions: &[(TopicPartition, bool)],
     ) -> Vec<(TopicPartition, Result<(), PartitionRefusal>)> {
-        let stopped = self.remove(|name| partitions.iter().any(|(stopped, _)| stopped == name), None);
-        for partition in stopped {
-            partition.leads.store(false, Ordering::Release);
-            partition.purgatory.wake_all();
-        }
+        let named: HashSet<&TopicPartition> = partitions.iter().map(|(name, _)| name).collect();
+        self.retire(|name| named.contains(name), None);
         let delete = |name: &TopicPartition, delete: bool| {
             if !delete {
                 return Ok(());
@@ -344,17 +321,14 @@ impl ReplicaManager {
 
     /// The partitions of a failed directory are offline from now on; whoever waits for them is woken.
     pub fn directory_failed(&self, directory: &Path) {
-        let is_below = |partition: &Arc<Partition>| partition.log.directory().path() == directory;
-        let lost: Vec<TopicPartition> = self
-            .online_partitions()
+        let is_below = |partition: &Arc<Partition>| partition.log().directory().path() == directory;
+        let online = self.online_partitions();
+        let lost: HashSet<TopicPartition> = online
             .iter()
-            .filter(|p| is_below(p))
-            .map(|p| p.name.clone())
+            .filter(|partition| is_below(partition))
+            .map(|partition| partition.name().clone())
             .collect();
-        for partition in self.remove(|name| lost.contains(name), Some(Hosted::Offline)) {
-            partition.leads.store(false, Ordering::Release);
-            partition.purgatory.wake_all();
-        }
+        self.retire(|name| lost.contains(name), Some(Hosted::Offline));
     }
 
     /// Whether nothing can be served any more.
@@ -364,97 +338,32 @@ impl ReplicaManager {
 
     /// One partition is out of service from now on.
     pub fn out_of_service(&self, name: &TopicPartition) {
-        for partition in self.remove(|other| other == name, Some(Hosted::Offline)) {
-            partition.leads.store(false, Ordering::Release);
-            partition.purgatory.wake_all();
-        }
+        self.retire(|other| other == name, Some(Hosted::Offline));
     }
 
-    fn remove(
-        &self,
-        chosen: impl Fn(&TopicPartition) -> bool,
-        replacement: Option<Hosted>,
-    ) -> Vec<Arc<Partition>> {
-        let _change = self.change.lock();
-        let mut table = Table::clone(&self.table.load());
+    /// Takes partitions out of the table, or leaves the replacement in their place; nobody follows, leads or waits for them then.
+    fn retire(&self, chosen: impl Fn(&TopicPartition) -> bool, replacement: Option<Hosted>) {
         let mut removed = Vec::new();
-        for slot in table.values_mut().flatten() {
-            if let Some(Hosted::Online(partition)) = slot
-                && chosen(&partition.name)
-            {
-                removed.push(Arc::clone(partition));
-                slot.clone_from(&replacement);
+        {
+            let _change = self.change.lock();
+            let mut table = Table::clone(&self.table.load());
+            for slot in table.values_mut().flatten() {
+                if let Some(Hosted::Online(partition)) = slot
+                    && chosen(partition.name())
+                {
+                    removed.push(Arc::clone(partition));
+                    slot.clone_from(&replacement);
+                }
             }
+            table.retain(|_, slots| slots.iter().any(Option::is_some));
+            self.table.store(Arc::new(table));
         }
-        table.retain(|_, slots| slots.iter().any(Option::is_some));
-        self.table.store(Arc::new(table));
-        removed
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::PathBuf;
-
-    use milena_engine::io::simulated::{ManualClock, SimulatedDisk};
-    use milena_engine::log_manager::{LogManagerConfig, LogManagerObserver, Survey};
-    use milena_engine::record_batch::RecordBatchBuilder;
-    use milena_engine::units::TimestampMs;
-
-    use super::*;
-    use crate::cluster::LeaderAndIsr;
-
-    struct Deaf;
-
-    impl LogManagerObserver for Deaf {}
-
-    fn logs() -> Arc<LogManager> {
-        let disk = SimulatedDisk::new(1);
-        let survey = Survey::of(&[PathBuf::from("/d")], &disk).expect("a new directory");
-        let clock = Arc::new(ManualClock::new(TimestampMs(1_700_000_000_000)));
-        let settings = Arc::new(LogConfig::default());
-        let config_of = |_: &TopicPartition| Arc::clone(&settings);
-        let config = LogManagerConfig::default();
-        let logs = LogManager::open(survey, config, &config_of, Arc::new(Deaf), Arc::new(disk), clock);
-        Arc::new(logs.expect("nothing to load"))
-    }
-
-    #[test]
-    fn a_sole_replica_that_becomes_leader_serves_all_that_its_log_holds() {
-        let (logs, name) = (logs(), TopicPartition::new("t", 0));
-        let log = logs
-            .get_or_create(WantedLog {
-                partition: name.clone(),
-                config: Arc::new(LogConfig::default()),
-                is_new: true,
-                preferred_directory: None,
-            })
-            .expect("room on the disk");
-        let mut batch = RecordBatchBuilder::new();
-        batch.append(
-            TimestampMs(1),
-            None,
-            Some(b"written after the last checkpoint of high watermarks"),
-        );
-        log.append_as_follower(&batch.build()).expect("a whole batch");
-        assert_eq!(log.high_watermark(), Offset(0));
-        let replicas = ReplicaManager::new(0, logs);
-        let command = LeaderAndIsrPartition {
-            topic_partition: name,
-            controller_epoch: 1,
-            state: LeaderAndIsr {
-                leader: Some(0),
-                leader_epoch: LeaderEpoch(0),
-                isr: [0].into(),
-                zk_version: 0,
-            },
-            replicas: [0].into(),
-            adding_replicas: [].into(),
-            removing_replicas: [].into(),
-            is_new: false,
-        };
-        let results = replicas.leader_and_isr(vec![command], &|_| Arc::new(LogConfig::default()));
-        assert!(results.iter().all(|(_, result)| result.is_ok()));
-        assert_eq!(log.high_watermark(), Offset(1));
+        let unfollowed = removed
+            .iter()
+            .map(|partition| FetcherCommand::Unfollow(partition.name().clone()));
+        self.fetchers.tell(unfollowed.collect());
+        for partition in removed {
+            partition.retire();
+        }
     }
 }

@@ -53,7 +53,7 @@ use crate::network::{self, BoundListener, ConnectionLimits, Lanes, NetworkConfig
 use crate::replication::coordinator_log::OffsetsTopic;
 use crate::replication::{PartitionRefusal, ReplicaManager};
 use losses::{Observer, stop_when_lost};
-use settings::{group_config, log_manager_config, network_config};
+use settings::{group_config, log_manager_config, network_config, replica_manager_settings};
 
 /// How long the controller may take to place the partitions that are there.
 const CONTROLLER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -410,7 +410,13 @@ impl Start {
                 .await
                 .map_err(AdoptionError::from)?;
         }
-        let replicas = Arc::new(ReplicaManager::new(id, Arc::clone(&logs)));
+        let (replicas, inboxes) = ReplicaManager::new(
+            replica_manager_settings(id, &self.config),
+            Arc::clone(&logs),
+            Arc::clone(&metadata),
+            Arc::clone(&self.clock),
+        );
+        let replicas = Arc::new(replicas);
         observer.tell(Arc::clone(&replicas));
         let offsets = OffsetsTopic::new(Arc::clone(&replicas), Arc::clone(&self.clock));
         let groups = GroupCoordinator::new(

@@ -566,6 +566,20 @@ impl Connection {
         self.within(Q::KEY, limit).await
     }
 
+    /// [`Connection::call`] in a version of the caller's choice.
+    ///
+    /// # Errors
+    /// Those of [`Connection::call`].
+    pub async fn call_in<'r, Q: Message<'r>>(
+        &mut self,
+        request: &Q,
+        version: i16,
+    ) -> Result<Answer, ClientError> {
+        debug_assert!(self.pending.is_empty(), "a call is alone on its connection");
+        self.send_in(request, version)?;
+        self.within(Q::KEY, self.config.request_timeout).await
+    }
+
     async fn within(&mut self, api_key: ApiKey, after: Duration) -> Result<Answer, ClientError> {
         match timeout(after, self.receive()).await {
             Ok(answer) => answer,

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use milena_engine::config::{Codec, LogConfig};
 
@@ -44,6 +45,7 @@ pub struct BrokerConfig {
     pub offsets: OffsetsSettings,
     pub transactions: TransactionSettings,
     pub fetch: FetchSettings,
+    pub replication: ReplicationSettings,
     /// `milena.io.backend`
     pub io_backend: IoBackend,
     pub log_output: LogOutput,
@@ -186,6 +188,27 @@ pub struct FetchSettings {
     pub max_bytes: u32,
     /// `max.incremental.fetch.session.cache.slots`
     pub max_incremental_session_cache_slots: u32,
+}
+
+/// Following and being followed.
+#[derive(Clone, Debug)]
+pub struct ReplicationSettings {
+    /// `replica.lag.time.max.ms`
+    pub lag_max: Duration,
+    /// `num.replica.fetchers`, at least 1.
+    pub fetcher_count: u32,
+    /// `replica.fetch.wait.max.ms`
+    pub fetch_wait_max_ms: i32,
+    /// `replica.fetch.min.bytes`
+    pub fetch_min_bytes: i32,
+    /// `replica.fetch.max.bytes`
+    pub fetch_max_bytes: i32,
+    /// `replica.fetch.response.max.bytes`
+    pub fetch_response_max_bytes: i32,
+    /// `replica.fetch.backoff.ms`
+    pub fetch_backoff: Duration,
+    /// `replica.socket.timeout.ms`
+    pub socket_timeout: Duration,
 }
 
 /// `milena.io.backend`

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use milena_engine::config::Codec;
 
@@ -16,7 +17,7 @@ use super::ConfigError;
 use super::api_version::ApiVersion;
 use super::broker::{
     BrokerConfig, FetchSettings, GroupSettings, IoBackend, LogManagerSettings, LogOutput, NetworkSettings,
-    OffsetsSettings, TopicManagementSettings, TransactionSettings,
+    OffsetsSettings, ReplicationSettings, TopicManagementSettings, TransactionSettings,
 };
 use super::definition::{Effect, broker_definition, broker_definitions};
 use super::dynamic::is_listener_limit;
@@ -150,6 +151,7 @@ pub(super) fn build(sources: Arc<Sources>) -> Result<BrokerConfig, Vec<Fault>> {
                     max_incremental_session_cache_slots: values
                         .u32("max.incremental.fetch.session.cache.slots"),
                 },
+                replication: replication(&values),
                 io_backend: match values.text("milena.io.backend") {
                     Some("uring") => IoBackend::Uring,
                     Some("syscall") => IoBackend::Syscall,
@@ -167,6 +169,22 @@ pub(super) fn build(sources: Arc<Sources>) -> Result<BrokerConfig, Vec<Fault>> {
             })
         }
         _ => Err(faults.0),
+    }
+}
+
+fn replication(values: &Values) -> ReplicationSettings {
+    let milliseconds = |key| Duration::from_millis(u64::try_from(values.i64(key)).unwrap_or(0));
+    ReplicationSettings {
+        lag_max: milliseconds("replica.lag.time.max.ms"),
+        fetcher_count: u32::try_from(values.i32("num.replica.fetchers"))
+            .unwrap_or(0)
+            .max(1),
+        fetch_wait_max_ms: values.i32("replica.fetch.wait.max.ms"),
+        fetch_min_bytes: values.i32("replica.fetch.min.bytes"),
+        fetch_max_bytes: values.i32("replica.fetch.max.bytes"),
+        fetch_response_max_bytes: values.i32("replica.fetch.response.max.bytes"),
+        fetch_backoff: milliseconds("replica.fetch.backoff.ms"),
+        socket_timeout: milliseconds("replica.socket.timeout.ms"),
     }
 }
 

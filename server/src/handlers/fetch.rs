@@ -23,7 +23,7 @@ use milena_engine::error::ReadError;
 use milena_engine::io::Operation;
 use milena_engine::log::{FileSlice, UpperBound};
 use milena_engine::record_batch::{BatchError, BatchHeader, convert_down};
-use milena_engine::units::{Offset, TopicPartition};
+use milena_engine::units::{LeaderEpoch, Offset, TopicPartition};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
@@ -33,10 +33,12 @@ use crate::error::read_error_code;
 use crate::fetch_session::{AnswerSummary, FetchContext, FetchRange, SessionRefusal};
 use crate::network::{FileRange, Reply};
 use crate::protocol::messages::fetch::{
-    AbortedTransaction, FetchRequest, FetchResponse, FetchablePartitionResponse, FetchableTopicResponse,
+    AbortedTransaction, EpochEndOffset, FetchRequest, FetchResponse, FetchablePartitionResponse,
+    FetchableTopicResponse,
 };
 use crate::protocol::{ErrorCode, Payload};
 use crate::replication::Partition;
+use crate::replication::purgatory::End;
 
 /// From this version on the first batch is returned whole whatever its size.
 const FIRST_VERSION_WITHOUT_HARD_LIMIT: i16 = 3;
@@ -47,7 +49,8 @@ const UNKNOWN_OFFSET: i64 = -1;
 
 /// What was asked, apart from the partitions.
 struct Terms {
-    is_follower: bool,
+    /// The broker id of a follower.
+    follower: Option<i32>,
     wait: Duration,
     min_bytes: usize,
     max_bytes: usize,
@@ -62,6 +65,8 @@ struct Found {
     last_stable_offset: i64,
     log_start_offset: i64,
     aborted: Option<Vec<AbortedTransaction>>,
+    /// Where the follower's log parts from ours.
+    diverging: Option<EpochEndOffset>,
     records: Records,
 }
 
@@ -89,6 +94,7 @@ impl Found {
             last_stable_offset: UNKNOWN_OFFSET,
             log_start_offset: UNKNOWN_OFFSET,
             aborted: None,
+            diverging: None,
             records: Records::None,
         }
     }
@@ -98,7 +104,8 @@ impl Found {
 struct Look {
     found: Vec<Found>,
     size_bytes: usize,
-    has_error: bool,
+    /// An error or a diverging log: answered at once.
+    is_urgent: bool,
 }
 
 pub(super) fn handle(scope: &Rc<LaneScope>, request: &Request) -> Reply {
@@ -122,16 +129,16 @@ pub(super) fn handle(scope: &Rc<LaneScope>, request: &Request) -> Reply {
     let max_bytes = usize::try_from(message.max_bytes)
         .unwrap_or(0)
         .min(broker.fetch_max_bytes());
-    let is_follower = message.replica_id >= 0;
+    let follower = (message.replica_id >= 0).then_some(message.replica_id);
     let terms = Terms {
-        is_follower,
+        follower,
         wait: Duration::from_millis(u64::try_from(message.max_wait_ms).unwrap_or(0)),
         min_bytes: usize::try_from(message.min_bytes).unwrap_or(0).min(max_bytes),
         max_bytes,
-        bound: match (is_follower, message.isolation_level) {
-            (true, _) => UpperBound::LogEnd,
-            (false, 1) => UpperBound::LastStable,
-            (false, _) => UpperBound::HighWatermark,
+        bound: match (follower, message.isolation_level) {
+            (Some(_), _) => UpperBound::LogEnd,
+            (None, 1) => UpperBound::LastStable,
+            (None, _) => UpperBound::HighWatermark,
         },
         version: request.context.api_version,
     };
@@ -155,6 +162,8 @@ fn named_partitions(message: &FetchRequest<'_>) -> (Vec<(TopicPartition, FetchRa
         for partition in topic.partitions.iter() {
             let range = FetchRange {
                 fetch_offset: Offset(partition.fetch_offset),
+                log_start_offset: Offset(partition.log_start_offset),
+                last_fetched_epoch: partition.last_fetched_epoch,
                 size_bytes_max: partition.partition_max_bytes,
                 current_leader_epoch: partition.current_leader_epoch,
             };
@@ -194,7 +203,7 @@ fn look(broker: &Broker, terms: &Terms, context: &FetchContext) -> Look {
     let mut look = Look {
         found: Vec::with_capacity(context.partitions.len()),
         size_bytes: 0,
-        has_error: false,
+        is_urgent: false,
     };
     for (name, range) in &context.partitions {
         let size_max = usize::try_from(range.size_bytes_max).unwrap_or(0).min(left);
@@ -208,7 +217,7 @@ fn look(broker: &Broker, terms: &Terms, context: &FetchContext) -> Look {
         }
         left = left.saturating_sub(size);
         look.size_bytes += size;
-        look.has_error |= found.error != ErrorCode::None;
+        look.is_urgent |= found.error != ErrorCode::None || found.diverging.is_some();
         look.found.push(found);
     }
     look
@@ -229,7 +238,7 @@ fn read(
             ErrorCode::KafkaStorageError if terms.version <= 5 => ErrorCode::NotLeaderOrFollower,
             error => error,
         })?;
-    partition.check_leader(range.current_leader_epoch)?;
+    let leader_epoch = partition.check_leader(range.current_leader_epoch)?;
     let log = partition.log();
     let config = log.config();
     if config.compression_type == CompressionType::Always(Codec::Zstd)
@@ -237,16 +246,39 @@ fn read(
     {
         return Err(ErrorCode::UnsupportedCompressionType);
     }
+    if let Some(found) = diverging(&partition, range)? {
+        return Ok(found);
+    }
     let info = log.read(range.fetch_offset, size_max, terms.bound, whole_first).map_err(|error| {
         if let ReadError::Storage(error) = &error {
             tracing::error!(target: "kafka.server.ReplicaManager", "Error processing fetch of {name}: {error}");
         }
         read_error_code(&error)
     })?;
+    let is_served = match terms.follower {
+        None => true,
+        Some(follower) if partition.has_replica(follower) => {
+            partition.fetched(
+                follower,
+                leader_epoch,
+                range.fetch_offset,
+                range.log_start_offset,
+                info.log_end_offset,
+            );
+            true
+        }
+        // It learns where the log ends, and gets nothing.
+        Some(follower) => {
+            tracing::warn!(
+                target: "kafka.server.ReplicaManager",
+                "broker {follower} fetches from {name} without being one of its replicas"
+            );
+            false
+        }
+    };
     let hard_limit = terms.version < FIRST_VERSION_WITHOUT_HARD_LIMIT;
     let records = match info.records {
-        // A follower that is not among the replicas learns where the log ends, and gets nothing.
-        Some(_) if terms.is_follower => Records::None,
+        Some(_) if !is_served => Records::None,
         // Part of a batch is of use only to the oldest clients, which grow their limit on it.
         Some(_) if info.first_entry_incomplete && !hard_limit => Records::None,
         Some(slice) => converted(terms, &partition, slice, range.fetch_offset)?,
@@ -264,8 +296,37 @@ fn read(
         aborted: info
             .aborted_transactions
             .map(|list| list.into_iter().map(to_wire).collect()),
+        diverging: None,
         records,
     })
+}
+
+/// What a follower is told whose last record is of an epoch that ends elsewhere here (KIP-595): nothing but where its log must be cut.
+fn diverging(partition: &Partition, range: &FetchRange) -> Result<Option<Found>, ErrorCode> {
+    if range.last_fetched_epoch < 0 {
+        return Ok(None);
+    }
+    let log = partition.log();
+    let epoch = LeaderEpoch(range.last_fetched_epoch);
+    let Some(end) = log.end_offset_for_epoch(Some(epoch)) else {
+        return Err(ErrorCode::OffsetOutOfRange);
+    };
+    if end.epoch >= epoch && end.end_offset >= range.fetch_offset {
+        return Ok(None);
+    }
+    let offsets = log.offsets();
+    Ok(Some(Found {
+        error: ErrorCode::None,
+        high_watermark: offsets.high_watermark.get(),
+        last_stable_offset: offsets.last_stable_offset.get(),
+        log_start_offset: offsets.log_start_offset.get(),
+        aborted: None,
+        diverging: Some(EpochEndOffset {
+            epoch: end.epoch.get(),
+            end_offset: end.end_offset.get(),
+        }),
+        records: Records::None,
+    }))
 }
 
 /// Message formats for old consumers; everybody else gets the file's bytes.
@@ -321,7 +382,7 @@ fn oversized(bytes: &[u8]) -> Vec<u8> {
 fn is_enough(terms: &Terms, context: &FetchContext, look: &Look) -> bool {
     terms.wait.is_zero()
         || context.partitions.is_empty()
-        || look.has_error
+        || look.is_urgent
         || look.size_bytes >= terms.min_bytes
 }
 
@@ -334,6 +395,10 @@ async fn wait(broker: &Broker, terms: &Terms, context: &FetchContext, first: Loo
     let watch = Watch {
         broker,
         context,
+        end: match terms.bound {
+            UpperBound::LogEnd => End::Log,
+            UpperBound::HighWatermark | UpperBound::LastStable => End::HighWatermark,
+        },
         wake: Arc::new(Notify::new()),
     };
     loop {
@@ -355,6 +420,7 @@ async fn wait(broker: &Broker, terms: &Terms, context: &FetchContext, first: Loo
 struct Watch<'a> {
     broker: &'a Broker,
     context: &'a FetchContext,
+    end: End,
     wake: Arc<Notify>,
 }
 
@@ -362,7 +428,9 @@ impl Watch<'_> {
     fn register(&self) {
         self.unregister();
         for (partition, range) in self.partitions() {
-            partition.purgatory().watch(range.fetch_offset, &self.wake);
+            partition
+                .purgatory()
+                .watch(self.end, range.fetch_offset, &self.wake);
         }
     }
 
@@ -429,14 +497,14 @@ fn answer(
         log_start_offset: found.log_start_offset,
         records_size_bytes: found.records.size_bytes(),
         has_preferred_replica: false,
-        has_diverging_epoch: false,
+        has_diverging_epoch: found.diverging.is_some(),
     };
     let summaries: Vec<AnswerSummary> = look.found.iter().map(summary).collect();
     let finished = broker.fetch_sessions.lock().finish(
         broker.clock.monotonic(),
         context,
         &summaries,
-        terms.is_follower,
+        terms.follower.is_some(),
         || broker.random_id(),
     );
     let (session_id, sent) = match finished {
@@ -500,6 +568,7 @@ fn partition_response(
         last_stable_offset: found.last_stable_offset,
         log_start_offset: found.log_start_offset,
         aborted_transactions: found.aborted.map(Into::into),
+        diverging_epoch: found.diverging.unwrap_or_default(),
         record_set,
         ..FetchablePartitionResponse::default()
     }

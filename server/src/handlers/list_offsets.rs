@@ -25,6 +25,7 @@ const EARLIEST: i64 = -2;
 const UNKNOWN: i64 = -1;
 const READ_COMMITTED: i8 = 1;
 const FIRST_VERSION_WITH_EPOCHS: i16 = 4;
+const FIRST_VERSION_WITH_OFFSET_NOT_AVAILABLE: i16 = 5;
 const CONSUMER_REPLICA_ID: i32 = -1;
 const DEBUGGING_REPLICA_ID: i32 = -2;
 
@@ -75,7 +76,11 @@ fn offset(
     asked: &ListOffsetPartition,
 ) -> Result<ListOffsetPartitionResponse<'static>, ErrorCode> {
     let partition = broker.leader_partition(topic, asked.partition_index)?;
-    partition.check_leader(asked.current_leader_epoch)?;
+    if request.replica_id == DEBUGGING_REPLICA_ID {
+        partition.check_epoch(asked.current_leader_epoch)?;
+    } else {
+        partition.check_leader(asked.current_leader_epoch)?;
+    }
     let log = partition.log();
     let bound = match (request.replica_id, request.isolation_level) {
         (CONSUMER_REPLICA_ID, READ_COMMITTED) => UpperBound::LastStable,
@@ -97,12 +102,22 @@ fn offset(
             .unwrap_or(-1),
         ..ListOffsetPartitionResponse::default()
     };
+    // A new leader does not know yet where consumers' records end.
+    let check_end_known = || match partition.lagging_reign_start() {
+        Some(_) if request.replica_id == CONSUMER_REPLICA_ID => {
+            Err(match version >= FIRST_VERSION_WITH_OFFSET_NOT_AVAILABLE {
+                true => ErrorCode::OffsetNotAvailable,
+                false => ErrorCode::LeaderNotAvailable,
+            })
+        }
+        _ => Ok(()),
+    };
     match asked.timestamp {
-        LATEST => Ok(answer(
-            UNKNOWN,
-            end.get(),
-            partition.leader_epoch().map(|epoch| epoch.get()),
-        )),
+        LATEST => {
+            check_end_known()?;
+            let epoch = partition.leader_epoch().map(|epoch| epoch.get());
+            Ok(answer(UNKNOWN, end.get(), epoch))
+        }
         EARLIEST => {
             let start = offsets.log_start_offset;
             let first = log.earliest_epoch().filter(|entry| entry.start_offset <= start);
@@ -113,14 +128,17 @@ fn offset(
             let found = log
                 .offset_for_timestamp(TimestampMs(timestamp), bound)
                 .map_err(|error| read_error_code(&error))?;
-            Ok(match found {
-                Some(found) if found.offset < end => answer(
+            match found {
+                Some(found) if found.offset < end => Ok(answer(
                     found.timestamp.get(),
                     found.offset.get(),
                     found.leader_epoch.map(|epoch| epoch.get()),
-                ),
-                _ => answer(UNKNOWN, UNKNOWN, None),
-            })
+                )),
+                _ => {
+                    check_end_known()?;
+                    Ok(answer(UNKNOWN, UNKNOWN, None))
+                }
+            }
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Takes a run of requests that one read brought: each set of records is validated on its own, before any lock; then every
 //! partition gets all its sets in one append with one write; then each request is answered. The acknowledgement says what the
-//! topic's settings promise: the page cache, or the medium where `flush.messages` asks for it (`docs/durability.md`).
+//! topic's settings promise: the page cache, or the medium where `flush.messages` asks for it (`docs/durability.md`); with
+//! `acks=all` on all in-sync replicas.
 //!
 //! Errors as `KafkaApis.handleProduceRequest` and `ReplicaManager.appendRecords`: each partition has its own; `acks=0` gets no
 //! answer and loses its connection on an error, so that the producer refreshes its metadata.
@@ -14,14 +15,16 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use milena_engine::error::{AppendError, InvalidRecords, RecordRefusal, StorageError};
 use milena_engine::log::AppendInfo;
 use milena_engine::record_batch::{
     AppendOrigin, Level, RequestRules, ValidatedBatches, ValidationRules, validate,
 };
-use milena_engine::units::TimestampMs;
+use milena_engine::units::{LeaderEpoch, Offset, TimestampMs};
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
 
 use super::{LaneScope, Request, RequestContext};
 use crate::broker::Broker;
@@ -32,7 +35,7 @@ use crate::protocol::messages::produce::{
     BatchIndexAndErrorMessage, PartitionProduceResponse, ProduceRequest, ProduceResponse,
     TopicProduceResponse,
 };
-use crate::replication::Partition;
+use crate::replication::{Acknowledgement, LeaderAppend, Partition, PartitionRefusal};
 
 /// The client id under which Kafka's tools may write to internal topics.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
@@ -51,8 +54,7 @@ enum Wait {
         group: usize,
         position: usize,
     },
-    /// The medium.
-    Sync(oneshot::Receiver<Result<(), StorageError>>),
+    Acknowledgement(Acknowledging),
 }
 
 struct Refusal {
@@ -77,7 +79,7 @@ impl Refusal {
 struct Group<'a> {
     partition: Arc<Partition>,
     batches: Vec<ValidatedBatches<'a>>,
-    results: Vec<Result<AppendInfo, AppendError>>,
+    appended: Result<LeaderAppend, PartitionRefusal>,
 }
 
 /// Handles and empties a run of requests; pushes one reply for each.
@@ -93,16 +95,18 @@ pub(super) fn handle_run(scope: &Rc<LaneScope>, run: &mut Vec<Request>, replies:
         let decoded = request.decode::<ProduceRequest<'_>>();
         answers.push(decoded.map(|message| {
             let entries = take(broker, request, &message, now, &mut groups);
-            (message.acks, entries)
+            (message.acks, message.timeout_ms, entries)
         }));
     }
     for group in &mut groups {
-        group.results = group.partition.append(&mut group.batches, AppendOrigin::Client);
+        group.appended = group.partition.append(&mut group.batches, AppendOrigin::Client);
     }
     for (request, answer) in run.iter().zip(answers) {
         replies.push(match answer {
             Err(reason) => Reply::Close(reason),
-            Ok((acks, entries)) => conclude(scope, &request.context, acks, entries, &groups),
+            Ok((acks, timeout_ms, entries)) => {
+                conclude(scope, &request.context, acks, timeout_ms, entries, &groups)
+            }
         });
     }
     drop(groups);
@@ -208,7 +212,7 @@ fn join_group<'a>(
         groups.push(Group {
             partition,
             batches: vec![batches],
-            results: Vec::new(),
+            appended: Err(PartitionRefusal::Unknown),
         });
         return Wait::Append {
             group: groups.len() - 1,
@@ -226,11 +230,12 @@ fn conclude(
     scope: &Rc<LaneScope>,
     context: &RequestContext,
     acks: i16,
+    timeout_ms: i32,
     mut entries: Vec<Entry<'_>>,
     groups: &[Group<'_>],
 ) -> Reply {
     for entry in &mut entries {
-        take_result(entry, groups);
+        take_result(entry, acks, groups);
     }
     if acks == 0 {
         let failed = entries.iter().find(|entry| entry.response.error_code != 0);
@@ -251,16 +256,99 @@ fn conclude(
     let context = context.clone();
     let scope = Rc::clone(scope);
     let mut entries: Vec<Entry<'static>> = entries.into_iter().map(Entry::detached).collect();
+    let limit = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
     Reply::Later(Box::pin(async move {
+        let deadline = Instant::now() + limit;
         for entry in &mut entries {
-            if let Wait::Sync(synced) = &mut entry.waits_for
-                && !matches!(synced.await, Ok(Ok(())))
+            if let Wait::Acknowledgement(waiting) = std::mem::replace(&mut entry.waits_for, Wait::Nothing)
+                && let Err(error) = waiting.settled(deadline).await
             {
-                refuse(&mut entry.response, Refusal::bare(ErrorCode::KafkaStorageError));
+                refuse(&mut entry.response, Refusal::bare(error));
             }
         }
         scope.respond(&context, &response(entries), Vec::new())
     }))
+}
+
+/// An append that is not acknowledged yet.
+struct Acknowledging {
+    partition: Arc<Partition>,
+    /// The medium.
+    synced: Option<oneshot::Receiver<Result<(), StorageError>>>,
+    /// The other in-sync replicas: the reign and the record that they must have.
+    replicated: Option<(LeaderEpoch, Offset)>,
+}
+
+impl Acknowledging {
+    /// `None` if the append is acknowledged already.
+    ///
+    /// # Errors
+    /// It will not be.
+    fn after(
+        partition: &Arc<Partition>,
+        leader_epoch: LeaderEpoch,
+        info: &AppendInfo,
+        acks: i16,
+    ) -> Result<Option<Acknowledging>, ErrorCode> {
+        let synced = info.sync_before_ack.map(|end| {
+            let (done, receiver) = oneshot::channel();
+            let told = move |result| drop(done.send(result));
+            partition.log().when_synced(end, Box::new(told));
+            receiver
+        });
+        let mut replicated = (acks == -1).then_some((leader_epoch, info.last_offset));
+        if synced.is_none()
+            && let Some((leader_epoch, last_offset)) = replicated
+        {
+            let acknowledgement = partition.acknowledgement(leader_epoch, last_offset);
+            if acknowledgement != Acknowledgement::Waiting {
+                outcome(acknowledgement)?;
+                replicated = None;
+            }
+        }
+        Ok((synced.is_some() || replicated.is_some()).then(|| Acknowledging {
+            partition: Arc::clone(partition),
+            synced,
+            replicated,
+        }))
+    }
+
+    /// Waits first for the medium, then for the other replicas.
+    async fn settled(self, deadline: Instant) -> Result<(), ErrorCode> {
+        if let Some(synced) = self.synced
+            && !matches!(synced.await, Ok(Ok(())))
+        {
+            return Err(ErrorCode::KafkaStorageError);
+        }
+        let Some((leader_epoch, last_offset)) = self.replicated else {
+            return Ok(());
+        };
+        let (done, settled) = oneshot::channel();
+        let told = move |acknowledgement| {
+            // Nobody waits any longer than its limit.
+            let _ = done.send(acknowledgement);
+        };
+        let waiting = self
+            .partition
+            .when_acknowledged(leader_epoch, last_offset, Box::new(told));
+        match timeout_at(deadline, settled).await {
+            Ok(settled) => outcome(settled.unwrap_or(Acknowledgement::NotLeader)),
+            Err(_) => {
+                if let Some(waiting) = waiting {
+                    self.partition.forget(waiting);
+                }
+                Err(ErrorCode::RequestTimedOut)
+            }
+        }
+    }
+}
+
+fn outcome(acknowledgement: Acknowledgement) -> Result<(), ErrorCode> {
+    match acknowledgement {
+        Acknowledgement::Done => Ok(()),
+        Acknowledgement::NotEnoughReplicas => Err(ErrorCode::NotEnoughReplicasAfterAppend),
+        Acknowledgement::NotLeader | Acknowledgement::Waiting => Err(ErrorCode::NotLeaderOrFollower),
+    }
 }
 
 impl Entry<'_> {
@@ -274,23 +362,26 @@ impl Entry<'_> {
     }
 }
 
-/// Answers with what became of the append, unless its acknowledgement waits for the medium.
-fn take_result(entry: &mut Entry<'_>, groups: &[Group<'_>]) {
+/// Answers with what became of the append, unless its acknowledgement waits for the medium or for other replicas.
+fn take_result(entry: &mut Entry<'_>, acks: i16, groups: &[Group<'_>]) {
     let Wait::Append { group, position } = entry.waits_for else {
         return;
     };
     let (group, response) = (&groups[group], &mut entry.response);
     entry.waits_for = Wait::Nothing;
-    match &group.results[position] {
+    let appended = match &group.appended {
+        Ok(appended) => appended,
+        Err(refusal) => return refuse(response, Refusal::bare((*refusal).into())),
+    };
+    match &appended.results[position] {
         Ok(info) => {
             response.base_offset = info.first_offset.map_or(-1, |offset| offset.get());
             response.log_append_time_ms = info.log_append_time.map_or(-1, TimestampMs::get);
             response.log_start_offset = info.log_start_offset.get();
-            if let Some(end) = info.sync_before_ack {
-                let (done, receiver) = oneshot::channel();
-                let told = move |result| drop(done.send(result));
-                group.partition.log().when_synced(end, Box::new(told));
-                entry.waits_for = Wait::Sync(receiver);
+            match Acknowledging::after(&group.partition, appended.leader_epoch, info, acks) {
+                Ok(None) => {}
+                Ok(Some(waiting)) => entry.waits_for = Wait::Acknowledgement(waiting),
+                Err(error) => refuse(response, Refusal::bare(error)),
             }
         }
         Err(error) => {

@@ -1,6 +1,6 @@
 //! The group coordinator's door to `__consumer_offsets`, through the partitions that this broker leads.
 //!
-//! An append is acknowledged as `acks=all` is: with one replica once it is in the log, and on the medium where the topic's
+//! An append is acknowledged as `acks=all` is: once all in-sync replicas have it, and on the medium where the topic's
 //! `flush.messages` asks for that.
 
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use milena_engine::error::{AppendError, InvalidRecords, ReadError};
 use milena_engine::io::Clock;
 use milena_engine::log::UpperBound;
 use milena_engine::record_batch::{AppendOrigin, Level, RequestRules, ValidationRules, validate};
-use milena_engine::units::Offset;
+use milena_engine::units::{LeaderEpoch, Offset};
 
-use super::{Partition, PartitionRefusal, ReplicaManager};
+use super::{Acknowledgement, Partition, PartitionRefusal, ReplicaManager};
 use crate::group::GROUP_METADATA_TOPIC_NAME;
 use crate::group::offset_store::{AppendDone, AppendFailure, CoordinatorLog, ReadChunk};
 
@@ -37,21 +37,46 @@ impl OffsetsTopic {
         Ok(partition)
     }
 
-    fn write(&self, partition: &Partition, batch: &[u8]) -> Result<(Offset, Option<Offset>), AppendFailure> {
+    fn write(&self, partition: &Partition, batch: &[u8]) -> Result<Written, AppendFailure> {
+        if !partition.has_enough_replicas() {
+            return Err(AppendFailure::NotEnoughReplicas);
+        }
         let config = partition.log().config();
         let origin = AppendOrigin::Coordinator;
         let rules = ValidationRules::new(partition.name().clone(), &config, origin, RequestRules::NONE);
         let batches = validate(batch, &rules, self.clock.wall(), Level::Strict)
             .map_err(|error| append_failure(&AppendError::Invalid(error)))?;
-        let mut appended = partition.append(&mut [batches], AppendOrigin::Coordinator);
-        let info = appended
-            .pop()
-            .expect("one set gives one result")
-            .map_err(|error| append_failure(&error))?;
-        Ok((
-            info.first_offset.unwrap_or(info.last_offset),
-            info.sync_before_ack,
-        ))
+        let mut appended = partition.append(&mut [batches], origin).map_err(failure)?;
+        let info = appended.results.pop().expect("one set gives one result");
+        let info = info.map_err(|error| append_failure(&error))?;
+        Ok(Written {
+            leader_epoch: appended.leader_epoch,
+            first_offset: info.first_offset.unwrap_or(info.last_offset),
+            last_offset: info.last_offset,
+            sync_before_ack: info.sync_before_ack,
+        })
+    }
+}
+
+/// An append that is not acknowledged yet.
+struct Written {
+    leader_epoch: LeaderEpoch,
+    first_offset: Offset,
+    last_offset: Offset,
+    sync_before_ack: Option<Offset>,
+}
+
+impl Written {
+    /// Tells `done` once the in-sync replicas have it. Who waits has a time limit of its own.
+    fn acknowledge(self, partition: &Partition, done: AppendDone) {
+        let told = move |acknowledgement| {
+            done(match acknowledgement {
+                Acknowledgement::Done => Ok(self.first_offset),
+                Acknowledgement::NotEnoughReplicas => Err(AppendFailure::NotEnoughReplicasAfterAppend),
+                Acknowledgement::NotLeader | Acknowledgement::Waiting => Err(AppendFailure::NotLeader),
+            });
+        };
+        partition.when_acknowledged(self.leader_epoch, self.last_offset, Box::new(told));
     }
 }
 
@@ -60,16 +85,19 @@ impl CoordinatorLog for OffsetsTopic {
         let written = self
             .led(partition)
             .and_then(|led| Ok((self.write(&led, &batch)?, led)));
-        match written {
-            Err(failure) => done(Err(failure)),
-            Ok(((offset, None), _)) => done(Ok(offset)),
-            Ok(((offset, Some(end)), led)) => {
-                let synced = move |result: Result<(), _>| {
-                    done(result.map(|()| offset).map_err(|_| AppendFailure::Storage));
-                };
-                led.log().when_synced(end, Box::new(synced));
-            }
-        }
+        let (written, led) = match written {
+            Err(failure) => return done(Err(failure)),
+            Ok(written) => written,
+        };
+        let Some(end) = written.sync_before_ack else {
+            return written.acknowledge(&led, done);
+        };
+        let log = Arc::clone(led.log());
+        let synced = move |result: Result<(), _>| match result {
+            Ok(()) => written.acknowledge(&led, done),
+            Err(_) => done(Err(AppendFailure::Storage)),
+        };
+        log.when_synced(end, Box::new(synced));
     }
 
     fn read(&self, partition: i32, from: Offset, max_bytes: usize) -> Result<ReadChunk, AppendFailure> {

@@ -10,12 +10,28 @@
 //! ```
 //!
 //! Illegal, and refused as stale: a LeaderAndIsr whose leader epoch is not above the known one (with an equal epoch Kafka answers
-//! the same refusal). A leader's high watermark is the least log end of its in-sync replicas and never falls within an epoch.
+//! the same refusal).
+//!
+//! A leader knows of each other replica how far it came, as its fetches tell ([`replica`]), and which replicas are in sync
+//! ([`isr`]). Its high watermark is the least log end of itself, of its in-sync replicas and of those that have been caught up
+//! lately, so that these can join; it never falls within a reign. A new leader believes nothing of what it heard of the others in an
+//! earlier reign. A replica joins the in-sync ones once it holds everything up to the high watermark and up to the beginning of the
+//! reign, and leaves them when it has not been caught up for `replica.lag.time.max.ms`.
+
+pub mod isr;
+pub mod replica;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use milena_engine::log::LogOffsetSnapshot;
 use milena_engine::units::{LeaderEpoch, Offset};
+
+use isr::{IsrAnswer, IsrProposal, IsrState};
+use replica::RemoteReplica;
 
 /// What the controller said of a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,8 +39,12 @@ pub struct Assignment {
     /// `None` while the partition has no leader.
     pub leader: Option<i32>,
     pub leader_epoch: LeaderEpoch,
+    /// Of the controller that decided it.
+    pub controller_epoch: i32,
     pub isr: Arc<[i32]>,
     pub replicas: Arc<[i32]>,
+    /// Those of the replicas that a reassignment brings.
+    pub adding_replicas: Arc<[i32]>,
     /// Version of the state znode that this was read from.
     pub zk_version: i32,
 }
@@ -37,11 +57,52 @@ pub enum Role {
     Follower,
 }
 
+/// How far the local log goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalEnds {
+    pub log_end: Offset,
+    /// The log's share of the high watermark: its end, or its synced end where acknowledgements are synced.
+    pub replicable_end: Offset,
+    pub high_watermark: Offset,
+}
+
+impl From<LogOffsetSnapshot> for LocalEnds {
+    fn from(offsets: LogOffsetSnapshot) -> LocalEnds {
+        LocalEnds {
+            log_end: offsets.log_end_offset,
+            replicable_end: offsets.replicable_end,
+            high_watermark: offsets.high_watermark,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
-    LeaderAndIsr(Assignment),
-    /// The local log's share of the high watermark is now this: its end, or its synced end where acknowledgements are synced.
-    LocalEndMoved(Offset),
+    LeaderAndIsr {
+        assignment: Assignment,
+        ends: LocalEnds,
+    },
+    /// The log's ends are these now.
+    LocalEndMoved(LocalEnds),
+    /// A follower asked for records from an offset that this log has: so far its own log goes.
+    Fetched {
+        replica: i32,
+        /// The reign in which the fetch was read: what is heard of another means nothing.
+        leader_epoch: LeaderEpoch,
+        fetch_offset: Offset,
+        log_start_offset: Offset,
+        /// Where the leader's log ended when the fetch was read.
+        leader_end: Offset,
+        /// The broker is registered, as far as is known here.
+        is_live: bool,
+    },
+    /// Time to look who lags.
+    CheckIsr,
+    /// What became of a proposal.
+    IsrAnswered {
+        number: u64,
+        answer: IsrAnswer,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,33 +110,56 @@ pub enum Output {
     /// A reign begins: the log notes the epoch at its present end.
     BeginReign(LeaderEpoch),
     AdvanceHighWatermark(Offset),
+    /// Have these replicas written as the in-sync ones; answered by [`Input::IsrAnswered`].
+    Propose(IsrProposal),
+    /// The in-sync replicas were these, and are now those.
+    IsrChanged {
+        from: Arc<[i32]>,
+        to: Arc<[i32]>,
+    },
+    /// A replica's log starts later than before.
+    LowWatermarkMayHaveMoved,
     /// The controller's word is not newer than what is known (STALE_CONTROLLER_EPOCH).
     Stale {
         known: LeaderEpoch,
     },
 }
 
+/// What a broker's replicas go by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionRules {
+    pub broker_id: i32,
+    /// `replica.lag.time.max.ms`
+    pub lag_max: Duration,
+}
+
 /// The machine.
 #[derive(Debug)]
 pub struct PartitionState {
-    broker_id: i32,
+    rules: PartitionRules,
     role: Role,
     assignment: Option<Assignment>,
-    local_end: Offset,
-    /// Log ends of the other replicas, as their fetches told.
-    remote_ends: BTreeMap<i32, Offset>,
-    high_watermark: Offset,
+    local: LocalEnds,
+    /// The other replicas.
+    remote: BTreeMap<i32, RemoteReplica>,
+    isr: IsrState,
+    /// Where the log ended when the reign began.
+    reign_start: Offset,
+    /// Numbers the proposals of this machine's life.
+    proposals: u64,
 }
 
 impl PartitionState {
-    pub fn new(broker_id: i32, local_end: Offset, high_watermark: Offset) -> PartitionState {
+    pub fn new(rules: PartitionRules, local: LocalEnds) -> PartitionState {
         PartitionState {
-            broker_id,
+            rules,
             role: Role::Undecided,
             assignment: None,
-            local_end,
-            remote_ends: BTreeMap::new(),
-            high_watermark,
+            local,
+            remote: BTreeMap::new(),
+            isr: IsrState::none(),
+            reign_start: Offset::ZERO,
+            proposals: 0,
         }
     }
 
@@ -92,124 +176,186 @@ impl PartitionState {
         self.assignment.as_ref().map(|assignment| assignment.leader_epoch)
     }
 
-    pub fn step(&mut self, input: Input, outputs: &mut Vec<Output>) {
+    /// The in-sync replicas and what is under way with them; of a follower none.
+    pub fn isr(&self) -> &IsrState {
+        &self.isr
+    }
+
+    /// Where the log ended when this reign began; `None` on a follower.
+    pub fn reign_start(&self) -> Option<Offset> {
+        (self.role == Role::Leader).then_some(self.reign_start)
+    }
+
+    /// How far another replica came, as its last fetch in this reign told.
+    pub fn remote(&self, replica: i32) -> Option<&RemoteReplica> {
+        self.remote.get(&replica)
+    }
+
+    /// The other replicas, by id.
+    pub fn remotes(&self) -> impl Iterator<Item = (i32, &RemoteReplica)> {
+        self.remote.iter().map(|(id, replica)| (*id, replica))
+    }
+
+    pub fn step(&mut self, now: Duration, input: Input, outputs: &mut Vec<Output>) {
         match input {
-            Input::LeaderAndIsr(assignment) => self.decide(assignment, outputs),
-            Input::LocalEndMoved(end) => {
-                self.local_end = end;
-                self.advance(outputs);
+            Input::LeaderAndIsr { assignment, ends } => self.decide(now, assignment, ends, outputs),
+            Input::LocalEndMoved(ends) => {
+                self.local = ends;
+                self.advance(now, outputs);
             }
+            Input::Fetched {
+                replica,
+                leader_epoch,
+                fetch_offset,
+                log_start_offset,
+                leader_end,
+                is_live,
+            } => {
+                if self.role != Role::Leader || self.leader_epoch() != Some(leader_epoch) {
+                    return;
+                }
+                let Some(known) = self.remote.get_mut(&replica) else {
+                    return;
+                };
+                if known.fetched(now, fetch_offset, log_start_offset, leader_end) {
+                    outputs.push(Output::LowWatermarkMayHaveMoved);
+                }
+                if is_live {
+                    self.expand(replica, fetch_offset, outputs);
+                }
+                self.advance(now, outputs);
+            }
+            Input::CheckIsr => self.shrink(now, outputs),
+            Input::IsrAnswered { number, answer } => self.isr_answered(now, number, answer, outputs),
         }
     }
 
-    fn decide(&mut self, assignment: Assignment, outputs: &mut Vec<Output>) {
+    fn decide(&mut self, now: Duration, assignment: Assignment, ends: LocalEnds, outputs: &mut Vec<Output>) {
         if let Some(known) = self.leader_epoch()
             && assignment.leader_epoch <= known
         {
             outputs.push(Output::Stale { known });
             return;
         }
-        let leads = assignment.leader == Some(self.broker_id);
-        if leads {
-            outputs.push(Output::BeginReign(assignment.leader_epoch));
-        }
+        let led = self.role == Role::Leader;
+        let leads = assignment.leader == Some(self.rules.broker_id);
+        self.local = ends;
         self.role = if leads { Role::Leader } else { Role::Follower };
-        self.remote_ends
-            .retain(|replica, _| assignment.replicas.contains(replica));
+        self.remote.retain(|id, _| assignment.replicas.contains(id));
+        for id in assignment
+            .replicas
+            .iter()
+            .filter(|id| **id != self.rules.broker_id)
+        {
+            let is_in_sync = assignment.isr.contains(id);
+            let replica = self.remote.entry(*id).or_default();
+            if !led {
+                *replica = RemoteReplica::default();
+            }
+            replica.begin_reign(now, is_in_sync, ends.log_end);
+        }
+        if leads {
+            self.reign_start = ends.log_end;
+            self.isr = IsrState::committed(Arc::clone(&assignment.isr));
+            outputs.push(Output::BeginReign(assignment.leader_epoch));
+        } else {
+            self.isr = IsrState::none();
+        }
         self.assignment = Some(assignment);
-        self.advance(outputs);
+        self.advance(now, outputs);
     }
 
-    fn advance(&mut self, outputs: &mut Vec<Output>) {
-        let Some(assignment) = &self.assignment else {
-            return;
-        };
+    fn advance(&mut self, now: Duration, outputs: &mut Vec<Output>) {
         if self.role != Role::Leader {
             return;
         }
-        let remote_floor = assignment
-            .isr
-            .iter()
-            .filter(|replica| **replica != self.broker_id)
-            .map(|replica| self.remote_ends.get(replica).copied().unwrap_or(Offset::ZERO))
-            .min();
-        let candidate = remote_floor.map_or(self.local_end, |floor| floor.min(self.local_end));
-        if candidate > self.high_watermark {
-            self.high_watermark = candidate;
+        let mut candidate = self.local.replicable_end;
+        for (id, replica) in &self.remote {
+            let counts = self.isr.may_contain(*id) || replica.is_caught_up(now, self.rules.lag_max);
+            match replica.end() {
+                Some(end) if counts => candidate = candidate.min(end),
+                None if counts => return,
+                _ => {}
+            }
+        }
+        if candidate > self.local.high_watermark {
+            self.local.high_watermark = candidate;
             outputs.push(Output::AdvanceHighWatermark(candidate));
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn assignment(leader: i32, epoch: i32, isr: &[i32]) -> Input {
-        Input::LeaderAndIsr(Assignment {
-            leader: Some(leader),
-            leader_epoch: LeaderEpoch(epoch),
-            isr: isr.into(),
-            replicas: isr.into(),
-            zk_version: 0,
-        })
-    }
-
-    fn check(state: &mut PartitionState, input: Input, expected: &[Output]) {
-        let mut outputs = Vec::new();
-        state.step(input, &mut outputs);
-        assert_eq!(outputs, expected);
-    }
-
-    #[test]
-    fn a_sole_replica_moves_the_high_watermark_with_its_log_end() {
-        let mut state = PartitionState::new(1, Offset(5), Offset(3));
-        check(
-            &mut state,
-            assignment(1, 0, &[1]),
-            &[
-                Output::BeginReign(LeaderEpoch(0)),
-                Output::AdvanceHighWatermark(Offset(5)),
-            ],
-        );
-        check(
-            &mut state,
-            Input::LocalEndMoved(Offset(8)),
-            &[Output::AdvanceHighWatermark(Offset(8))],
-        );
-        check(&mut state, Input::LocalEndMoved(Offset(8)), &[]);
-    }
-
-    #[test]
-    fn an_epoch_that_is_not_newer_is_stale() {
-        let mut state = PartitionState::new(1, Offset(0), Offset(0));
-        check(
-            &mut state,
-            assignment(1, 4, &[1]),
-            &[Output::BeginReign(LeaderEpoch(4))],
-        );
-        for epoch in [4, 3] {
-            check(
-                &mut state,
-                assignment(1, epoch, &[1]),
-                &[Output::Stale {
-                    known: LeaderEpoch(4),
-                }],
-            );
+    fn expand(&mut self, replica: i32, end: Offset, outputs: &mut Vec<Output>) {
+        let joins = self.isr.may_change()
+            && !self.isr.may_contain(replica)
+            && end >= self.local.high_watermark
+            && end >= self.reign_start;
+        if joins {
+            self.propose(Some(replica), self.isr.with(replica), outputs);
         }
     }
 
-    #[test]
-    fn a_leader_waits_for_its_in_sync_replicas_and_a_follower_decides_nothing() {
-        let mut state = PartitionState::new(1, Offset(9), Offset(0));
-        check(
-            &mut state,
-            assignment(1, 0, &[1, 2]),
-            &[Output::BeginReign(LeaderEpoch(0))],
-        );
-        check(&mut state, Input::LocalEndMoved(Offset(12)), &[]);
-        check(&mut state, assignment(2, 1, &[1, 2]), &[]);
-        assert_eq!(state.role(), Role::Follower);
-        check(&mut state, Input::LocalEndMoved(Offset(14)), &[]);
+    fn shrink(&mut self, now: Duration, outputs: &mut Vec<Output>) {
+        if self.role != Role::Leader || !self.isr.may_change() {
+            return;
+        }
+        let lags = |id: &i32| {
+            let Some(replica) = self.remote.get(id) else {
+                // In sync, but not a replica: that can only come from the tree (KAFKA-9672).
+                return *id != self.rules.broker_id;
+            };
+            replica.end() != Some(self.local.log_end) && !replica.is_caught_up(now, self.rules.lag_max)
+        };
+        let lagging: Vec<i32> = self.isr.known().iter().copied().filter(lags).collect();
+        if !lagging.is_empty() {
+            self.propose(None, self.isr.without(&lagging), outputs);
+        }
+    }
+
+    fn propose(&mut self, joins: Option<i32>, isr: Arc<[i32]>, outputs: &mut Vec<Output>) {
+        let assignment = self.assignment.as_ref().expect("a leader has an assignment");
+        self.proposals += 1;
+        let proposal = IsrProposal {
+            number: self.proposals,
+            leader_epoch: assignment.leader_epoch,
+            controller_epoch: assignment.controller_epoch,
+            isr,
+            zk_version: assignment.zk_version,
+        };
+        self.isr.begin(joins, proposal.clone());
+        outputs.push(Output::Propose(proposal));
+    }
+
+    fn isr_answered(&mut self, now: Duration, number: u64, answer: IsrAnswer, outputs: &mut Vec<Output>) {
+        let Some(proposal) = self
+            .isr
+            .proposal()
+            .filter(|proposal| proposal.number == number)
+            .cloned()
+        else {
+            // A newer word of the controller came first.
+            return;
+        };
+        match answer {
+            IsrAnswer::Accepted {
+                isr,
+                leader_epoch,
+                zk_version,
+            } => {
+                let assignment = self.assignment.as_mut().expect("a leader has an assignment");
+                if leader_epoch != assignment.leader_epoch || zk_version < assignment.zk_version {
+                    return;
+                }
+                let from = Arc::clone(self.isr.known());
+                assignment.zk_version = zk_version;
+                assignment.isr = Arc::clone(&isr);
+                self.isr = IsrState::committed(Arc::clone(&isr));
+                if from != isr {
+                    outputs.push(Output::IsrChanged { from, to: isr });
+                }
+                self.advance(now, outputs);
+            }
+            IsrAnswer::Refused => {}
+            IsrAnswer::Unknown => outputs.push(Output::Propose(proposal)),
+        }
     }
 }

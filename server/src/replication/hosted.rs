@@ -1,0 +1,462 @@
+//! One partition as it is hosted here: its log, and around it the shell of the machine in [`super::partition`].
+//!
+//! Locks, in the order in which they are taken: `role`, then the log's own or `state`. `role` is held shared by whoever writes to
+//! the log on the strength of a role, leader or follower, and exclusively while the role changes: what was accepted in one reign
+//! never lands in the log of the next. The log tells of moved ends without a lock of its own; the ends are then read under
+//! `state`, so that the machine sees them in order.
+
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Weak};
+
+use milena_engine::error::{AppendError, ReadError};
+use milena_engine::log::{AppendInfo, Log, LogListener, LogOffsetSnapshot, LogStartOffsetIncrementReason};
+use milena_engine::record_batch::{AppendOrigin, ValidatedBatches};
+use milena_engine::units::{LeaderEpoch, Offset, TopicPartition};
+use parking_lot::{Mutex, RwLock};
+
+use super::partition::isr::IsrAnswer;
+use super::partition::{Assignment, Input, LocalEnds, Output, PartitionState, Role};
+use super::purgatory::{AcknowledgementDone, AcknowledgementId, PendingAcknowledgement, Purgatory};
+use super::replica_fetcher::{FetchedPartition, FollowError};
+use super::{IsrChange, PartitionRefusal, Shared};
+
+const LOGGER: &str = "kafka.cluster.Partition";
+
+/// One partition hosted here.
+#[derive(Debug)]
+pub struct Partition {
+    name: TopicPartition,
+    log: Arc<Log>,
+    shared: Arc<Shared>,
+    role: RwLock<()>,
+    state: Mutex<PartitionState>,
+    /// What lanes ask for each request, copied out of `state`.
+    leads: AtomicBool,
+    leader_epoch: AtomicI32,
+    purgatory: Purgatory,
+}
+
+/// What a leader appended.
+#[derive(Debug)]
+pub struct LeaderAppend {
+    /// The reign in which it was appended.
+    pub leader_epoch: LeaderEpoch,
+    /// Of each set.
+    pub results: Vec<Result<AppendInfo, AppendError>>,
+}
+
+/// What follows from a role that a partition took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RoleTaken {
+    Leader,
+    /// Of this leader from now on; `None` while there is none.
+    Follower {
+        leader: Option<i32>,
+    },
+}
+
+/// Whether `acks=all` is fulfilled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acknowledgement {
+    Waiting,
+    Done,
+    /// The records stay, but fewer replicas than `min.insync.replicas` are in sync by now.
+    NotEnoughReplicas,
+    /// Another reign began: whether the records stay is not known.
+    NotLeader,
+}
+
+impl Partition {
+    pub(super) fn new(shared: &Arc<Shared>, name: TopicPartition, log: Arc<Log>) -> Arc<Partition> {
+        let ends = LocalEnds::from(log.offsets());
+        let partition = Arc::new(Partition {
+            state: Mutex::new(PartitionState::new(shared.rules, ends)),
+            name,
+            log,
+            shared: Arc::clone(shared),
+            role: RwLock::new(()),
+            leads: AtomicBool::new(false),
+            leader_epoch: AtomicI32::new(-1),
+            purgatory: Purgatory::default(),
+        });
+        let listener: Weak<Partition> = Arc::downgrade(&partition);
+        partition.log.set_listener(Arc::new(Ends(listener)));
+        partition
+    }
+
+    pub fn name(&self) -> &TopicPartition {
+        &self.name
+    }
+
+    pub fn log(&self) -> &Arc<Log> {
+        &self.log
+    }
+
+    pub fn purgatory(&self) -> &Purgatory {
+        &self.purgatory
+    }
+
+    /// The epoch of the present reign; `None` before the first.
+    pub fn leader_epoch(&self) -> Option<LeaderEpoch> {
+        let epoch = self.leader_epoch.load(Ordering::Acquire);
+        (epoch >= 0).then_some(LeaderEpoch(epoch))
+    }
+
+    /// Whether enough replicas are in sync for `acks=all` (`min.insync.replicas`).
+    pub fn has_enough_replicas(&self) -> bool {
+        self.state.lock().isr().known().len() >= self.min_insync_replicas()
+    }
+
+    fn min_insync_replicas(&self) -> usize {
+        self.log.config().min_insync_replicas as usize
+    }
+
+    /// Checks that this broker leads and that the client believes in the same reign (`current_epoch` −1: it says nothing). Returns
+    /// the reign.
+    ///
+    /// # Errors
+    /// `NotLeader`, `FencedLeaderEpoch`, `UnknownLeaderEpoch`.
+    pub fn check_leader(&self, current_epoch: i32) -> Result<LeaderEpoch, PartitionRefusal> {
+        let known = self.check_epoch(current_epoch)?;
+        if self.leads.load(Ordering::Acquire) {
+            Ok(known)
+        } else {
+            Err(PartitionRefusal::NotLeader)
+        }
+    }
+
+    /// [`Partition::check_leader`] for what a follower may answer too.
+    ///
+    /// # Errors
+    /// `FencedLeaderEpoch`, `UnknownLeaderEpoch`.
+    pub fn check_epoch(&self, current_epoch: i32) -> Result<LeaderEpoch, PartitionRefusal> {
+        let known = self.leader_epoch.load(Ordering::Acquire);
+        if current_epoch >= 0 && current_epoch < known {
+            return Err(PartitionRefusal::FencedLeaderEpoch);
+        }
+        if current_epoch >= 0 && current_epoch > known {
+            return Err(PartitionRefusal::UnknownLeaderEpoch);
+        }
+        Ok(LeaderEpoch(known))
+    }
+
+    /// Appends produced sets as leader, all under one lock and with one write. The records are in the page cache afterwards;
+    /// where an answer says `sync_before_ack`, its acknowledgement waits for [`Log::when_synced`].
+    ///
+    /// # Errors
+    /// `NotLeader`: nothing was appended.
+    pub fn append(
+        &self,
+        batches: &mut [ValidatedBatches<'_>],
+        origin: AppendOrigin,
+    ) -> Result<LeaderAppend, PartitionRefusal> {
+        let _role = self.role.read();
+        let leader_epoch = self.check_leader(-1)?;
+        Ok(LeaderAppend {
+            leader_epoch,
+            results: self.log.append_as_leader(batches, origin, leader_epoch),
+        })
+    }
+
+    /// Whether all in-sync replicas have the record at `last_offset`, appended in the reign of `leader_epoch`.
+    pub fn acknowledgement(&self, leader_epoch: LeaderEpoch, last_offset: Offset) -> Acknowledgement {
+        // The end first: a later reign may have cut the record off and moved the end beyond it again.
+        let is_replicated = self.log.high_watermark() > last_offset;
+        let state = self.state.lock();
+        let leads = self.leads.load(Ordering::Acquire) && state.role() == Role::Leader;
+        if !leads || state.leader_epoch() != Some(leader_epoch) {
+            Acknowledgement::NotLeader
+        } else if !is_replicated {
+            Acknowledgement::Waiting
+        } else if state.isr().largest_count() < self.min_insync_replicas() {
+            Acknowledgement::NotEnoughReplicas
+        } else {
+            Acknowledgement::Done
+        }
+    }
+
+    /// Calls `done` once the in-sync replicas have the record at `last_offset`, or will not have it in this reign; perhaps before this
+    /// returns. What waits can be given up by [`Partition::forget`].
+    pub fn when_acknowledged(
+        &self,
+        leader_epoch: LeaderEpoch,
+        last_offset: Offset,
+        done: AcknowledgementDone,
+    ) -> Option<AcknowledgementId> {
+        self.settle(PendingAcknowledgement {
+            leader_epoch,
+            last_offset,
+            done,
+        })
+    }
+
+    /// Nobody waits for the acknowledgement any more; it is not told.
+    pub fn forget(&self, id: AcknowledgementId) {
+        drop(self.purgatory.release(id));
+    }
+
+    fn settle(&self, mut pending: PendingAcknowledgement) -> Option<AcknowledgementId> {
+        loop {
+            match self.acknowledgement(pending.leader_epoch, pending.last_offset) {
+                Acknowledgement::Waiting => {}
+                settled => {
+                    (pending.done)(settled);
+                    return None;
+                }
+            }
+            let (leader_epoch, last_offset) = (pending.leader_epoch, pending.last_offset);
+            let id = self.purgatory.hold(pending);
+            if self.acknowledgement(leader_epoch, last_offset) == Acknowledgement::Waiting {
+                return Some(id);
+            }
+            // Who woke it meanwhile settles it.
+            pending = self.purgatory.release(id)?;
+        }
+    }
+
+    fn settle_all(&self, woken: Vec<PendingAcknowledgement>) {
+        for pending in woken {
+            self.settle(pending);
+        }
+    }
+
+    /// Whether a broker is a replica of this partition.
+    pub fn has_replica(&self, broker: i32) -> bool {
+        let state = self.state.lock();
+        state
+            .assignment()
+            .is_some_and(|assignment| assignment.replicas.contains(&broker))
+    }
+
+    /// A follower's fetch was read from `fetch_offset`, in the reign of `leader_epoch`.
+    pub fn fetched(
+        &self,
+        replica: i32,
+        leader_epoch: LeaderEpoch,
+        fetch_offset: Offset,
+        log_start_offset: Offset,
+        leader_end: Offset,
+    ) {
+        let is_live = self.shared.is_live(replica);
+        let fetched = Input::Fetched {
+            replica,
+            leader_epoch,
+            fetch_offset,
+            log_start_offset,
+            leader_end,
+            is_live,
+        };
+        self.step(|_| fetched);
+    }
+
+    /// Where this reign began, if the high watermark is not there yet: until then a leader does not know what the end is for
+    /// consumers.
+    pub fn lagging_reign_start(&self) -> Option<Offset> {
+        let start = self.state.lock().reign_start()?;
+        (start > self.log.high_watermark()).then_some(start)
+    }
+
+    /// Where the logs of all live replicas start at the latest: what was deleted below is gone everywhere.
+    pub fn low_watermark(&self) -> Offset {
+        let state = self.state.lock();
+        let live = state.remotes().filter(|(id, _)| self.shared.is_live(*id));
+        let starts = live.map(|(_, replica)| replica.log_start().unwrap_or(Offset(-1)));
+        starts.fold(self.log.log_start_offset(), Offset::min)
+    }
+
+    /// Looks whether replicas lag.
+    pub(super) fn check_isr(&self) {
+        if self.leads.load(Ordering::Acquire) {
+            self.step(|_| Input::CheckIsr);
+        }
+    }
+
+    pub(super) fn isr_answered(&self, number: u64, answer: IsrAnswer) {
+        self.step(|_| Input::IsrAnswered { number, answer });
+    }
+
+    /// The controller's word.
+    pub(super) fn told(&self, assignment: Assignment) -> Result<RoleTaken, PartitionRefusal> {
+        let mut outputs = Vec::new();
+        let taken = {
+            let _role = self.role.write();
+            let mut state = self.state.lock();
+            let ends = LocalEnds::from(self.log.offsets());
+            let leader = assignment.leader;
+            let told = Input::LeaderAndIsr { assignment, ends };
+            state.step(self.shared.clock.monotonic(), told, &mut outputs);
+            for output in &outputs {
+                match output {
+                    Output::BeginReign(epoch) => self
+                        .log
+                        .assign_leader_epoch(*epoch, ends.log_end)
+                        .map_err(|_| PartitionRefusal::Offline)?,
+                    Output::Stale { .. } => return Err(PartitionRefusal::StaleLeaderEpoch),
+                    _ => {}
+                }
+            }
+            let epoch = state.leader_epoch().map_or(-1, LeaderEpoch::get);
+            let leads = state.role() == Role::Leader;
+            self.leader_epoch.store(epoch, Ordering::Release);
+            self.leads.store(leads, Ordering::Release);
+            tracing::info!(
+                target: "state.change.logger",
+                "[Broker id={}] {} {} starts at leader epoch {epoch} from offset {} with high watermark {}",
+                self.shared.rules.broker_id,
+                if leads { "Leader" } else { "Follower" },
+                self.name,
+                ends.log_end,
+                ends.high_watermark
+            );
+            match leads {
+                true => RoleTaken::Leader,
+                false => RoleTaken::Follower { leader },
+            }
+        };
+        self.carry_out(outputs);
+        self.settle_all(self.purgatory.wake_all());
+        Ok(taken)
+    }
+
+    /// The partition is not served any more; whoever waits for it is woken.
+    ///
+    /// Takes no lock that a writer holds: a write that fails its directory retires the partitions in the middle of itself.
+    pub(super) fn retire(&self) {
+        self.leads.store(false, Ordering::Release);
+        self.leader_epoch.store(-1, Ordering::Release);
+        self.settle_all(self.purgatory.wake_all());
+    }
+
+    fn step(&self, input: impl FnOnce(LocalEnds) -> Input) {
+        let mut outputs = Vec::new();
+        {
+            let mut state = self.state.lock();
+            let ends = LocalEnds::from(self.log.offsets());
+            state.step(self.shared.clock.monotonic(), input(ends), &mut outputs);
+        }
+        self.carry_out(outputs);
+    }
+
+    fn carry_out(&self, outputs: Vec<Output>) {
+        for output in outputs {
+            match output {
+                // Done when the role was taken.
+                Output::BeginReign(_) | Output::Stale { .. } => {}
+                Output::AdvanceHighWatermark(high_watermark) => {
+                    self.log.advance_high_watermark(high_watermark);
+                }
+                Output::Propose(proposal) => self.shared.propose(IsrChange {
+                    partition: self.name.clone(),
+                    proposal,
+                }),
+                Output::IsrChanged { from, to } => {
+                    let verb = if to.len() > from.len() {
+                        "expanded"
+                    } else {
+                        "shrunk"
+                    };
+                    tracing::info!(
+                        target: LOGGER,
+                        "[Partition {} broker={}] ISR {verb} from {from:?} to {to:?}",
+                        self.name,
+                        self.shared.rules.broker_id
+                    );
+                    // What waits for enough replicas looks again (KAFKA-13091).
+                    self.settle_all(self.purgatory.wake_all());
+                }
+                Output::LowWatermarkMayHaveMoved => self.purgatory.low_watermark_moved(),
+            }
+        }
+    }
+
+    /// Runs a follower's change of the log while this broker follows the leader of `epoch`.
+    fn following<T>(
+        &self,
+        epoch: LeaderEpoch,
+        change: impl FnOnce(&Log) -> Result<T, FollowError>,
+    ) -> Result<T, FollowError> {
+        let _role = self.role.read();
+        let follows = !self.leads.load(Ordering::Acquire) && self.leader_epoch() == Some(epoch);
+        if follows {
+            change(&self.log)
+        } else {
+            Err(FollowError::NotFollowing)
+        }
+    }
+
+    /// Appends what the leader of `epoch` sent, and takes over its high watermark and log start offset. Returns the log end, and what
+    /// must be synced before it is reported to the leader.
+    pub(super) fn append_as_follower(
+        &self,
+        epoch: LeaderEpoch,
+        answer: &FetchedPartition<'_>,
+    ) -> Result<(Offset, Option<Offset>), FollowError> {
+        self.following(epoch, |log| {
+            let end = log.log_end_offset();
+            if end != answer.fetch_offset {
+                return Err(FollowError::Unfit(format!(
+                    "records from offset {} do not fit the log's end {end}",
+                    answer.fetch_offset
+                )));
+            }
+            let mut to_sync = None;
+            if !answer.records.is_empty() {
+                let appended = log
+                    .append_as_follower(answer.records)
+                    .map_err(|error| match error {
+                        AppendError::Storage(error) => FollowError::Storage(error.to_string()),
+                        error => FollowError::Unfit(error.to_string()),
+                    })?;
+                to_sync = appended.sync_before_ack;
+            }
+            log.set_high_watermark(answer.high_watermark);
+            if let Some(start) = answer.log_start_offset {
+                let reason = LogStartOffsetIncrementReason::LeaderOffsetIncremented;
+                log.advance_log_start_offset(start, reason)
+                    .map_err(|error| match error {
+                        ReadError::Storage(error) => FollowError::Storage(error.to_string()),
+                        error => FollowError::Unfit(error.to_string()),
+                    })?;
+            }
+            Ok((log.log_end_offset(), to_sync))
+        })
+    }
+
+    pub(super) fn truncate_as_follower(&self, epoch: LeaderEpoch, offset: Offset) -> Result<(), FollowError> {
+        self.following(epoch, |log| {
+            let high_watermark = log.high_watermark();
+            if offset < high_watermark {
+                tracing::warn!(
+                    target: "kafka.server.ReplicaFetcherThread",
+                    "Truncating {} to offset {offset} below high watermark {high_watermark}",
+                    self.name
+                );
+            }
+            let cut = log.truncate_to(offset);
+            cut.map(drop)
+                .map_err(|error| FollowError::Storage(error.to_string()))
+        })
+    }
+
+    pub(super) fn restart_as_follower(&self, epoch: LeaderEpoch, offset: Offset) -> Result<(), FollowError> {
+        self.following(epoch, |log| {
+            let restarted = log.truncate_fully_and_start_at(offset);
+            restarted.map_err(|error| FollowError::Storage(error.to_string()))
+        })
+    }
+}
+
+/// Hears of every move of a log's ends.
+struct Ends(Weak<Partition>);
+
+impl LogListener for Ends {
+    fn offsets_moved(&self, _: &TopicPartition, _: &LogOffsetSnapshot) {
+        let Some(partition) = self.0.upgrade() else { return };
+        partition.step(Input::LocalEndMoved);
+        let offsets = partition.log.offsets();
+        let woken = partition
+            .purgatory
+            .ends_moved(offsets.log_end_offset, offsets.high_watermark);
+        partition.settle_all(woken);
+    }
+}
