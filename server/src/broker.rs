@@ -3,6 +3,7 @@
 //! [`Broker`] only holds the parts together; what needs two of them to answer a question is here, everything else is theirs.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 use arc_swap::{ArcSwap, Guard};
 use milena_engine::io::{Clock, Io};
@@ -35,6 +36,8 @@ pub const TRANSACTION_STATE_TOPIC_NAME: &str = "__transaction_state";
 #[derive(Debug)]
 pub struct Broker {
     pub id: i32,
+    /// The czxid of this broker's node, another after each session that ended: what commands to this incarnation bear.
+    pub epoch: Arc<AtomicI64>,
     pub cluster_id: Arc<str>,
     pub configs: ConfigAdmin,
     pub topics: TopicAdmin,

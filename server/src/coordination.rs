@@ -13,7 +13,8 @@
 //! - once [`SessionEvent::Expired`] was delivered, every call answers [`CoordinationError::SessionExpired`] until the body
 //!   has a new session and says so by [`SessionEvent::Connected`].
 //!
-//! It leaves retries to its callers, and meaning of paths to [`znodes`]. Source classes: `KafkaZkClient`, `ZooKeeperClient`.
+//! A read never fails for a lost connection: it is repeated, with its watch, until a server answers or the session ends. Writes
+//! are repeated by their callers, who know whether that does harm. The meaning of paths is [`znodes`]'s. Source classes: `KafkaZkClient`, `ZooKeeperClient`.
 
 pub mod embedded;
 pub mod producer_ids;
@@ -272,6 +273,9 @@ pub trait Coordination: Send + Sync + std::fmt::Debug {
     /// The first operation that could not be applied.
     fn multi(&self, operations: Vec<Operation>) -> BoxFuture<'_, Result<Vec<OperationResult>, MultiError>>;
 
+    /// The session's id, by which its ephemeral nodes are known; 0 before the first.
+    fn session_id(&self) -> i64;
+
     /// Adds a listener for the life of this handle.
     fn listen(&self, listener: SessionListener);
 
@@ -312,11 +316,13 @@ impl dyn Coordination + '_ {
         }
     }
 
-    /// Sets the data of a node that is created, with its missing ancestors, if it does not exist.
+    /// Sets the data of a node that is created, with its missing ancestors, if it does not exist. A lost connection repeats it:
+    /// whoever writes whatever stands there writes it twice as well.
     pub async fn set_or_create(&self, path: &str, data: Bytes) -> Result<(), CoordinationError> {
         loop {
             match self.set(path, data.clone(), ExpectedVersion::Any).await {
                 Ok(_) => return Ok(()),
+                Err(CoordinationError::ConnectionLoss) => continue,
                 Err(CoordinationError::NoNode { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -328,7 +334,11 @@ impl dyn Coordination + '_ {
                 .await
             {
                 Ok(_) => return Ok(()),
-                Err(CoordinationError::NodeExists { .. } | CoordinationError::NoNode { .. }) => {}
+                Err(
+                    CoordinationError::NodeExists { .. }
+                    | CoordinationError::NoNode { .. }
+                    | CoordinationError::ConnectionLoss,
+                ) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -339,7 +349,7 @@ impl dyn Coordination + '_ {
         self.ensure_all(&[path]).await
     }
 
-    /// [`Self::ensure`] for several paths in one transaction.
+    /// [`Self::ensure`] for several paths in one transaction; after a lost connection it looks again what is missing.
     pub async fn ensure_all(&self, paths: &[&str]) -> Result<(), CoordinationError> {
         loop {
             let mut wanted: Vec<String> = Vec::new();
@@ -359,7 +369,10 @@ impl dyn Coordination + '_ {
             match self.multi(operations).await {
                 Ok(_) => return Ok(()),
                 Err(MultiError {
-                    error: CoordinationError::NodeExists { .. } | CoordinationError::NoNode { .. },
+                    error:
+                        CoordinationError::NodeExists { .. }
+                        | CoordinationError::NoNode { .. }
+                        | CoordinationError::ConnectionLoss,
                     ..
                 }) => {}
                 Err(failed) => return Err(failed.error),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use milena_engine::io::simulated::{ManualClock, SimulatedDisk};
 use milena_engine::io::{Clock, Io};
@@ -17,8 +18,8 @@ use crate::controller::command::{
 use crate::controller::{Controller, ControllerSettings};
 use crate::coordination::Coordination;
 use crate::coordination::embedded::{EmbeddedSession, EmbeddedTree};
-use crate::coordination::startup::{create_persistent_paths, register_broker};
-use crate::coordination::znodes::BrokerRegistration;
+use crate::coordination::startup::{Registering, create_persistent_paths, register_broker};
+use crate::coordination::znodes::{BrokerRegistration, RegistrationVersion};
 use crate::metadata_cache::MetadataCache;
 
 /// Brokers that obey, with a metadata cache each.
@@ -69,7 +70,12 @@ impl Cluster {
         let session = self.tree.session();
         let coordination: Arc<dyn Coordination> = Arc::clone(&session) as Arc<dyn Coordination>;
         create_persistent_paths(coordination.as_ref()).await.unwrap();
-        register_broker(coordination.as_ref(), &registration(id, 9092 + id))
+        let how = Registering {
+            version: RegistrationVersion::V5,
+            former_session: None,
+            patience: Duration::ZERO,
+        };
+        register_broker(coordination.as_ref(), &registration(id, 9092 + id), how)
             .await
             .unwrap();
         let settings = ControllerSettings {

@@ -1,19 +1,23 @@
 //! The broker's life: start in order, stop in reverse (`KafkaServer.startup`, `KafkaServer.shutdown`).
 //!
 //! Order of the start: ports (so that a taken one is told before anything is touched), log directories and their locks, the
-//! embedded tree, cluster id and broker id, settings of topics, logs (with recovery), registration, the controller and with it
-//! the partitions, groups, and at last the lanes, which let clients in. What fails names itself, and what was taken is
-//! released. A new tree is established just before the lanes: a first start that fails leaves none behind.
+//! tree, cluster id and broker id, settings of topics, logs (with recovery), registration, the controller, groups, and at last
+//! the lanes, which let clients in. What fails names itself, and what was taken is released.
+//!
+//! Alone, the tree is embedded, the directories are adopted into it, and clients are let in once the partitions are placed; a new
+//! tree is established just before: a first start that fails leaves none behind. In a cluster the tree is ZooKeeper's, and who
+//! may place partitions is another broker that finds this one registered: clients and brokers are let in at once.
 //!
 //! Threads: one per lane; `control`, with the controller, the timers of groups and the signals; `housekeeping`; those of the
 //! disk and of the tree.
 //!
 //! Parts: `identity` (who this broker is), `losses` (what becomes of a directory or a tree that fails), `settings` (the
-//! configuration in the words of each part).
+//! configuration in the words of each part), `tree` (where the tree lies).
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -27,6 +31,7 @@ use tokio::sync::{mpsc, oneshot};
 mod identity;
 mod losses;
 mod settings;
+mod tree;
 
 use super::Broker;
 use super::channel::LocalChannel;
@@ -40,10 +45,11 @@ use crate::adoption::{self, AdoptionError, Import};
 use crate::cluster;
 use crate::config::{BrokerConfig, IoBackend, local_host_name};
 use crate::controller::{Controller, ControllerSettings};
-use crate::coordination::embedded::{EmbeddedTree, OpenTreeError};
+use crate::coordination::embedded::OpenTreeError;
 use crate::coordination::producer_ids::{ProducerIdManager, raise_above};
 use crate::coordination::startup::{self, JoinError};
 use crate::coordination::znodes::BrokerRegistration;
+use crate::coordination::zookeeper::ConnectError;
 use crate::coordination::{Coordination, CoordinationError};
 use crate::fetch_session::FetchSessionCache;
 use crate::group::GroupCoordinator;
@@ -53,7 +59,8 @@ use crate::network::{self, BoundListener, ConnectionLimits, Lanes, NetworkConfig
 use crate::replication::coordinator_log::OffsetsTopic;
 use crate::replication::{PartitionRefusal, ReplicaManager};
 use losses::{Observer, stop_when_lost};
-use settings::{group_config, log_manager_config, network_config, replica_manager_settings};
+use settings::{group_config, log_manager_config, network_config, registering, replica_manager_settings};
+use tree::Tree;
 
 /// How long the controller may take to place the partitions that are there.
 const CONTROLLER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -75,6 +82,16 @@ pub enum StartError {
     LogDirs(#[from] LogDirsError),
     #[error(transparent)]
     Tree(#[from] OpenTreeError),
+    #[error(
+        "zookeeper.connect is set, but this node stood alone before: its topics are in {}. Write them into ZooKeeper by \
+         `milena export-znodes` and move the file away, or start without zookeeper.connect",
+        path.display()
+    )]
+    TreeOfItsOwn { path: PathBuf },
+    #[error("ZooKeeper at {servers}: {source}")]
+    ZooKeeper { servers: String, source: ConnectError },
+    #[error("--import is for a broker that stands alone; with zookeeper.connect the topics are ZooKeeper's")]
+    ImportIntoZooKeeper,
     #[error(transparent)]
     Join(#[from] JoinError),
     #[error(transparent)]
@@ -117,7 +134,7 @@ pub enum Ending {
 #[derive(Debug)]
 pub struct RunningBroker {
     broker: Arc<Broker>,
-    tree: Arc<EmbeddedTree>,
+    tree: Tree,
     controller: Controller,
     lanes: Lanes,
     housekeeping: Housekeeping,
@@ -247,14 +264,20 @@ impl Start {
 
     fn run_with(self, io: Arc<dyn Io>) -> Result<RunningBroker, StartError> {
         tracing::info!(target: LOGGER, "milena.io.backend: {}", io.describe());
+        if self.import.is_some() && self.config.zookeeper.is_some() {
+            return Err(StartError::ImportIntoZooKeeper);
+        }
         let network = network_config(&self.config);
         let listeners = self.bind(&network)?;
         let survey = Survey::of(&self.config.log_dirs, &*io)?;
-        let usable = usable_directories(&survey);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()
+            .map_err(StartError::Thread)?;
         let clock = Arc::clone(&self.clock);
-        let tree = EmbeddedTree::open_or_begin(&io, clock, &usable, &survey.offline_reasons())?;
-        let tree = Arc::new(tree);
-        self.run_on(&io, &tree, survey, network, listeners)
+        let tree = runtime.block_on(Tree::open(&self.config, &io, clock, &survey))?;
+        self.run_on(&io, &tree, runtime, survey, network, listeners)
             .inspect_err(|_| tree.shutdown())
     }
 
@@ -262,31 +285,25 @@ impl Start {
     fn run_on(
         self,
         io: &Arc<dyn Io>,
-        tree: &Arc<EmbeddedTree>,
+        tree: &Tree,
+        runtime: tokio::runtime::Runtime,
         survey: Survey,
         network: NetworkConfig,
         listeners: Vec<BoundListener>,
     ) -> Result<RunningBroker, StartError> {
-        let coordination: Arc<dyn Coordination> = tree.session();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .enable_time()
-            .build()
-            .map_err(StartError::Thread)?;
+        let coordination = tree.session();
         let (failures, failed) = mpsc::unbounded_channel();
-        stop_when_lost(&*coordination, tree, &survey, failures.clone());
-        let observer = Arc::new(Observer::new(Arc::clone(tree), failures));
-        let joined = runtime.block_on(self.join(
-            io,
-            survey,
-            tree.is_new(),
-            &coordination,
-            &listeners,
-            Arc::clone(&observer),
-        ));
+        if let Some(embedded) = tree.embedded() {
+            stop_when_lost(&*coordination, embedded, &survey, failures.clone());
+        }
+        let observer = Arc::new(Observer::new(tree.embedded().cloned(), failures));
+        let joined =
+            runtime.block_on(self.join(io, survey, tree, &coordination, &listeners, Arc::clone(&observer)));
         // The replicas hold the logs, which hold their observer.
         let (broker, limits, controller, control) = joined.inspect_err(|_| observer.forget())?;
-        tree.establish()?;
+        if let Some(embedded) = tree.embedded() {
+            embedded.establish()?;
+        }
         let (stop, stopped) = oneshot::channel::<Controller>();
         let groups = Arc::clone(&broker.groups);
         let control_loop = move || {
@@ -316,7 +333,7 @@ impl Start {
         tracing::info!(target: LOGGER, "[KafkaServer id={}] started", broker.id);
         Ok(RunningBroker {
             broker,
-            tree: Arc::clone(tree),
+            tree: tree.clone(),
             controller,
             lanes,
             housekeeping,
@@ -347,7 +364,7 @@ impl Start {
         &self,
         io: &Arc<dyn Io>,
         survey: Survey,
-        tree_is_new: bool,
+        tree: &Tree,
         coordination: &Arc<dyn Coordination>,
         listeners: &[BoundListener],
         observer: Arc<Observer>,
@@ -362,21 +379,23 @@ impl Start {
     > {
         let metadata = Arc::new(MetadataCache::new());
         startup::create_persistent_paths(&**coordination).await?;
-        let (cluster_id, id) = identity::establish(&**coordination, &survey, self.config.broker_id).await?;
+        let (cluster_id, id) = identity::establish(&**coordination, &survey, &self.config).await?;
         let online = usable_directories(&survey);
-        let adopted = adoption::adopt(
-            &**coordination,
-            &adoption::Start {
+        let mut producer_ids_may_be_new = false;
+        if let Some(embedded) = tree.embedded() {
+            let start = adoption::Start {
                 broker_id: id,
                 cluster_id: &cluster_id,
                 config: &self.config,
                 survey: &survey,
                 io: &**io,
-                tree_is_new,
+                tree_is_new: embedded.is_new(),
                 import: self.import.as_ref(),
-            },
-        )
-        .await?;
+            };
+            producer_ids_may_be_new = adoption::adopt(&**coordination, &start)
+                .await?
+                .producer_ids_may_be_new;
+        }
 
         let dynamic = DynamicConfigManager::new(
             id,
@@ -401,8 +420,7 @@ impl Start {
             Arc::clone(io),
             Arc::clone(&self.clock),
         )?);
-        if let Some(seen) = adopted
-            .producer_ids_may_be_new
+        if let Some(seen) = producer_ids_may_be_new
             .then(|| logs.highest_producer_id())
             .flatten()
         {
@@ -426,17 +444,21 @@ impl Start {
         );
 
         let registration = self.registration(id, listeners);
-        let broker_epoch = startup::register_broker(&**coordination, &registration).await?;
+        let registered =
+            startup::register_broker(&**coordination, &registration, registering(&self.config)).await?;
         tracing::info!(
             target: "kafka.zk.KafkaZkClient",
-            "Registered broker {id} at path /brokers/ids/{id} with addresses: {}, czxid (broker epoch): {broker_epoch}",
-            registration.broker.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+            "Registered broker {id} at path /brokers/ids/{id} with addresses: {}, czxid (broker epoch): {}",
+            registration.broker.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+            registered.epoch
         );
         logs.write_metadata(&BrokerMetadata {
             broker_id: id,
             cluster_id: Some(cluster_id.clone()),
         });
-        adoption::remember(&**coordination, &**io, &online).await?;
+        if tree.embedded().is_some() {
+            adoption::remember(&**coordination, &**io, &online).await?;
+        }
 
         let channel = LocalChannel::new(
             id,
@@ -457,13 +479,16 @@ impl Start {
             Arc::clone(&self.clock),
         );
         let mut control = Box::pin(control);
-        let placed = tokio::time::timeout(CONTROLLER_TIMEOUT, placed(&metadata, &replicas, id));
-        tokio::select! {
-            placed = placed => placed.map_err(|_| StartError::Controller)?,
-            () = &mut control => return Err(StartError::Controller),
+        if tree.embedded().is_some() {
+            let placed = tokio::time::timeout(CONTROLLER_TIMEOUT, placed(&metadata, &replicas, id));
+            tokio::select! {
+                placed = placed => placed.map_err(|_| StartError::Controller)?,
+                () = &mut control => return Err(StartError::Controller),
+            }
         }
         let broker = Broker {
             id,
+            epoch: Arc::new(AtomicI64::new(registered.epoch)),
             cluster_id: cluster_id.into(),
             topics: TopicAdmin::new(
                 id,

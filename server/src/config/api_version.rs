@@ -50,8 +50,12 @@ impl ApiVersion {
     pub const LATEST: ApiVersion = ApiVersion(VERSIONS.len() as u8 - 1);
     /// The first with record timestamps (format v1).
     pub const V0_10_0_IV0: ApiVersion = ApiVersion(4);
+    /// The first whose brokers register with the names of their listeners.
+    pub const V0_10_0_IV1: ApiVersion = ApiVersion(5);
     /// The first with idempotence and headers (format v2).
     pub const V0_11_0_IV0: ApiVersion = ApiVersion(10);
+    /// The first with versioned features.
+    pub const V2_7_IV0: ApiVersion = ApiVersion(28);
 
     /// From a full name (`2.7-IV2`) or a release (`2.7`, `2.7.2`, `0.10.2.1`), which means its last
     /// sub-version. Only the first two segments count, three of a name that begins with `0.`.

@@ -15,14 +15,19 @@ use milena_engine::config::{Codec, LogConfig};
 use super::api_version::ApiVersion;
 use super::listener::{EndPoint, ListenerName};
 use super::sources::{Sources, Values};
+pub use super::zookeeper::ZooKeeperSettings;
 pub(super) use crate::logging::LogOutput;
 
 /// The settings of one broker.
 #[derive(Clone, Debug)]
 pub struct BrokerConfig {
-    /// `broker.id`; `None` if it is unset or -1: then the id in `meta.properties` holds, and 0 in an empty
-    /// directory.
+    /// `broker.id`; `None` if it is unset or -1: then the id in `meta.properties` holds, and in empty directories a new one,
+    /// which for a broker that stands alone is 0.
     pub broker_id: Option<i32>,
+    /// `reserved.broker.max.id`: generated ids lie above.
+    pub reserved_broker_max_id: i32,
+    /// Where `zookeeper.connect` is set; otherwise the broker stands alone.
+    pub zookeeper: Option<ZooKeeperSettings>,
     /// `broker.rack`
     pub rack: Option<String>,
     /// `listeners`, never empty; all PLAINTEXT.

@@ -25,6 +25,7 @@ use super::listener::{EndPoint, ListenerName, Ports, SecurityProtocolMap, is_val
 use super::sources::{Sources, Values};
 use super::topic;
 use super::value::Value;
+use super::zookeeper;
 
 /// What `listeners` and `advertised.listeners` may be.
 const ENDPOINTS: &str =
@@ -107,6 +108,9 @@ pub(super) fn build(sources: Arc<Sources>) -> Result<BrokerConfig, Vec<Fault>> {
     let codec = offsets_codec(&values, &mut faults);
     let overrides = connection_overrides(&values, &mut faults);
     let listener_connections = listener_connections(&sources, &values, &mut faults);
+    let zookeeper = zookeeper::settings(&values, |key, message, allowed| {
+        faults.add_allowing(key, message, allowed);
+    });
     let log_dirs = log_dirs(&values);
     faults.require(
         !log_dirs.is_empty(),
@@ -118,6 +122,8 @@ pub(super) fn build(sources: Arc<Sources>) -> Result<BrokerConfig, Vec<Fault>> {
             let broker_id = values.i32("broker.id");
             Ok(BrokerConfig {
                 broker_id: (broker_id >= 0).then_some(broker_id),
+                reserved_broker_max_id: values.i32("reserved.broker.max.id"),
+                zookeeper,
                 rack: values.text("broker.rack").map(str::to_owned),
                 listeners: listeners.bound,
                 advertised_listeners: listeners.advertised,

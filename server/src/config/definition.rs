@@ -44,6 +44,8 @@ pub enum Effect {
     Served,
     /// It is accepted and changes nothing, for this reason.
     NoEffectHere(&'static str),
+    /// It does what it says where `zookeeper.connect` is set, and otherwise changes nothing, for this reason.
+    OnlyInCluster(&'static str),
     /// Setting it stops the start, for this reason: ignoring it would weaken the node or deceive its owner.
     RefusesToStart(&'static str),
 }
@@ -111,9 +113,9 @@ const fn each_of(values: &'static [&'static str]) -> Limits {
     Limits::EachOf(values)
 }
 
-const NO_ZOOKEEPER_YET: &str =
-    "ZooKeeper is not supported yet; without this line the broker stands alone on its embedded tree";
-const ZOOKEEPER: &str = "there is no ZooKeeper: the broker stands alone on its embedded tree";
+const ALONE: &str = "without zookeeper.connect the broker stands alone on its embedded tree";
+const ZOOKEEPER_TLS: &str = "TLS to ZooKeeper is not built yet; where zookeeper.connect is set, zookeeper.ssl.client.enable=true is refused";
+const UNUSED: &str = "no part of Kafka 2.7 goes by it either";
 const LANES: &str = "each lane (milena.lanes) reads, handles and answers its own requests; there are no \
  thread pools or queues";
 const MOVES: &str = "moving replicas between log directories is not built yet";

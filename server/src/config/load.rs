@@ -327,12 +327,14 @@ fn read_environment(
     }
 }
 
+fn stands_alone(sources: &Sources) -> bool {
+    let connect = sources.stated("zookeeper.connect");
+    connect.is_none_or(|text| text.trim().is_empty())
+}
+
 /// Defaults that differ from Kafka's.
 fn put_in_own_defaults(sources: &mut Sources, with_file: bool) {
-    let alone = sources
-        .stated("zookeeper.connect")
-        .is_none_or(|text| text.trim().is_empty());
-    if alone {
+    if stands_alone(sources) {
         // **Deviation:** alone, internal topics cannot have Kafka's three replicas, so they have one unless
         // told otherwise.
         for key in [
@@ -373,6 +375,9 @@ fn warn_of_settings(sources: &Sources, warnings: &mut Vec<Warning>) {
             .map(|(definition, prefixed)| (definition.effect, prefixed))
         {
             Some((Effect::NoEffectHere(reason), _)) => {
+                without_effect.entry(reason).or_default().push(key.clone())
+            }
+            Some((Effect::OnlyInCluster(reason), _)) if stands_alone(sources) => {
                 without_effect.entry(reason).or_default().push(key.clone())
             }
             Some((_, true)) if is_listener_limit(key) => {}
@@ -482,7 +487,7 @@ mod tests {
     fn every_problem_is_named_with_its_place_and_what_is_allowed() {
         let file = TestFile::new(
             "wrong",
-            "# x\nnum.partitions=many\nbroker.id=1\nzookeeper.connect=a:2181\n",
+            "# x\nnum.partitions=many\nbroker.id=1\nzookeeper.connect=a:x\n",
         );
         let environment = pairs(&[("KAFKA_LOG_CLEANUP_POLICY", "keep")]);
         let overrides = pairs(&[("min.insync.replicas", "0")]);
@@ -491,8 +496,8 @@ mod tests {
         let expected = format!(
             "{path}:2: Invalid value many for configuration num.partitions: Not a number of type INT \
              (allowed: a 32-bit integer, at least 1)\n\
-             {path}:4: zookeeper.connect cannot be set: ZooKeeper is not supported yet; without this line \
-             the broker stands alone on its embedded tree\n\
+             {path}:4: zookeeper.connect: found \"a:x\", expected host:port (allowed: host:port, separated by commas, with \
+             an optional /chroot)\n\
              environment variable KAFKA_LOG_CLEANUP_POLICY: Invalid value keep for configuration \
              log.cleanup.policy: String must be one of: compact, delete (allowed: a list of compact, delete)\n\
              --override: Invalid value 0 for configuration min.insync.replicas: Value must be at least 1 \

@@ -1,12 +1,25 @@
-//! What a broker does in the tree when it starts: lasting paths, cluster id, its registration.
+//! What a broker does in the tree when it starts: lasting paths, cluster id, its own id, its registration.
 //!
-//! Sources: `KafkaZkClient.{createTopLevelPaths, createOrGetClusterId, registerBroker}`, `KafkaServer.createBrokerInfo`.
+//! A lost connection leaves open whether a write happened: each is then looked for before it is made again.
+//!
+//! **Deviation:** a broker whose id is taken waits until the session that holds it may have ended, which after a crash is its own
+//! former one. Kafka aborts the start at once, and restarts fail until that session is over.
+//!
+//! Sources: `KafkaZkClient.{createTopLevelPaths, createOrGetClusterId, generateBrokerSequenceId, registerBroker}`,
+//! `KafkaServer.createBrokerInfo`.
 
-use super::znodes::{self, BrokerRegistration, ZnodeError};
-use super::{
-    Coordination, CoordinationError, CreateMode, ExpectedVersion, MultiError, Operation, OperationResult,
-};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+use super::znodes::{self, BrokerRegistration, RegistrationVersion, ZnodeError};
+use super::{Coordination, CoordinationError, CreateMode, ExpectedVersion, Operation};
 use crate::cluster::Endpoint;
+
+const LOGGER: &str = "kafka.zk.KafkaZkClient";
 
 /// Why a broker cannot join: it does not start.
 #[derive(Debug, thiserror::Error)]
@@ -16,13 +29,19 @@ pub enum JoinError {
     #[error(transparent)]
     Znode(#[from] ZnodeError),
     #[error(
-        "A broker is already registered on the path /brokers/ids/{id}. This probably indicates that you either have \
-         configured a brokerid that is already in use, or else you have shutdown this broker and restarted it faster than \
-         its session took to expire"
+        "Error while creating ephemeral at /brokers/ids/{id}, node already exists and owner '{owner}' does not match current \
+         session '{session}': another broker with broker.id {id} is alive"
     )]
-    BrokerIdInUse { id: i32 },
-    #[error("endpoint {endpoint} is already in use by broker {owner}")]
+    BrokerIdInUse { id: i32, owner: i64, session: i64 },
+    #[error(
+        "Configured end points {}:{} in advertised listeners are already registered by broker {owner}",
+        endpoint.host, endpoint.port
+    )]
     EndpointInUse { endpoint: Endpoint, owner: i32 },
+    #[error(
+        "Failed to generate broker.id: /brokers/seqid was written {version} times, and reserved.broker.max.id is {reserved}"
+    )]
+    NoIdLeft { version: i32, reserved: i32 },
 }
 
 /// Creates what exists in every cluster, in one transaction; fine if it does.
@@ -49,66 +68,140 @@ pub async fn get_or_create_cluster_id(
             .create(znodes::CLUSTER_ID, data, CreateMode::Persistent)
             .await
         {
-            Ok(_) | Err(CoordinationError::NodeExists { .. }) => {}
+            Ok(_) | Err(CoordinationError::NodeExists { .. } | CoordinationError::ConnectionLoss) => {}
             Err(error) => return Err(error.into()),
         }
     }
 }
 
-/// Registers a broker as alive, for as long as the session lasts; returns its epoch (the czxid).
+/// A new broker id above `reserved`: how often the node for it was written. One that nobody hears of is lost.
+pub async fn generate_broker_id(coordination: &dyn Coordination, reserved: i32) -> Result<i32, JoinError> {
+    loop {
+        let path = znodes::BROKER_SEQUENCE_ID;
+        match coordination.set(path, Bytes::new(), ExpectedVersion::Any).await {
+            Ok(stat) => {
+                let version = stat.version;
+                return version
+                    .checked_add(reserved)
+                    .ok_or(JoinError::NoIdLeft { version, reserved });
+            }
+            Err(CoordinationError::NoNode { .. }) => coordination.ensure(path).await?,
+            Err(CoordinationError::ConnectionLoss) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// A broker's hold of its id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// The broker epoch: the czxid of the node.
+    pub epoch: i64,
+    /// The session that it lasts as long as.
+    pub session: i64,
+}
+
+/// How a broker registers.
+#[derive(Clone, Copy, Debug)]
+pub struct Registering {
+    pub version: RegistrationVersion,
+    /// A session of this process that has ended: what it left behind is removed. ZooKeeper may forget to (ZOOKEEPER-2985).
+    pub former_session: Option<i64>,
+    /// How long another session that holds the id may last.
+    pub patience: Duration,
+}
+
+/// Registers a broker as alive, for as long as the session lasts.
 ///
 /// # Errors
 /// Another live broker has this id, or one of its addresses.
 pub async fn register_broker(
     coordination: &dyn Coordination,
     registration: &BrokerRegistration,
-) -> Result<i64, JoinError> {
+    how: Registering,
+) -> Result<Registered, JoinError> {
+    check_addresses(coordination, registration).await?;
     let id = registration.broker.id;
-    for other in coordination
-        .children(znodes::BROKER_IDS, None)
-        .await?
-        .unwrap_or_default()
-    {
-        let Some(other) = other.parse().ok().filter(|other| *other != id) else {
+    let path = znodes::broker_id(id);
+    let deadline = Instant::now() + how.patience;
+    let mut is_told = false;
+    loop {
+        // Null first, then the data, as Kafka does, so that the data have its version.
+        let create = Operation::Create {
+            path: path.clone(),
+            data: None,
+            mode: CreateMode::Ephemeral,
+        };
+        let data = registration.encode(how.version);
+        let set = Operation::set(&path, data, ExpectedVersion::Exactly(0));
+        match coordination
+            .multi(vec![create, set])
+            .await
+            .map_err(|failed| failed.error)
+        {
+            Ok(_) | Err(CoordinationError::NodeExists { .. } | CoordinationError::ConnectionLoss) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let gone = Arc::new(Notify::new());
+        let notify = Arc::clone(&gone);
+        let watch = Box::new(move |_| notify.notify_one());
+        let Some(node) = coordination.get(&path, Some(watch)).await? else {
             continue;
         };
-        let Some(node) = coordination.get(&znodes::broker_id(other), None).await? else {
-            continue;
-        };
-        let theirs = BrokerRegistration::decode(other, node.data.as_deref().unwrap_or_default())?;
-        let same_address = |one: &&Endpoint| {
+        let (owner, session) = (node.stat.ephemeral_owner.unwrap_or(0), coordination.session_id());
+        if owner == session {
+            let epoch = node.stat.czxid;
+            return Ok(Registered { epoch, session });
+        }
+        if how.former_session == Some(owner) {
+            match coordination.delete(&path, ExpectedVersion::Any).await {
+                Ok(_) | Err(CoordinationError::ConnectionLoss) => continue,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if !is_told && !how.patience.is_zero() {
+            is_told = true;
+            tracing::warn!(
+                target: LOGGER,
+                "{path} belongs to session 0x{owner:x}, which this broker had before if it did not stop cleanly; waits up to \
+                 {} ms for it to end",
+                how.patience.as_millis()
+            );
+        }
+        if timeout_at(deadline, gone.notified()).await.is_err() {
+            return Err(JoinError::BrokerIdInUse { id, owner, session });
+        }
+    }
+}
+
+/// No other broker may have an address that this one advertises.
+async fn check_addresses(
+    coordination: &dyn Coordination,
+    registration: &BrokerRegistration,
+) -> Result<(), JoinError> {
+    let found = coordination.children(znodes::BROKER_IDS, None).await?;
+    let others = found.unwrap_or_default().into_iter();
+    let others: Vec<i32> = others
+        .filter_map(|other| other.parse().ok())
+        .filter(|other| *other != registration.broker.id)
+        .collect();
+    let paths = others.iter().map(|other| znodes::broker_id(*other)).collect();
+    let nodes = coordination.get_many(paths).await?;
+    for (owner, node) in others.into_iter().zip(nodes) {
+        let Some(node) = node else { continue };
+        let theirs = BrokerRegistration::decode(owner, node.data.as_deref().unwrap_or_default())?;
+        let theirs = theirs.broker.endpoints;
+        let is_taken = |one: &&Endpoint| {
             theirs
-                .broker
-                .endpoints
                 .iter()
                 .any(|their| their.host == one.host && their.port == one.port)
         };
-        if let Some(endpoint) = registration.broker.endpoints.iter().find(same_address) {
-            return Err(JoinError::EndpointInUse {
-                endpoint: endpoint.clone(),
-                owner: other,
-            });
+        if let Some(endpoint) = registration.broker.endpoints.iter().find(is_taken) {
+            let endpoint = endpoint.clone();
+            return Err(JoinError::EndpointInUse { endpoint, owner });
         }
     }
-    let path = znodes::broker_id(id);
-    // Null first, then the data, as Kafka does: the stat of the second has the epoch, which ZooKeeper 3.4 tells of no creation.
-    let create = Operation::Create {
-        path: path.clone(),
-        data: None,
-        mode: CreateMode::Ephemeral,
-    };
-    let set = Operation::set(path, registration.encode(), ExpectedVersion::Exactly(0));
-    match coordination.multi(vec![create, set]).await {
-        Ok(results) => match results.as_slice() {
-            [_, OperationResult::Set(stat)] => Ok(stat.czxid),
-            other => unreachable!("create and set answered {other:?}"),
-        },
-        Err(MultiError {
-            error: CoordinationError::NodeExists { .. },
-            ..
-        }) => Err(JoinError::BrokerIdInUse { id }),
-        Err(failed) => Err(failed.error.into()),
-    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -122,6 +215,12 @@ mod tests {
     use crate::coordination::embedded::EmbeddedTree;
     use crate::coordination::producer_ids::{ProducerIdManager, raise_above};
     use crate::test_cluster::{embedded_tree, registration, run};
+
+    const AT_ONCE: Registering = Registering {
+        version: RegistrationVersion::V5,
+        former_session: None,
+        patience: Duration::ZERO,
+    };
 
     fn tree() -> EmbeddedTree {
         embedded_tree(&Arc::new(ManualClock::new(TimestampMs(1))))
@@ -154,32 +253,79 @@ mod tests {
             let tree = tree();
             let (one, two) = (tree.session(), tree.session());
             create_persistent_paths(one.as_ref()).await.unwrap();
-            let epoch = register_broker(one.as_ref(), &registration(0, 9092))
+            let registered = register_broker(one.as_ref(), &registration(0, 9092), AT_ONCE)
                 .await
                 .unwrap();
             let node = one.get("/brokers/ids/0", None).await.unwrap().unwrap();
             assert_eq!(
-                (node.stat.czxid, node.data.unwrap()),
-                (epoch, registration(0, 9092).encode())
+                (node.stat.czxid, node.stat.ephemeral_owner, node.data.unwrap()),
+                (
+                    registered.epoch,
+                    Some(registered.session),
+                    registration(0, 9092).encode(RegistrationVersion::V5)
+                )
             );
-            let refused = register_broker(two.as_ref(), &registration(0, 9093))
-                .await
-                .unwrap_err();
-            assert!(matches!(refused, JoinError::BrokerIdInUse { id: 0 }), "{refused}");
-            let refused = register_broker(two.as_ref(), &registration(1, 9092))
-                .await
-                .unwrap_err();
+            let again = register_broker(one.as_ref(), &registration(0, 9092), AT_ONCE).await;
+            assert_eq!(again.unwrap(), registered, "as after a reply that was lost");
+            let refused = register_broker(two.as_ref(), &registration(0, 9093), AT_ONCE).await;
+            let refused = refused.unwrap_err();
+            assert!(
+                matches!(refused, JoinError::BrokerIdInUse { id: 0, .. }),
+                "{refused}"
+            );
+            let refused = register_broker(two.as_ref(), &registration(1, 9092), AT_ONCE).await;
+            let refused = refused.unwrap_err();
             assert!(
                 matches!(refused, JoinError::EndpointInUse { owner: 0, .. }),
                 "{refused}"
             );
-            one.close().await.unwrap();
-            assert!(
-                register_broker(two.as_ref(), &registration(0, 9092))
-                    .await
-                    .unwrap()
-                    > epoch
-            );
+        });
+    }
+
+    #[test]
+    fn a_broker_waits_for_the_session_that_has_its_id_and_removes_what_its_own_former_one_left() {
+        run(async {
+            let tree = tree();
+            let (one, two, three) = (tree.session(), tree.session(), tree.session());
+            create_persistent_paths(one.as_ref()).await.unwrap();
+            let registration = registration(0, 9092);
+            let first = register_broker(one.as_ref(), &registration, AT_ONCE)
+                .await
+                .unwrap();
+            let patient = Registering {
+                patience: Duration::from_secs(60),
+                ..AT_ONCE
+            };
+            let waiting = register_broker(two.as_ref(), &registration, patient);
+            let ending = async {
+                tokio::task::yield_now().await;
+                one.close().await.unwrap();
+            };
+            let (second, ()) = tokio::join!(waiting, ending);
+            let second = second.unwrap();
+            assert!(second.epoch > first.epoch);
+            let heir = Registering {
+                former_session: Some(second.session),
+                ..AT_ONCE
+            };
+            let third = register_broker(three.as_ref(), &registration, heir)
+                .await
+                .unwrap();
+            assert!(third.epoch > second.epoch && third.session == three.session_id());
+        });
+    }
+
+    #[test]
+    fn generated_ids_lie_above_the_reserved_ones_and_differ() {
+        run(async {
+            let tree = tree();
+            let session = tree.session();
+            let coordination: &dyn Coordination = session.as_ref();
+            create_persistent_paths(coordination).await.unwrap();
+            assert_eq!(generate_broker_id(coordination, 1000).await.unwrap(), 1001);
+            assert_eq!(generate_broker_id(coordination, 1000).await.unwrap(), 1002);
+            let none = generate_broker_id(coordination, i32::MAX).await.unwrap_err();
+            assert!(matches!(none, JoinError::NoIdLeft { version: 3, .. }), "{none}");
         });
     }
 

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 pub use config::{ConfigChange, EntityConfig, EntityType, sanitize};
-pub use registration::BrokerRegistration;
+pub use registration::{BrokerRegistration, RegistrationVersion};
 pub use rights::{Acl, rights};
 pub use topic::{PartitionState, ReplicaAssignment, TopicAssignment};
 

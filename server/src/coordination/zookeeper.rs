@@ -16,6 +16,7 @@ mod session;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -96,6 +97,7 @@ pub struct ZooKeeper {
     commands: mpsc::UnboundedSender<Command>,
     listeners: Listeners,
     state: watch::Receiver<State>,
+    session_id: Arc<AtomicI64>,
 }
 
 /// Who hears of the session's events.
@@ -134,9 +136,11 @@ impl ZooKeeper {
             closing: None,
             listeners: listeners.clone(),
             state,
+            session_id: Arc::default(),
             chroot: Arc::from(config.connect.chroot.as_str()),
         };
         let chroot = Arc::clone(&shell.chroot);
+        let session_id = Arc::clone(&shell.session_id);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -153,6 +157,7 @@ impl ZooKeeper {
             commands,
             listeners,
             state: state_now,
+            session_id,
         })
     }
 
@@ -170,6 +175,14 @@ impl ZooKeeper {
         }
     }
 
+    /// [`Coordination::close`] for a thread that waits for it itself.
+    pub fn shutdown(&self) {
+        let (done, is_done) = oneshot::channel();
+        // A session that is closed already is closed.
+        let _ = self.commands.send(Command::Close(done));
+        let _ = is_done.blocking_recv();
+    }
+
     /// Creates the chroot with its ancestors; fine if it is there.
     ///
     /// # Errors
@@ -179,14 +192,19 @@ impl ZooKeeper {
             return Ok(());
         }
         for path in ancestors(&self.chroot) {
-            let create = (Operation::create(path, None), znodes::rights(path, self.set_acl));
-            match self.ask(Request::Multi(vec![create]), None).await? {
-                Reply::Multi(Err(MultiError { error, .. }))
-                    if !matches!(error, CoordinationError::NodeExists { .. }) =>
-                {
-                    return Err(error);
+            loop {
+                let create = (Operation::create(path, None), znodes::rights(path, self.set_acl));
+                match self.ask(Request::Multi(vec![create]), None).await {
+                    // Done again it does no harm.
+                    Err(CoordinationError::ConnectionLoss) => {}
+                    Ok(Reply::Multi(Err(MultiError { error, .. })))
+                        if !matches!(error, CoordinationError::NodeExists { .. }) =>
+                    {
+                        return Err(error);
+                    }
+                    Ok(_) => break,
+                    Err(error) => return Err(error),
                 }
-                _ => {}
             }
         }
         Ok(())
@@ -320,6 +338,10 @@ impl Coordination for ZooKeeper {
         })
     }
 
+    fn session_id(&self) -> i64 {
+        self.session_id.load(Ordering::Acquire)
+    }
+
     fn listen(&self, listener: SessionListener) {
         self.listeners.0.lock().push(listener);
     }
@@ -365,6 +387,7 @@ struct Shell {
     closing: Option<oneshot::Sender<()>>,
     listeners: Listeners,
     state: watch::Sender<State>,
+    session_id: Arc<AtomicI64>,
     chroot: Arc<str>,
 }
 
@@ -502,6 +525,7 @@ impl Shell {
         let state = match event {
             SessionEvent::Connected => {
                 let id = self.session.id();
+                self.session_id.store(id, Ordering::Release);
                 tracing::info!(target: LOGGER, "connected to {}, session 0x{id:x}", self.server());
                 State::Connected
             }

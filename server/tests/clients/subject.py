@@ -130,8 +130,10 @@ class Subject:
     name = None
     start_seconds = 60
 
-    def __init__(self, directory, settings=None, data=None, port=None):
+    def __init__(self, directory, settings=None, data=None, port=None, zookeeper=None, session_ms=2000):
         self.directory = Path(directory)
+        self.zookeeper = zookeeper
+        self.session_ms = session_ms
         self.log_dirs = [Path(one) for one in (data if isinstance(data, list) else [data or self.directory / "data"])]
         self.log = self.directory / "broker.log"
         self.port = port or free_port()
@@ -159,6 +161,9 @@ class Subject:
             "transaction.state.log.min.isr": "1",
             "group.initial.rebalance.delay.ms": "0",
         }
+        if self.zookeeper is not None:
+            wanted |= {"zookeeper.connect": self.zookeeper.connect, "zookeeper.session.timeout.ms": self.session_ms,
+                       "zookeeper.connection.timeout.ms": 30000}
         wanted.update(self.settings)
         path = self.directory / "server.properties"
         path.write_text("".join(f"{key}={value}\n" for key, value in wanted.items()))
@@ -202,6 +207,8 @@ class Subject:
 
 
 class Milena(Subject):
+    """Milena; alone, or in the cluster of a ZooKeeper."""
+
     name = "milena"
     binary = None
 
@@ -280,19 +287,16 @@ def java_command(directory, main, arguments, heap, jars=None, options=()):
 class Kafka(Subject):
     name = "kafka"
 
-    def __init__(self, directory, settings=None, data=None, port=None, zookeeper=None, session_ms=2000):
-        super().__init__(directory, settings, data, port)
-        self.zookeeper = zookeeper
-        self.session_ms = session_ms
-        self.own_zookeeper = zookeeper is None
+    def __init__(self, directory, settings=None, **options):
+        super().__init__(directory, settings, **options)
+        self.own_zookeeper = self.zookeeper is None
 
-    def command(self, properties):
+    def properties(self):
         if self.zookeeper is None:
             self.zookeeper = ZooKeeper(self.directory).start()
-        with open(properties, "a") as out:
-            out.write(f"zookeeper.connect={self.zookeeper.connect}\n"
-                      f"zookeeper.session.timeout.ms={self.session_ms}\n"
-                      "zookeeper.connection.timeout.ms=30000\n")
+        return super().properties()
+
+    def command(self, properties):
         return java_command(self.directory, "kafka.Kafka", [properties], "-Xmx640M")
 
     def kill(self):

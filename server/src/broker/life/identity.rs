@@ -6,26 +6,37 @@
 use milena_engine::log_manager::Survey;
 
 use super::{LOGGER, StartError};
+use crate::config::BrokerConfig;
 use crate::coordination::{Coordination, startup};
 
 /// What brokers that stand alone call themselves.
 const FIRST_BROKER_ID: i32 = 0;
 
 /// The cluster's id and the broker's; what is not stated or stored anywhere is made up.
+///
+/// Alone, the cluster is that of the directories. In ZooKeeper a cluster without an id is a new one, and directories of another
+/// do not belong to it.
 pub(super) async fn establish(
     coordination: &dyn Coordination,
     survey: &Survey,
-    stated_id: Option<i32>,
+    config: &BrokerConfig,
 ) -> Result<(String, i32), StartError> {
     let known = survey.metadata();
+    let is_alone = config.zookeeper.is_none();
     let proposed = known
         .and_then(|known| known.cluster_id.clone())
+        .filter(|_| is_alone)
         .unwrap_or_else(new_cluster_id);
     let cluster_id = startup::get_or_create_cluster_id(coordination, &proposed).await?;
-    survey.check_identity(stated_id, Some(&cluster_id))?;
     tracing::info!(target: LOGGER, "Cluster ID = {cluster_id}");
+    survey.check_identity(config.broker_id, Some(&cluster_id))?;
     let stored_id = known.map(|known| known.broker_id);
-    Ok((cluster_id, stated_id.or(stored_id).unwrap_or(FIRST_BROKER_ID)))
+    let id = match config.broker_id.or(stored_id) {
+        Some(id) => id,
+        None if is_alone => FIRST_BROKER_ID,
+        None => startup::generate_broker_id(coordination, config.reserved_broker_max_id).await?,
+    };
+    Ok((cluster_id, id))
 }
 
 /// A random UUID in the 22 characters that Kafka uses (`Uuid` in base64 for URLs, without padding).

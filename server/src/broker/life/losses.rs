@@ -20,12 +20,13 @@ use crate::replication::ReplicaManager;
 pub(super) struct Observer {
     replicas: Mutex<Option<Arc<ReplicaManager>>>,
     failures: mpsc::UnboundedSender<String>,
-    tree: Arc<EmbeddedTree>,
+    /// Of a broker that stands alone.
+    tree: Option<Arc<EmbeddedTree>>,
 }
 
 impl Observer {
     /// `failures` hears why the broker cannot go on.
-    pub(super) fn new(tree: Arc<EmbeddedTree>, failures: mpsc::UnboundedSender<String>) -> Observer {
+    pub(super) fn new(tree: Option<Arc<EmbeddedTree>>, failures: mpsc::UnboundedSender<String>) -> Observer {
         Observer {
             replicas: Mutex::new(None),
             failures,
@@ -70,9 +71,11 @@ impl LogManagerObserver for Observer {
                 drop(self.failures.send(message));
             }
         }
-        if self.tree.path().parent() == Some(directory) {
+        if let Some(tree) = &self.tree
+            && tree.path().parent() == Some(directory)
+        {
             // Who listens to the tree stops the broker.
-            self.tree.lose(&format!("its log directory is offline: {reason}"));
+            tree.lose(&format!("its log directory is offline: {reason}"));
         }
     }
 

@@ -5,10 +5,15 @@ use std::time::Duration;
 use milena_engine::log_manager::LogManagerConfig;
 
 use crate::config::{ApiVersion, BrokerConfig};
+use crate::coordination::startup::Registering;
+use crate::coordination::znodes::RegistrationVersion;
 use crate::group::config::GroupConfig;
 use crate::network::NetworkConfig;
 use crate::replication::ReplicaManagerSettings;
 use crate::replication::replica_fetcher_manager::{FetcherSettings, FetcherVersions};
+
+/// How much longer than its timeout a session may last: two ticks of a ZooKeeper with twice the usual one.
+const SESSION_MARGIN: Duration = Duration::from_secs(8);
 
 pub(super) fn network_config(config: &BrokerConfig) -> NetworkConfig {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -20,6 +25,28 @@ pub(super) fn network_config(config: &BrokerConfig) -> NetworkConfig {
         idle_max: settings.connections_max_idle_ms.map(Duration::from_millis),
         send_buffer_bytes: settings.socket_send_buffer_bytes.map(|size| size as usize),
         receive_buffer_bytes: settings.socket_receive_buffer_bytes.map(|size| size as usize),
+    }
+}
+
+/// How the broker registers: in the words of `inter.broker.protocol.version`, and with patience for its own former session,
+/// which a crash leaves behind. Servers end a session up to two ticks late.
+pub(super) fn registering(config: &BrokerConfig) -> Registering {
+    let protocol = config.inter_broker_protocol_version;
+    let version = if protocol >= ApiVersion::V2_7_IV0 {
+        RegistrationVersion::V5
+    } else if protocol >= ApiVersion::V0_10_0_IV1 {
+        RegistrationVersion::V4
+    } else {
+        RegistrationVersion::V2
+    };
+    let patience = config.zookeeper.as_ref().map_or(Duration::ZERO, |zookeeper| {
+        let session = u64::try_from(zookeeper.session_timeout_ms).unwrap_or(0);
+        Duration::from_millis(session) + SESSION_MARGIN
+    });
+    Registering {
+        version,
+        former_session: None,
+        patience,
     }
 }
 

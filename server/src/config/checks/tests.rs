@@ -126,7 +126,6 @@ fn settings_that_contradict_each_other_are_refused_in_kafkas_words() {
 #[test]
 fn what_is_not_built_and_would_weaken_the_node_is_refused_by_name() {
     for (key, text) in [
-        ("zookeeper.connect", "localhost:2181"),
         ("authorizer.class.name", "kafka.security.authorizer.AclAuthorizer"),
         ("control.plane.listener.name", "CONTROLLER"),
         ("create.topic.policy.class.name", "a.B"),

@@ -117,6 +117,10 @@ impl Coordination for EmbeddedSession {
         })
     }
 
+    fn session_id(&self) -> i64 {
+        self.id
+    }
+
     fn listen(&self, listener: SessionListener) {
         if let Some(state) = self.shared.live.lock().sessions.get_mut(&self.id) {
             state.listeners.push(listener);

@@ -1,6 +1,7 @@
 //! `/brokers/ids/{id}`: a broker that is alive, and how to reach it.
 //!
-//! Written in version 5, as a 2.7.2 broker does; versions 1 to 5 are read. Source: `kafka.zk.BrokerIdZNode`.
+//! Written in the version of `inter.broker.protocol.version`, key by key as a 2.7.2 broker does; versions 1 to 5 are read.
+//! Source: `kafka.zk.BrokerIdZNode`.
 
 use std::sync::Arc;
 
@@ -9,6 +10,16 @@ use serde_json::{Map, Value, json};
 
 use super::{Object, ZnodeError, broker_id, encode};
 use crate::cluster::{Broker, Endpoint, SecurityProtocol};
+
+/// The form of a broker's node: a later one says more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RegistrationVersion {
+    /// Without listener names and rack.
+    V2 = 2,
+    V4 = 4,
+    /// With features.
+    V5 = 5,
+}
 
 /// The data of a broker's node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +32,7 @@ pub struct BrokerRegistration {
 }
 
 impl BrokerRegistration {
-    pub fn encode(&self) -> Bytes {
+    pub fn encode(&self, version: RegistrationVersion) -> Bytes {
         let mut node = Map::new();
         let protocols: Map<String, Value> = self
             .broker
@@ -34,14 +45,23 @@ impl BrokerRegistration {
                 )
             })
             .collect();
-        node.insert("listener_security_protocol_map".into(), Value::Object(protocols));
+        if version >= RegistrationVersion::V4 {
+            node.insert("listener_security_protocol_map".into(), Value::Object(protocols));
+        }
         let endpoints: Vec<String> = self.broker.endpoints.iter().map(ToString::to_string).collect();
         node.insert("endpoints".into(), json!(endpoints));
-        if let Some(rack) = &self.broker.rack {
+        if let Some(rack) = self
+            .broker
+            .rack
+            .as_ref()
+            .filter(|_| version >= RegistrationVersion::V4)
+        {
             node.insert("rack".into(), json!(&**rack));
         }
         node.insert("jmx_port".into(), json!(self.jmx_port));
-        node.insert("features".into(), json!({}));
+        if version >= RegistrationVersion::V5 {
+            node.insert("features".into(), json!({}));
+        }
         // For clients of old: the first plaintext endpoint, or none.
         let plain = self
             .broker
@@ -54,7 +74,7 @@ impl BrokerRegistration {
         );
         node.insert("timestamp".into(), json!(self.timestamp_ms.to_string()));
         node.insert("port".into(), json!(plain.map_or(-1, |endpoint| endpoint.port)));
-        node.insert("version".into(), json!(5));
+        node.insert("version".into(), json!(version as i32));
         encode(&Value::Object(node))
     }
 
@@ -134,10 +154,12 @@ fn endpoint(text: &str, protocols: &[(String, SecurityProtocol)]) -> Option<Endp
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_cluster::registration;
 
     fn check(id: i32, captured: &str) -> BrokerRegistration {
         let node = BrokerRegistration::decode(id, captured.as_bytes()).unwrap();
-        assert_eq!(std::str::from_utf8(&node.encode()).unwrap(), captured);
+        let written = node.encode(RegistrationVersion::V5);
+        assert_eq!(std::str::from_utf8(&written).unwrap(), captured);
         node
     }
 
@@ -173,6 +195,26 @@ mod tests {
             ),
         );
         assert_eq!(&*node.broker.endpoints[0].host, "::1");
+    }
+
+    #[test]
+    fn an_older_protocol_between_brokers_says_less() {
+        let node = registration(7, 9092);
+        let four = concat!(
+            r#"{"listener_security_protocol_map":{"PLAINTEXT":"PLAINTEXT"},"endpoints":["PLAINTEXT://h:9092"],"#,
+            r#""rack":"r1","jmx_port":-1,"host":"h","timestamp":"1","port":9092,"version":4}"#
+        );
+        let two = concat!(
+            r#"{"endpoints":["PLAINTEXT://h:9092"],"jmx_port":-1,"host":"h","timestamp":"1","port":9092,"#,
+            r#""version":2}"#
+        );
+        let mut racked = node.clone();
+        racked.broker.rack = Some("r1".into());
+        for (version, written) in [(RegistrationVersion::V4, four), (RegistrationVersion::V2, two)] {
+            assert_eq!(racked.encode(version), written);
+        }
+        assert_eq!(BrokerRegistration::decode(7, four.as_bytes()), Ok(racked));
+        assert_eq!(BrokerRegistration::decode(7, two.as_bytes()), Ok(node));
     }
 
     #[test]

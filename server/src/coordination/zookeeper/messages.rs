@@ -151,6 +151,11 @@ impl Request {
         frame.finish()
     }
 
+    /// It changes nothing, so that it may be sent again.
+    pub(super) fn is_read(&self) -> bool {
+        !matches!(self, Request::Multi(_))
+    }
+
     /// The path whose watch the request sets, and the one that an error is about.
     fn path(&self) -> &str {
         match self {

@@ -4,9 +4,9 @@
 //! the same outputs.
 //!
 //! Promises:
-//! - every request is answered once, in the order of the server's replies; one that was sent when the connection went gets
+//! - every request is answered once, in the order of the server's replies. A write that was sent when the connection went gets
 //!   [`CoordinationError::ConnectionLoss`] and is never sent again, one that was not waits for the next connection, but no
-//!   longer than the session timeout;
+//!   longer than the session timeout. A read waits, and is sent again with its watch, as long as there is a session;
 //! - the session expires only on a server's word. Then, before anything else, all requests are answered with
 //!   [`CoordinationError::SessionExpired`], watches are forgotten and [`SessionEvent::Expired`] is told; only then a new
 //!   session is asked for;
@@ -177,6 +177,7 @@ struct Waiting {
     token: Token,
     request: Request,
     watch: Option<WatchId>,
+    /// For a write without a connection.
     until_ms: i64,
 }
 
@@ -285,8 +286,10 @@ impl Session {
             | Phase::Closing { until_ms, .. } => until_ms,
             Phase::Authenticating(_) | Phase::Serving => self.lost_at_ms().min(self.ping_at_ms()),
         };
-        let first = self.waiting.front().map(|waiting| waiting.until_ms);
-        Some(first.map_or(connection, |first| first.min(connection)))
+        Some(
+            self.next_given_up_ms()
+                .map_or(connection, |first| first.min(connection)),
+        )
     }
 
     pub(super) fn step(&mut self, now_ms: i64, input: Input, outputs: &mut Vec<Output>) {
@@ -363,17 +366,29 @@ impl Session {
             Phase::Serving if self.ping_at_ms() <= now_ms => self.send(now_ms, messages::ping(), outputs),
             _ => {}
         }
-        while let Some(first) = self.waiting.front()
-            && first.until_ms <= now_ms
-        {
-            fail(
-                first.token,
-                first.watch,
-                &CoordinationError::ConnectionLoss,
-                outputs,
-            );
-            self.waiting.pop_front();
+        if self.next_given_up_ms().is_some_and(|first| first <= now_ms) {
+            self.waiting.retain(|waiting| {
+                let is_kept = waiting.request.is_read() || waiting.until_ms > now_ms;
+                if !is_kept {
+                    fail(
+                        waiting.token,
+                        waiting.watch,
+                        &CoordinationError::ConnectionLoss,
+                        outputs,
+                    );
+                }
+                is_kept
+            });
         }
+    }
+
+    /// When a write has waited for a connection as long as one does; never while there is one.
+    fn next_given_up_ms(&self) -> Option<i64> {
+        if matches!(self.phase, Phase::Serving) {
+            return None;
+        }
+        let writes = self.waiting.iter().filter(|waiting| !waiting.request.is_read());
+        writes.map(|waiting| waiting.until_ms).min()
     }
 
     fn connect(&mut self, now_ms: i64, outputs: &mut Vec<Output>) {
@@ -417,7 +432,21 @@ impl Session {
         };
         // What is heard of it from now on means nothing.
         self.connection.0 += 1;
-        for lost in self.in_flight.drain(..) {
+        // From the last to the first, each before those that waited behind it.
+        let mut writes = Vec::new();
+        while let Some(lost) = self.in_flight.pop_back() {
+            if lost.request.is_read() {
+                self.waiting.push_front(Waiting {
+                    token: lost.token,
+                    request: lost.request,
+                    watch: lost.watch,
+                    until_ms: now_ms,
+                });
+            } else {
+                writes.push(lost);
+            }
+        }
+        for lost in writes.into_iter().rev() {
             fail(
                 lost.token,
                 lost.watch,

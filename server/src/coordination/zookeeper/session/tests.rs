@@ -163,6 +163,11 @@ impl Bench {
         self.submit(Request::GetData { path, watch }, watch)
     }
 
+    fn write(&mut self, path: &str) -> Token {
+        let operation = (Operation::delete(path), &[] as &[_]);
+        self.submit(Request::Multi(vec![operation]), false).0
+    }
+
     fn lose(&mut self) {
         self.step(Input::Lost(self.connection));
     }
@@ -214,10 +219,11 @@ fn requests_wait_for_the_session_and_then_go_out_as_many_as_may_be_in_flight() {
 }
 
 #[test]
-fn what_was_sent_when_the_connection_went_has_an_unknown_outcome_and_what_waited_is_sent_on_the_next() {
+fn a_write_that_was_sent_when_the_connection_went_has_an_unknown_outcome_and_what_waited_is_sent_on_the_next()
+{
     let mut bench = Bench::connected(config());
-    let sent: Vec<Token> = (0..2).map(|_| bench.read("/a", false).0).collect();
-    let (waiting, _) = bench.read("/b", false);
+    let sent: Vec<Token> = (0..2).map(|_| bench.write("/a")).collect();
+    let waiting = bench.write("/b");
     bench.sent();
     let (xid, _) = xid_and_kind(&bench.sent());
     bench.lose();
@@ -245,9 +251,58 @@ fn what_was_sent_when_the_connection_went_has_an_unknown_outcome_and_what_waited
 }
 
 #[test]
-fn silence_ends_a_connection_but_never_the_session_and_waits_are_bounded() {
+fn a_read_is_sent_again_with_its_watch_in_its_place_until_it_is_answered_or_the_session_ends() {
+    let mut bench = Bench::connected(SessionConfig {
+        max_in_flight: 3,
+        ..config()
+    });
+    let (first, watch) = bench.read("/a", true);
+    let between = bench.write("/b");
+    let (second, _) = bench.read("/c", false);
+    let (waiting, _) = bench.read("/d", false);
+    for _ in 0..3 {
+        bench.sent();
+    }
+    bench.lose();
+    bench.answered(between, CoordinationError::ConnectionLoss);
+    assert_eq!(bench.next(), Output::Event(SessionEvent::Disconnected));
+    // No server for long.
+    while bench.now_ms < 20 * i64::from(TIMEOUT_MS) {
+        bench.pass();
+        bench
+            .outputs
+            .retain(|output| !matches!(output, Output::Connect { .. } | Output::Disconnect));
+        assert_eq!(bench.outputs, []);
+    }
+    while !matches!(bench.outputs.back(), Some(Output::Connect { .. })) {
+        bench.pass();
+    }
+    bench.outputs.retain(|output| *output != Output::Disconnect);
+    bench.open();
+    bench.welcome(0x11);
+    assert_eq!(bench.next(), Output::Event(SessionEvent::Connected));
+    let (xid, kind) = xid_and_kind(&bench.sent());
+    assert_eq!(kind, 4);
+    bench.sent();
+    bench.sent();
+    bench.reply(xid, OK, node(None));
+    assert!(matches!(bench.next(), Output::Answer { token, result: Ok(_) } if token == first));
+    bench.notify(3, "/a");
+    assert!(matches!(bench.next(), Output::Fire { watch: fired, .. } if Some(fired) == watch));
+    bench.lose();
+    assert_eq!(bench.next(), Output::Event(SessionEvent::Disconnected));
+    bench.open();
+    bench.welcome(0);
+    for token in [second, waiting] {
+        bench.answered(token, CoordinationError::SessionExpired);
+    }
+    assert_eq!(bench.next(), Output::Event(SessionEvent::Expired));
+}
+
+#[test]
+fn silence_ends_a_connection_but_never_the_session_and_waits_of_writes_are_bounded() {
     let mut bench = Bench::connected(config());
-    let (sent, _) = bench.read("/a", false);
+    let sent = bench.write("/a");
     bench.sent();
     bench.pass();
     assert_eq!(xid_and_kind(&bench.sent()), (xid::PING, 11));
@@ -256,7 +311,7 @@ fn silence_ends_a_connection_but_never_the_session_and_waits_are_bounded() {
     assert_eq!(bench.next(), Output::Disconnect);
     bench.answered(sent, CoordinationError::ConnectionLoss);
     assert_eq!(bench.next(), Output::Event(SessionEvent::Disconnected));
-    let (waiting, _) = bench.read("/b", false);
+    let waiting = bench.write("/b");
     let began_ms = bench.now_ms;
     let (mut connections, mut answered_ms) = (0, None);
     while bench.now_ms < began_ms + 60_000 {
@@ -590,7 +645,7 @@ fn a_server_that_does_not_keep_to_the_protocol_is_left() {
         Bytes::from_static(b"x"),
     ] {
         let mut bench = Bench::connected(config());
-        let (token, _) = bench.read("/a", false);
+        let token = bench.write("/a");
         bench.sent();
         bench.received(body);
         let outputs = std::mem::take(&mut bench.outputs);

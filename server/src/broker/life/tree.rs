@@ -1,0 +1,102 @@
+//! Where the tree lies through which this broker agrees with the others: in a log directory of its own, or in ZooKeeper.
+//!
+//! A broker has one of them. What a broker that stands alone keeps in its embedded tree is not what its cluster knows: with
+//! `zookeeper.connect` a directory that has such a tree is refused, and nothing of it is touched.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use milena_engine::io::{Clock, Io};
+use milena_engine::log_manager::Survey;
+
+use super::{LOGGER, StartError, usable_directories};
+use crate::config::{BrokerConfig, ZooKeeperSettings};
+use crate::coordination::Coordination;
+use crate::coordination::embedded::{EmbeddedTree, locate};
+use crate::coordination::zookeeper::{ZooKeeper, ZooKeeperConfig};
+
+/// The tree, open.
+#[derive(Clone, Debug)]
+pub(super) enum Tree {
+    Embedded(Arc<EmbeddedTree>),
+    ZooKeeper(Arc<ZooKeeper>),
+}
+
+impl Tree {
+    /// Opens the tree that the settings name.
+    pub(super) async fn open(
+        config: &BrokerConfig,
+        io: &Arc<dyn Io>,
+        clock: Arc<dyn Clock>,
+        survey: &Survey,
+    ) -> Result<Tree, StartError> {
+        let usable = usable_directories(survey);
+        match &config.zookeeper {
+            None => {
+                let tree = EmbeddedTree::open_or_begin(io, clock, &usable, &survey.offline_reasons())?;
+                Ok(Tree::Embedded(Arc::new(tree)))
+            }
+            Some(settings) => {
+                if let Some(path) = locate(&**io, &usable)? {
+                    return Err(StartError::TreeOfItsOwn { path });
+                }
+                Ok(Tree::ZooKeeper(connect(settings).await?))
+            }
+        }
+    }
+
+    /// The session of the broker.
+    pub(super) fn session(&self) -> Arc<dyn Coordination> {
+        match self {
+            Tree::Embedded(tree) => tree.session(),
+            Tree::ZooKeeper(zookeeper) => Arc::clone(zookeeper) as Arc<dyn Coordination>,
+        }
+    }
+
+    /// The tree of a broker that stands alone.
+    pub(super) fn embedded(&self) -> Option<&Arc<EmbeddedTree>> {
+        match self {
+            Tree::Embedded(tree) => Some(tree),
+            Tree::ZooKeeper(_) => None,
+        }
+    }
+
+    /// Ends the session, and with it all that others see of this broker.
+    pub(super) fn shutdown(&self) {
+        match self {
+            Tree::Embedded(tree) => tree.shutdown(),
+            Tree::ZooKeeper(zookeeper) => zookeeper.shutdown(),
+        }
+    }
+}
+
+async fn connect(settings: &ZooKeeperSettings) -> Result<Arc<ZooKeeper>, StartError> {
+    let servers: Vec<String> = settings.connect.servers.iter().map(ToString::to_string).collect();
+    let servers = servers.join(",");
+    let chroot = &settings.connect.chroot;
+    tracing::info!(target: LOGGER, "Connecting to zookeeper on {servers}{chroot}");
+    let zookeeper = ZooKeeper::begin(ZooKeeperConfig {
+        connect: settings.connect.clone(),
+        session_timeout_ms: settings.session_timeout_ms,
+        max_in_flight_requests: settings.max_in_flight_requests as usize,
+        set_acl: settings.set_acl,
+        auth: Vec::new(),
+        sasl: None,
+    });
+    let zookeeper = zookeeper.map_err(StartError::Thread)?;
+    let within = Duration::from_millis(settings.connection_timeout_ms.into());
+    let joined = async {
+        zookeeper
+            .connected(within)
+            .await
+            .map_err(|source| StartError::ZooKeeper { servers, source })?;
+        Ok(zookeeper.ensure_chroot().await?)
+    };
+    match joined.await {
+        Ok(()) => Ok(Arc::new(zookeeper)),
+        Err(error) => {
+            zookeeper.close().await?;
+            Err(error)
+        }
+    }
+}
