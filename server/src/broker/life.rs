@@ -30,6 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 
 mod identity;
 mod losses;
+mod replication;
 mod settings;
 mod tree;
 
@@ -42,7 +43,7 @@ use crate::admin::configs::ConfigAdmin;
 use crate::admin::dynamic::{ConfigTreeError, DynamicConfigManager};
 use crate::admin::topics::TopicAdmin;
 use crate::adoption::{self, AdoptionError, Import};
-use crate::cluster;
+use crate::cluster::{self, BoxFuture};
 use crate::config::{BrokerConfig, IoBackend, local_host_name};
 use crate::controller::{Controller, ControllerSettings};
 use crate::coordination::embedded::OpenTreeError;
@@ -57,6 +58,7 @@ use crate::handlers::Handlers;
 use crate::metadata_cache::MetadataCache;
 use crate::network::{self, BoundListener, ConnectionLimits, Lanes, NetworkConfig};
 use crate::replication::coordinator_log::OffsetsTopic;
+use crate::replication::replica_fetcher_manager::ReplicaFetcherManager;
 use crate::replication::{PartitionRefusal, ReplicaManager};
 use losses::{Observer, stop_when_lost};
 use settings::{group_config, log_manager_config, network_config, registering, replica_manager_settings};
@@ -137,6 +139,7 @@ pub struct RunningBroker {
     tree: Tree,
     controller: Controller,
     lanes: Lanes,
+    fetchers: Option<ReplicaFetcherManager>,
     housekeeping: Housekeeping,
     control: Control,
     failures: mpsc::UnboundedReceiver<String>,
@@ -202,6 +205,9 @@ impl RunningBroker {
         tracing::info!(target: LOGGER, "[KafkaServer id={id}] shutting down");
         self.lanes.stop();
         self.broker.groups.shutdown();
+        if let Some(fetchers) = self.fetchers {
+            fetchers.stop();
+        }
         self.control.stop(self.controller);
         self.housekeeping.stop();
         let logs = &self.broker.logs;
@@ -233,6 +239,17 @@ impl Control {
             tracing::error!(target: LOGGER, "the control thread ended by a panic");
         }
     }
+}
+
+/// A broker whose lanes do not let anybody in yet.
+struct Joined {
+    broker: Arc<Broker>,
+    limits: Arc<ConnectionLimits>,
+    controller: Controller,
+    /// Where there are other brokers to follow.
+    fetchers: Option<ReplicaFetcherManager>,
+    /// For the control thread.
+    control: BoxFuture<'static, ()>,
 }
 
 /// A start under way.
@@ -300,7 +317,14 @@ impl Start {
         let joined =
             runtime.block_on(self.join(io, survey, tree, &coordination, &listeners, Arc::clone(&observer)));
         // The replicas hold the logs, which hold their observer.
-        let (broker, limits, controller, control) = joined.inspect_err(|_| observer.forget())?;
+        let joined = joined.inspect_err(|_| observer.forget())?;
+        let Joined {
+            broker,
+            limits,
+            controller,
+            fetchers,
+            control,
+        } = joined;
         if let Some(embedded) = tree.embedded() {
             embedded.establish()?;
         }
@@ -336,6 +360,7 @@ impl Start {
             tree: tree.clone(),
             controller,
             lanes,
+            fetchers,
             housekeeping,
             control: Control { thread, stop },
             failures: failed,
@@ -368,15 +393,7 @@ impl Start {
         coordination: &Arc<dyn Coordination>,
         listeners: &[BoundListener],
         observer: Arc<Observer>,
-    ) -> Result<
-        (
-            Arc<Broker>,
-            Arc<ConnectionLimits>,
-            Controller,
-            impl Future<Output = ()> + Send + 'static,
-        ),
-        StartError,
-    > {
+    ) -> Result<Joined, StartError> {
         let metadata = Arc::new(MetadataCache::new());
         startup::create_persistent_paths(&**coordination).await?;
         let (cluster_id, id) = identity::establish(&**coordination, &survey, &self.config).await?;
@@ -526,14 +543,41 @@ impl Start {
             limits: Arc::clone(&limits),
             controller: controller.clone(),
         };
+        let (fetchers, replication) = match tree.embedded() {
+            Some(_) => (None, None),
+            None => {
+                let parts = replication::Parts {
+                    broker_id: id,
+                    config: &self.config,
+                    replicas: &broker.replicas,
+                    metadata: &broker.metadata,
+                    coordination,
+                    clock: &self.clock,
+                };
+                let (fetchers, replication) =
+                    replication::start(&parts, inboxes).map_err(StartError::Thread)?;
+                (Some(fetchers), Some(replication))
+            }
+        };
         let control = async move {
             let dynamic = async move {
                 let lost = dynamic.run(&reconfigure).await;
                 tracing::error!(target: LOGGER, "changes of settings are not heard any more: {lost}");
             };
-            tokio::join!(control, dynamic);
+            let replication = async move {
+                if let Some(replication) = replication {
+                    replication.await;
+                }
+            };
+            tokio::join!(control, dynamic, replication);
         };
-        Ok((Arc::new(broker), limits, controller, control))
+        Ok(Joined {
+            broker: Arc::new(broker),
+            limits,
+            controller,
+            fetchers,
+            control: Box::pin(control),
+        })
     }
 
     fn registration(&self, id: i32, listeners: &[BoundListener]) -> BrokerRegistration {

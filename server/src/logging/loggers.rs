@@ -20,7 +20,8 @@ use tracing::level_filters::LevelFilter;
 pub const ROOT: &str = "root";
 
 /// The loggers that write lines, without their ancestors.
-const KNOWN: [&str; 39] = [
+const KNOWN: [&str; 43] = [
+    "kafka.cluster.Partition",
     "kafka.controller.KafkaController",
     "kafka.coordinator.group.GroupCoordinator",
     "kafka.coordinator.transaction.ProducerIdManager",
@@ -28,10 +29,13 @@ const KNOWN: [&str; 39] = [
     "kafka.network.Acceptor",
     "kafka.network.SocketServer",
     "kafka.server.AdminManager",
+    "kafka.server.AlterIsrManager",
     "kafka.server.DynamicBrokerConfig",
     "kafka.server.DynamicConfigManager",
     "kafka.server.KafkaApis",
     "kafka.server.KafkaServer",
+    "kafka.server.ReplicaFetcherManager",
+    "kafka.server.ReplicaFetcherThread",
     "kafka.server.ReplicaManager",
     "kafka.server.TopicConfigHandler",
     "kafka.zk.AdminZkClient",
