@@ -30,6 +30,7 @@ pub mod partition;
 pub mod purgatory;
 pub mod replica_fetcher;
 pub mod replica_fetcher_manager;
+pub mod replica_selector;
 #[cfg(test)]
 mod tests;
 

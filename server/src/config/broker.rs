@@ -189,6 +189,8 @@ pub struct TransactionSettings {
 /// Fetch responses and sessions.
 #[derive(Clone, Debug)]
 pub struct FetchSettings {
+    /// `replica.selector.class` names Kafka's rack-aware one: consumers are sent to a replica in their rack.
+    pub is_rack_aware: bool,
     /// `fetch.max.bytes`, at least 1024.
     pub max_bytes: u32,
     /// `max.incremental.fetch.session.cache.slots`

@@ -19,7 +19,7 @@ use super::broker::{
     BrokerConfig, FetchSettings, GroupSettings, IoBackend, LogManagerSettings, LogOutput, NetworkSettings,
     OffsetsSettings, ReplicationSettings, TopicManagementSettings, TransactionSettings,
 };
-use super::definition::{Effect, broker_definition, broker_definitions};
+use super::definition::{Effect, RACK_AWARE_REPLICA_SELECTOR, broker_definition, broker_definitions};
 use super::dynamic::is_listener_limit;
 use super::listener::{EndPoint, ListenerName, Ports, SecurityProtocolMap, is_valid_host, parse_listeners};
 use super::sources::{Sources, Values};
@@ -153,6 +153,7 @@ pub(super) fn build(sources: Arc<Sources>) -> Result<BrokerConfig, Vec<Fault>> {
                     state_log_segment_bytes: values.i32("transaction.state.log.segment.bytes"),
                 },
                 fetch: FetchSettings {
+                    is_rack_aware: values.text("replica.selector.class") == Some(RACK_AWARE_REPLICA_SELECTOR),
                     max_bytes: values.u32("fetch.max.bytes"),
                     max_incremental_session_cache_slots: values
                         .u32("max.incremental.fetch.session.cache.slots"),

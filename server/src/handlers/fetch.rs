@@ -4,12 +4,16 @@
 //! until an append satisfies it or `max_wait_ms` is over. Cold data is brought into memory off the lane before it is sent.
 //!
 //! Versions: up to 1 answers in message format v0, up to 3 in v1 (converted here, the only case in which record bytes
-//! are read); up to 2 never exceeds a partition's limit; from 7 on incremental sessions; zstd topics need 10
+//! are read); up to 2 never exceeds a partition's limit; from 7 on incremental sessions; zstd topics need 10; from 11 on a consumer
+//! may read from a follower, and is sent to one in its rack (KIP-392); a follower of 12 may learn where its log parts from ours
 //! (`KafkaApis.handleFetchRequest`, `ReplicaManager.readFromLocalLog`, `DelayedFetch.scala`,
 //! `LazyDownConversionRecords.java`).
 //!
 //! **Deviation:** a partition whose batches are broken and cannot be converted for an old consumer is CORRUPT_MESSAGE; 2.7.2
 //! fails the whole request with whatever error the exception has, or closes the connection.
+//!
+//! **Deviation:** a proposal to read from another replica is sent at once; in 2.7.2 it waits for `max_wait_ms`, since it brings no
+//! records.
 //!
 //! Watched by S6 and S7 of `docs/benchmarks.md`.
 
@@ -21,7 +25,7 @@ use std::time::Duration;
 use milena_engine::config::{Codec, CompressionType, Magic};
 use milena_engine::error::ReadError;
 use milena_engine::io::Operation;
-use milena_engine::log::{FileSlice, UpperBound};
+use milena_engine::log::{FileSlice, Log, UpperBound};
 use milena_engine::record_batch::{BatchError, BatchHeader, convert_down};
 use milena_engine::units::{LeaderEpoch, Offset, TopicPartition};
 use tokio::sync::{Notify, oneshot};
@@ -44,8 +48,11 @@ use crate::replication::purgatory::End;
 const FIRST_VERSION_WITHOUT_HARD_LIMIT: i16 = 3;
 /// From this version on a client knows zstd.
 const FIRST_VERSION_WITH_ZSTD: i16 = 10;
+/// From this version on a consumer tells its rack, and may read from a follower.
+const FIRST_VERSION_WITH_RACKS: i16 = 11;
 /// What a client sees where an offset is unknown.
 const UNKNOWN_OFFSET: i64 = -1;
+const UNKNOWN_REPLICA: i32 = -1;
 
 /// What was asked, apart from the partitions.
 struct Terms {
@@ -55,7 +62,16 @@ struct Terms {
     min_bytes: usize,
     max_bytes: usize,
     bound: UpperBound,
+    /// Where a consumer sits that may be sent to another replica: its rack and its listener.
+    place: Option<(String, Arc<str>)>,
     version: i16,
+}
+
+impl Terms {
+    /// Only consumers of today know that a follower may serve them.
+    fn may_read_from_follower(&self) -> bool {
+        self.follower.is_none() && self.version >= FIRST_VERSION_WITH_RACKS
+    }
 }
 
 /// What one partition has to say.
@@ -67,6 +83,8 @@ struct Found {
     aborted: Option<Vec<AbortedTransaction>>,
     /// Where the follower's log parts from ours.
     diverging: Option<EpochEndOffset>,
+    /// Another replica that the consumer had better read from.
+    preferred: Option<i32>,
     records: Records,
 }
 
@@ -95,7 +113,19 @@ impl Found {
             log_start_offset: UNKNOWN_OFFSET,
             aborted: None,
             diverging: None,
+            preferred: None,
             records: Records::None,
+        }
+    }
+
+    /// Where the log ends, without records.
+    fn nothing(log: &Log) -> Found {
+        let offsets = log.offsets();
+        Found {
+            high_watermark: offsets.high_watermark.get(),
+            last_stable_offset: offsets.last_stable_offset.get(),
+            log_start_offset: offsets.log_start_offset.get(),
+            ..Found::error(ErrorCode::None)
         }
     }
 }
@@ -104,7 +134,7 @@ impl Found {
 struct Look {
     found: Vec<Found>,
     size_bytes: usize,
-    /// An error or a diverging log: answered at once.
+    /// An error, a diverging log or a better replica: answered at once.
     is_urgent: bool,
 }
 
@@ -140,6 +170,12 @@ pub(super) fn handle(scope: &Rc<LaneScope>, request: &Request) -> Reply {
             (None, 1) => UpperBound::LastStable,
             (None, _) => UpperBound::HighWatermark,
         },
+        place: (broker.config().fetch.is_rack_aware && !message.rack_id.is_empty()).then(|| {
+            (
+                message.rack_id.to_string(),
+                Arc::clone(&request.context.peer.listener),
+            )
+        }),
         version: request.context.api_version,
     };
     let look = look(broker, &terms, &context);
@@ -217,7 +253,8 @@ fn look(broker: &Broker, terms: &Terms, context: &FetchContext) -> Look {
         }
         left = left.saturating_sub(size);
         look.size_bytes += size;
-        look.is_urgent |= found.error != ErrorCode::None || found.diverging.is_some();
+        look.is_urgent |=
+            found.error != ErrorCode::None || found.diverging.is_some() || found.preferred.is_some();
         look.found.push(found);
     }
     look
@@ -238,13 +275,25 @@ fn read(
             ErrorCode::KafkaStorageError if terms.version <= 5 => ErrorCode::NotLeaderOrFollower,
             error => error,
         })?;
-    let leader_epoch = partition.check_leader(range.current_leader_epoch)?;
+    let leader_epoch = if terms.may_read_from_follower() {
+        partition.check_epoch(range.current_leader_epoch)?
+    } else {
+        partition.check_leader(range.current_leader_epoch)?
+    };
     let log = partition.log();
     let config = log.config();
     if config.compression_type == CompressionType::Always(Codec::Zstd)
         && terms.version < FIRST_VERSION_WITH_ZSTD
     {
         return Err(ErrorCode::UnsupportedCompressionType);
+    }
+    if let Some((rack, listener)) = terms.place.as_ref().filter(|_| terms.may_read_from_follower())
+        && let Some(preferred) = partition.preferred_replica(rack, listener, range.fetch_offset)
+    {
+        return Ok(Found {
+            preferred: Some(preferred),
+            ..Found::nothing(log)
+        });
     }
     if let Some(found) = diverging(&partition, range)? {
         return Ok(found);
@@ -297,6 +346,7 @@ fn read(
             .aborted_transactions
             .map(|list| list.into_iter().map(to_wire).collect()),
         diverging: None,
+        preferred: None,
         records,
     })
 }
@@ -314,18 +364,12 @@ fn diverging(partition: &Partition, range: &FetchRange) -> Result<Option<Found>,
     if end.epoch >= epoch && end.end_offset >= range.fetch_offset {
         return Ok(None);
     }
-    let offsets = log.offsets();
     Ok(Some(Found {
-        error: ErrorCode::None,
-        high_watermark: offsets.high_watermark.get(),
-        last_stable_offset: offsets.last_stable_offset.get(),
-        log_start_offset: offsets.log_start_offset.get(),
-        aborted: None,
         diverging: Some(EpochEndOffset {
             epoch: end.epoch.get(),
             end_offset: end.end_offset.get(),
         }),
-        records: Records::None,
+        ..Found::nothing(log)
     }))
 }
 
@@ -496,7 +540,7 @@ fn answer(
         high_watermark: found.high_watermark,
         log_start_offset: found.log_start_offset,
         records_size_bytes: found.records.size_bytes(),
-        has_preferred_replica: false,
+        has_preferred_replica: found.preferred.is_some(),
         has_diverging_epoch: found.diverging.is_some(),
     };
     let summaries: Vec<AnswerSummary> = look.found.iter().map(summary).collect();
@@ -569,6 +613,7 @@ fn partition_response(
         log_start_offset: found.log_start_offset,
         aborted_transactions: found.aborted.map(Into::into),
         diverging_epoch: found.diverging.unwrap_or_default(),
+        preferred_read_replica: found.preferred.unwrap_or(UNKNOWN_REPLICA),
         record_set,
         ..FetchablePartitionResponse::default()
     }

@@ -7,6 +7,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use milena_engine::error::{AppendError, ReadError};
 use milena_engine::log::{AppendInfo, Log, LogListener, LogOffsetSnapshot, LogStartOffsetIncrementReason};
@@ -18,6 +19,7 @@ use super::partition::isr::IsrAnswer;
 use super::partition::{Assignment, Input, LocalEnds, Output, PartitionState, Role};
 use super::purgatory::{AcknowledgementDone, AcknowledgementId, PendingAcknowledgement, Purgatory};
 use super::replica_fetcher::{FetchedPartition, FollowError};
+use super::replica_selector::{ReplicaView, rack_aware};
 use super::{IsrChange, PartitionRefusal, Shared};
 
 const LOGGER: &str = "kafka.cluster.Partition";
@@ -247,6 +249,34 @@ impl Partition {
             is_live,
         };
         self.step(|_| fetched);
+    }
+
+    /// From which other replica a consumer in `rack` had better read, if this broker leads and that one has `fetch_offset`;
+    /// `listener` is where the consumer came in, and where it would find the other.
+    pub fn preferred_replica(&self, rack: &str, listener: &str, fetch_offset: Offset) -> Option<i32> {
+        let state = self.state.lock();
+        if state.role() != Role::Leader {
+            return None;
+        }
+        let metadata = self.shared.metadata.load();
+        let now = self.shared.clock.monotonic();
+        let own_rack = metadata
+            .broker(self.shared.rules.broker_id)
+            .and_then(|own| own.rack.as_deref());
+        let views = state.remotes().filter_map(|(id, replica)| {
+            let (log_end, log_start) = (replica.end()?, replica.log_start()?);
+            let broker = metadata.broker(id)?;
+            broker.endpoint(listener)?;
+            (log_end >= fetch_offset && log_start <= fetch_offset).then(|| ReplicaView {
+                broker: id,
+                rack: broker.rack.as_deref(),
+                log_end,
+                since_caught_up: replica
+                    .caught_up_at()
+                    .map_or(Duration::MAX, |at| now.saturating_sub(at)),
+            })
+        });
+        rack_aware(rack, own_rack, views)
     }
 
     /// Where this reign began, if the high watermark is not there yet: until then a leader does not know what the end is for

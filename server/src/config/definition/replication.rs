@@ -53,7 +53,7 @@ definitions! {
         "Release whose protocol brokers speak among themselves.";
     "inter.broker.listener.name": String = none, ANY, Medium, Fixed, Served;
         "Listener that brokers use among themselves.";
-    "replica.selector.class": String = none, ANY, Medium, Fixed, NoEffectHere(FOLLOWERS);
+    "replica.selector.class": String = none, one_of(REPLICA_SELECTORS), Medium, Fixed, Served;
         "Java class that chooses the replica a consumer fetches from.";
     "controlled.shutdown.max.retries": Int = "3", ANY, Medium, Fixed, NoEffectHere(SHUTDOWN);
         "Attempts to hand over leadership before stopping.";
