@@ -50,6 +50,7 @@ pub mod offset_fetch;
 pub mod offset_for_leader_epoch;
 pub mod produce;
 pub mod sync_group;
+pub mod write_txn_markers;
 
 /// What a handler knows of a request beside its body.
 #[derive(Clone, Debug)]
@@ -219,6 +220,9 @@ impl Handlers {
             }
             ApiKey::InitProducerId => {
                 serve!(|broker, _ctx, message| init_producer_id::handle(broker, &message).await)
+            }
+            ApiKey::WriteTxnMarkers => {
+                serve!(|broker, _ctx, message| write_txn_markers::handle(broker, &message).await)
             }
             ApiKey::OffsetForLeaderEpoch => {
                 serve!(|broker, _ctx, message| offset_for_leader_epoch::handle(broker, &message))

@@ -16,8 +16,8 @@
 //!   only speak them among themselves, and this broker stands alone;
 //! - `SaslHandshake`, `SaslAuthenticate` and the delegation tokens (17, 36, 38 to 41),
 //!   `DescribeUserScramCredentials` and `AlterUserScramCredentials` (50, 51): there is no SASL listener;
-//! - the transactions (24 to 28): there is no transaction coordinator; `InitProducerId` serves idempotent
-//!   producers;
+//! - the transactions (24 to 26, 28): there is no transaction coordinator; `InitProducerId` serves idempotent
+//!   producers, `WriteTxnMarkers` the coordinators of other brokers;
 //! - `AlterReplicaLogDirs` (34): replicas do not move between the directories of a broker;
 //! - `ElectLeaders`, `AlterPartitionReassignments`, `ListPartitionReassignments` (43, 45, 46): there is one
 //!   replica;
@@ -60,6 +60,7 @@ pub const SERVED: &[ApiKey] = &[
     ApiKey::DeleteRecords,
     ApiKey::InitProducerId,
     ApiKey::OffsetForLeaderEpoch,
+    ApiKey::WriteTxnMarkers,
     ApiKey::DescribeAcls,
     ApiKey::CreateAcls,
     ApiKey::DeleteAcls,
@@ -89,6 +90,7 @@ mod tests {
             0..=3,
             8..=16,
             18..=23,
+            27..=27,
             29..=33,
             35..=35,
             37..=37,

@@ -271,7 +271,7 @@ fn conclude(
 }
 
 /// An append that is not acknowledged yet.
-struct Acknowledging {
+pub(super) struct Acknowledging {
     partition: Arc<Partition>,
     /// The medium.
     synced: Option<oneshot::Receiver<Result<(), StorageError>>>,
@@ -284,7 +284,7 @@ impl Acknowledging {
     ///
     /// # Errors
     /// It will not be.
-    fn after(
+    pub(super) fn after(
         partition: &Arc<Partition>,
         leader_epoch: LeaderEpoch,
         info: &AppendInfo,
@@ -314,7 +314,7 @@ impl Acknowledging {
     }
 
     /// Waits first for the medium, then for the other replicas.
-    async fn settled(self, deadline: Instant) -> Result<(), ErrorCode> {
+    pub(super) async fn settled(self, deadline: Instant) -> Result<(), ErrorCode> {
         if let Some(synced) = self.synced
             && !matches!(synced.await, Ok(Ok(())))
         {
