@@ -18,6 +18,7 @@
 
 pub mod embedded;
 pub mod producer_ids;
+pub mod simulated;
 pub mod startup;
 pub mod znodes;
 pub mod zookeeper;
