@@ -340,6 +340,7 @@ impl Shell {
             .store(controller.unwrap_or(-1), Ordering::Release);
         if self.machine.is_active() {
             self.log("Resigned");
+            self.channel.live_brokers(&[]);
         }
         self.step(Input::Resigned);
     }
@@ -369,6 +370,7 @@ impl Shell {
             match output {
                 Output::Note(line) => self.log(&line),
                 Output::Send { broker, command } => self.send(broker, command),
+                Output::LiveBrokers(brokers) => self.channel.live_brokers(&brokers),
                 Output::Watch(topics) => self.watch_topics(topics).await,
                 Output::Write(operations) => {
                     let result = self.coordination.multi(operations).await;

@@ -15,6 +15,7 @@ use crate::controller::command::{
     BrokerChannel, BrokerCommand, BrokerReply, CommandOrigin, MetadataLeader, PartitionMetadataUpdate,
     UpdateMetadataCommand,
 };
+use crate::controller::context::LiveBroker;
 use crate::controller::{Controller, ControllerSettings};
 use crate::coordination::Coordination;
 use crate::coordination::embedded::{EmbeddedSession, EmbeddedTree};
@@ -43,6 +44,8 @@ impl BrokerChannel for Obedient {
         }
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
+
+    fn live_brokers(&self, _brokers: &[LiveBroker]) {}
 }
 
 pub(crate) struct Cluster {

@@ -16,6 +16,7 @@ use crate::controller::command::{
     BrokerChannel, BrokerCommand, BrokerReply, CommandRefusal, LeaderAndIsrCommand, StopReplicaCommand,
     UpdateMetadataCommand,
 };
+use crate::controller::context::LiveBroker;
 use crate::group::{GROUP_METADATA_TOPIC_NAME, GroupCoordinator};
 use crate::metadata_cache::MetadataCache;
 use crate::replication::{PartitionRefusal, ReplicaManager};
@@ -72,6 +73,10 @@ impl BrokerChannel for LocalChannel {
                 BrokerCommand::StopReplica(command) => parts.stop_replica(&command),
             }
         })
+    }
+
+    fn live_brokers(&self, _brokers: &[LiveBroker]) {
+        // A broker that stands alone lives as long as its process.
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use milena_engine::units::{LeaderEpoch, TopicPartition};
 
+use super::context::LiveBroker;
 use crate::cluster::{BoxFuture, Broker, LeaderAndIsr};
 
 /// Who commands whom: checked by the receiver before anything else.
@@ -128,4 +129,8 @@ pub trait BrokerChannel: Send + Sync {
     /// broker's answer. A channel over a network sends again until the broker is no longer registered, and then drops the
     /// command and answers [`CommandRefusal::StaleBrokerEpoch`].
     fn send(&self, broker_id: i32, command: BrokerCommand) -> BoxFuture<'static, BrokerReply>;
+
+    /// Who is registered from now on, each with its epoch: said before the commands that follow from it. Commands to others, and
+    /// to the former life of one that came back, are given up. Nobody, when the reign ends.
+    fn live_brokers(&self, brokers: &[LiveBroker]);
 }

@@ -11,6 +11,7 @@
 //!                                                 +-- DeletionIneligible <--+  (refused, or the broker is down)
 //! ```
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -71,6 +72,16 @@ impl ReplicaPhase {
     }
 }
 
+/// Whether a replica can be reached, and may lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Online,
+    /// Its broker hands its leaderships over: it is reached, but counts as gone.
+    ShuttingDown,
+    /// Its broker, or the log directory that it is in, is down.
+    Offline,
+}
+
 /// A live broker and the czxid of its registration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LiveBroker {
@@ -84,22 +95,17 @@ pub(super) struct PartitionContext {
     pub(super) phase: PartitionPhase,
     /// What the state node says; `None` before it exists.
     pub(super) leadership: Option<PartitionState>,
-    /// One per assigned replica.
-    pub(super) replicas: Vec<(i32, ReplicaPhase)>,
+    /// Those that are in another phase than NonExistent: assigned, or on their way out.
+    replicas: Vec<(i32, ReplicaPhase)>,
 }
 
 impl PartitionContext {
     fn new(assignment: ReplicaAssignment) -> PartitionContext {
-        let replicas = assignment
-            .replicas
-            .iter()
-            .map(|id| (*id, ReplicaPhase::NonExistent))
-            .collect();
         PartitionContext {
             assignment,
             phase: PartitionPhase::NonExistent,
             leadership: None,
-            replicas,
+            replicas: Vec::new(),
         }
     }
 
@@ -125,16 +131,21 @@ pub struct ControllerContext {
     pub epoch: i32,
     /// Data version of `/controller_epoch` during this reign: what fences every write.
     pub epoch_zk_version: i32,
+    /// Those that are shutting down included.
     pub(super) live_brokers: BTreeMap<i32, LiveBroker>,
+    /// Those that asked to hand their leaderships over, until they are gone.
+    pub(super) shutting_down: BTreeSet<i32>,
     pub(super) topics: BTreeMap<Arc<str>, Partitions>,
     /// Replicas in log directories that went offline, by broker.
     pub(super) offline_dir_replicas: BTreeMap<i32, BTreeSet<TopicPartition>>,
+    pub(super) being_reassigned: BTreeSet<TopicPartition>,
     pub(super) topics_to_be_deleted: BTreeSet<Arc<str>>,
     pub(super) topics_with_deletion_started: BTreeSet<Arc<str>>,
     pub(super) topics_ineligible_for_deletion: BTreeSet<Arc<str>>,
 }
 
 impl ControllerContext {
+    /// Those that are shutting down included.
     pub fn live_broker_ids(&self) -> impl Iterator<Item = i32> {
         self.live_brokers.keys().copied()
     }
@@ -171,17 +182,15 @@ impl ControllerContext {
             .map_or(ReplicaPhase::NonExistent, |partition| partition.replica(broker))
     }
 
-    /// Takes over assignments; returns the partitions that were not known before.
+    /// Takes partitions over that were not known before, and returns them. Assignments of known ones only change by this
+    /// controller's own doing.
     pub(super) fn assign(&mut self, topic: &Arc<str>, assignment: TopicAssignment) -> Vec<TopicPartition> {
         let partitions = self.topics.entry(Arc::clone(topic)).or_default();
         let mut new = Vec::new();
         for (number, assignment) in assignment.partitions {
-            match partitions.get_mut(&number) {
-                Some(known) => known.assignment = assignment,
-                None => {
-                    partitions.insert(number, PartitionContext::new(assignment));
-                    new.push(TopicPartition::new(Arc::clone(topic), number));
-                }
+            if let Entry::Vacant(vacant) = partitions.entry(number) {
+                vacant.insert(PartitionContext::new(assignment));
+                new.push(TopicPartition::new(Arc::clone(topic), number));
             }
         }
         new
@@ -192,6 +201,7 @@ impl ControllerContext {
         self.topics_to_be_deleted.remove(topic);
         self.topics_with_deletion_started.remove(topic);
         self.topics_ineligible_for_deletion.remove(topic);
+        self.being_reassigned.retain(|at| *at.topic != *topic);
         for replicas in self.offline_dir_replicas.values_mut() {
             replicas.retain(|at| *at.topic != *topic);
         }
@@ -201,12 +211,28 @@ impl ControllerContext {
         self.topics_to_be_deleted.contains(topic)
     }
 
+    pub(super) fn standing(&self, broker: i32, at: &TopicPartition) -> Standing {
+        let offline_dir = self.offline_dir_replicas.get(&broker);
+        if !self.live_brokers.contains_key(&broker)
+            || offline_dir.is_some_and(|replicas| replicas.contains(at))
+        {
+            Standing::Offline
+        } else if self.shutting_down.contains(&broker) {
+            Standing::ShuttingDown
+        } else {
+            Standing::Online
+        }
+    }
+
     pub(super) fn is_replica_online(&self, broker: i32, at: &TopicPartition) -> bool {
-        self.live_brokers.contains_key(&broker)
-            && !self
-                .offline_dir_replicas
-                .get(&broker)
-                .is_some_and(|replicas| replicas.contains(at))
+        self.standing(broker, at) == Standing::Online
+    }
+
+    /// The replicas of a partition, the preferred one first; none for an unknown partition.
+    pub(super) fn replicas_of(&self, at: &TopicPartition) -> Arc<[i32]> {
+        self.partition(at)
+            .map(|one| Arc::clone(&one.assignment.replicas))
+            .unwrap_or_default()
     }
 
     pub(super) fn all_partitions(&self) -> impl Iterator<Item = (TopicPartition, &PartitionContext)> {
@@ -272,6 +298,9 @@ impl ControllerContext {
             .get(topic)
             .into_iter()
             .flat_map(|partitions| partitions.values());
-        partitions.flat_map(|partition| partition.replicas.iter().map(|(_, phase)| *phase))
+        partitions.flat_map(|partition| {
+            let assigned = partition.assignment.replicas.iter();
+            assigned.map(|id| partition.replica(*id))
+        })
     }
 }

@@ -6,66 +6,88 @@ use std::sync::Arc;
 
 use milena_engine::units::LeaderEpoch;
 
+use super::context::Standing;
 use crate::cluster::LeaderAndIsr;
 
 /// Why a leader is elected, which decides who may become it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ElectionStrategy {
-    /// The leader is gone: the first assigned replica that is alive and in sync; if none is and the topic allows it, the first
-    /// that is alive.
-    OfflinePartition,
-    /// The first of the assignment, if it is alive and in sync.
+    /// The leader is gone: the first assigned replica that is online and in sync; if none is and the topic allows it (or
+    /// whoever asks, by the flag), the first that is online.
+    OfflinePartition { allow_unclean: bool },
+    /// The first of the target replicas that is online and in sync.
+    ReassignPartition,
+    /// The first of the assignment, if it is online and in sync.
     PreferredReplica,
+    /// The first assigned replica that is in sync and whose broker stays; those that shut down leave the in-sync set.
+    ControlledShutdown,
 }
 
-/// The new leader and in-sync replicas; `None` if no one may lead.
+/// The new leader and in-sync replicas; `None` if no one may lead. `assignment` is the target's in a reassignment.
+///
+/// **Deviation:** where the in-sync set is looked through anyway, ids that are no replicas of the partition leave it
+/// (KAFKA-9672); in 2.7.2 they stay until a leader removes them.
 pub fn elect(
     strategy: ElectionStrategy,
     assignment: &[i32],
     present: &LeaderAndIsr,
-    is_online: impl Fn(i32) -> bool,
+    standing: impl Fn(i32) -> Standing,
     unclean_allowed: bool,
 ) -> Option<LeaderAndIsr> {
-    let in_sync = |id: &i32| is_online(*id) && present.isr.contains(id);
+    use ElectionStrategy::{ControlledShutdown, OfflinePartition, PreferredReplica, ReassignPartition};
+    let is_online = |id: &i32| standing(*id) == Standing::Online;
+    let in_sync = |id: &i32| is_online(id) && present.isr.contains(id);
     let clean = match strategy {
-        ElectionStrategy::OfflinePartition => assignment.iter().copied().find(in_sync),
-        ElectionStrategy::PreferredReplica => assignment.first().copied().filter(in_sync),
-    };
-    let (leader, isr) = match (clean, strategy) {
-        (Some(leader), _) => {
-            let stays = |id: &i32| strategy == ElectionStrategy::PreferredReplica || is_online(*id);
-            let isr: Vec<i32> = present.isr.iter().copied().filter(stays).collect();
-            (leader, isr)
+        PreferredReplica => assignment.first().copied().filter(in_sync),
+        OfflinePartition { .. } | ReassignPartition | ControlledShutdown => {
+            assignment.iter().copied().find(in_sync)
         }
-        (None, ElectionStrategy::OfflinePartition) if unclean_allowed => {
-            let leader = assignment.iter().copied().find(|id| is_online(*id))?;
+    };
+    let in_sync = present.isr.iter().copied();
+    let (leader, isr): (i32, Vec<i32>) = match (clean, strategy) {
+        (Some(leader), PreferredReplica | ReassignPartition) => (leader, in_sync.collect()),
+        (Some(leader), OfflinePartition { .. }) => {
+            let stays = |id: &i32| is_online(id) && assignment.contains(id);
+            (leader, in_sync.filter(stays).collect())
+        }
+        (Some(leader), ControlledShutdown) => {
+            let stays = |id: &i32| standing(*id) != Standing::ShuttingDown && assignment.contains(id);
+            (leader, in_sync.filter(stays).collect())
+        }
+        (None, OfflinePartition { allow_unclean }) if allow_unclean || unclean_allowed => {
+            let leader = assignment.iter().copied().find(is_online)?;
             (leader, vec![leader])
         }
-        _ => return None,
+        (None, _) => return None,
     };
+    Some(changed(present, Some(leader), isr))
+}
+
+/// The state after replicas went down: without them in the in-sync set, without a leader if it led. The last one stays in the
+/// set, the leader if all of them are gone.
+pub fn without(gone: &[i32], present: &LeaderAndIsr) -> LeaderAndIsr {
+    let stays = |id: &i32| !gone.contains(id);
+    let mut isr: Vec<i32> = present.isr.iter().copied().filter(stays).collect();
+    if isr.is_empty() {
+        let led = present.leader.filter(|leader| present.isr.contains(leader));
+        isr.extend(led.or_else(|| present.isr.first().copied()));
+    }
+    changed(present, present.leader.filter(stays), isr)
+}
+
+/// The same leader and in-sync replicas in a new epoch.
+pub fn in_new_epoch(present: &LeaderAndIsr) -> LeaderAndIsr {
+    changed(present, present.leader, present.isr.to_vec())
+}
+
+fn changed(present: &LeaderAndIsr, leader: Option<i32>, isr: Vec<i32>) -> LeaderAndIsr {
     let isr = if isr[..] == present.isr[..] {
         Arc::clone(&present.isr)
     } else {
         isr.into()
     };
-    let leader_epoch = LeaderEpoch(present.leader_epoch.get() + 1);
-    Some(LeaderAndIsr {
-        leader: Some(leader),
-        leader_epoch,
-        isr,
-        zk_version: present.zk_version,
-    })
-}
-
-/// The state after a replica went down: without it in the in-sync set (but for the last one), without a leader if it led.
-pub fn without(replica: i32, present: &LeaderAndIsr) -> LeaderAndIsr {
-    let isr: Arc<[i32]> = if present.isr.len() == 1 {
-        Arc::clone(&present.isr)
-    } else {
-        present.isr.iter().copied().filter(|id| *id != replica).collect()
-    };
     LeaderAndIsr {
-        leader: present.leader.filter(|leader| *leader != replica),
+        leader,
         leader_epoch: LeaderEpoch(present.leader_epoch.get() + 1),
         isr,
         zk_version: present.zk_version,
@@ -87,61 +109,77 @@ mod tests {
 
     #[test]
     fn an_election_follows_its_table() {
-        use ElectionStrategy::{OfflinePartition, PreferredReplica};
-        // strategy, assignment, in sync, alive, unclean allowed -> leader and in-sync replicas
-        type Row = (
-            ElectionStrategy,
-            &'static [i32],
-            &'static [i32],
-            &'static [i32],
-            bool,
-            Option<(i32, &'static [i32])>,
-        );
+        use ElectionStrategy::{ControlledShutdown, OfflinePartition, PreferredReplica, ReassignPartition};
+        let offline = OfflinePartition { allow_unclean: false };
+        let asked = OfflinePartition { allow_unclean: true };
+        // strategy, assignment, in sync, online, shutting down, unclean allowed -> leader and in-sync replicas
+        type Ids = &'static [i32];
+        type Row = (ElectionStrategy, Ids, Ids, Ids, Ids, bool, Option<(i32, Ids)>);
         let table: &[Row] = &[
+            (offline, &[1, 2, 3], &[1, 2], &[2, 3], &[], false, Some((2, &[2]))),
             (
-                OfflinePartition,
-                &[1, 2, 3],
-                &[1, 2],
-                &[2, 3],
-                false,
-                Some((2, &[2])),
-            ),
-            (
-                OfflinePartition,
+                offline,
                 &[1, 2, 3],
                 &[3, 2],
                 &[2, 3],
+                &[],
                 false,
                 Some((2, &[3, 2])),
             ),
-            (OfflinePartition, &[1, 2, 3], &[1], &[2, 3], false, None),
-            (OfflinePartition, &[1, 2, 3], &[1], &[3, 2], true, Some((2, &[2]))),
-            (OfflinePartition, &[1], &[1], &[], true, None),
+            (offline, &[1, 2, 3], &[1], &[2, 3], &[], false, None),
+            (offline, &[1, 2, 3], &[1], &[3, 2], &[], true, Some((2, &[2]))),
+            (asked, &[1, 2, 3], &[1], &[3, 2], &[], false, Some((2, &[2]))),
+            (offline, &[1], &[1], &[], &[], true, None),
+            (offline, &[1, 2], &[1, 2], &[2], &[1], false, Some((2, &[2]))),
+            // 9 is no replica: it neither leads nor stays.
+            (offline, &[1, 2], &[9, 2], &[2, 9], &[], false, Some((2, &[2]))),
+            (offline, &[1, 2], &[9], &[1, 2, 9], &[], false, None),
             (
                 PreferredReplica,
                 &[1, 2],
                 &[2, 1],
                 &[1, 2],
+                &[],
                 false,
                 Some((1, &[2, 1])),
             ),
-            (PreferredReplica, &[1, 2], &[2], &[1, 2], true, None),
-            (PreferredReplica, &[1, 2], &[1, 2], &[2], true, None),
+            (PreferredReplica, &[1, 2], &[2], &[1, 2], &[], true, None),
+            (PreferredReplica, &[1, 2], &[1, 2], &[2], &[], true, None),
+            (
+                ReassignPartition,
+                &[4, 5],
+                &[1, 5, 4],
+                &[1, 5],
+                &[],
+                false,
+                Some((5, &[1, 5, 4])),
+            ),
+            (ReassignPartition, &[4, 5], &[1, 4], &[1, 5], &[], true, None),
+            (
+                ControlledShutdown,
+                &[1, 2, 3],
+                &[1, 2, 3],
+                &[2],
+                &[1],
+                false,
+                Some((2, &[2, 3])),
+            ),
+            (ControlledShutdown, &[1, 2], &[1, 2], &[], &[1, 2], false, None),
+            (ControlledShutdown, &[1, 2], &[1], &[2], &[1], true, None),
         ];
-        for (strategy, assignment, isr, alive, unclean, expected) in table {
-            let elected = elect(
-                *strategy,
-                assignment,
-                &state(None, isr),
-                |id| alive.contains(&id),
-                *unclean,
-            );
+        for (strategy, assignment, isr, online, shutting_down, unclean, expected) in table {
+            let standing = |id| match (online.contains(&id), shutting_down.contains(&id)) {
+                (true, _) => Standing::Online,
+                (false, true) => Standing::ShuttingDown,
+                (false, false) => Standing::Offline,
+            };
+            let elected = elect(*strategy, assignment, &state(Some(8), isr), standing, *unclean);
             let found = elected
                 .as_ref()
                 .map(|elected| (elected.leader.unwrap(), &elected.isr[..]));
             assert_eq!(
                 found, *expected,
-                "{strategy:?} {assignment:?} {isr:?} {alive:?} {unclean}"
+                "{strategy:?} {assignment:?} {isr:?} {online:?} {unclean}"
             );
             if let Some(elected) = elected {
                 assert_eq!((elected.leader_epoch, elected.zk_version), (LeaderEpoch(5), 9));
@@ -151,10 +189,16 @@ mod tests {
 
     #[test]
     fn the_last_in_sync_replica_stays_but_leads_no_more() {
-        let after = without(1, &state(Some(1), &[1]));
+        let after = without(&[1], &state(Some(1), &[1]));
         assert_eq!((after.leader, &after.isr[..]), (None, &[1][..]));
-        let after = without(2, &state(Some(1), &[1, 2]));
+        let after = without(&[2], &state(Some(1), &[1, 2]));
         assert_eq!((after.leader, &after.isr[..]), (Some(1), &[1][..]));
         assert_eq!(after.leader_epoch, LeaderEpoch(5));
+        let after = without(&[1, 2, 3], &state(Some(2), &[1, 2, 3]));
+        assert_eq!(
+            (after.leader, &after.isr[..]),
+            (None, &[2][..]),
+            "the leader knows most"
+        );
     }
 }

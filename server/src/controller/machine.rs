@@ -23,28 +23,37 @@ mod deletion;
 mod elections;
 mod topics;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use milena_engine::units::{TimestampMs, TopicPartition};
 
 use super::command::{BrokerCommand, BrokerReply};
 use super::context::{ControllerContext, LiveBroker, PartitionPhase, ReplicaPhase};
+use super::election::ElectionStrategy;
 use super::request_batch::RequestBatch;
 use crate::cluster::LeaderAndIsr;
 use crate::coordination::znodes::{self, PartitionState, TopicAssignment};
 use crate::coordination::{CoordinationError, MultiError, Operation, OperationResult};
 
-/// Operations of one write: some 150 bytes each on ZooKeeper's wire, whose frames end at 1 MiB.
-const WRITE_OPERATIONS_MAX: usize = 4096;
+/// Bytes of one write: ZooKeeper's frames end at 1 MiB.
+const WRITE_BYTES_MAX: usize = 512 * 1024;
 
 /// Everything in the tree that a new controller reads.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterReading {
     pub brokers: Vec<LiveBroker>,
     pub topics: Vec<(Arc<str>, TopicAssignment)>,
-    pub states: Vec<(TopicPartition, PartitionState)>,
+    pub states: Vec<(TopicPartition, StateNode)>,
     pub deletions: Vec<Arc<str>>,
+}
+
+/// A partition's state node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateNode {
+    pub state: PartitionState,
+    /// Id of the transaction that last wrote it.
+    pub mzxid: i64,
 }
 
 /// What the machine is told.
@@ -104,7 +113,7 @@ pub enum Input {
 #[derive(Clone, Debug, Default)]
 pub struct StatesReading {
     /// Partitions without a state node are left out.
-    pub states: Vec<(TopicPartition, PartitionState)>,
+    pub states: Vec<(TopicPartition, StateNode)>,
     pub unclean_topics: BTreeSet<Arc<str>>,
     /// The tree could not be read.
     pub failed: Option<CoordinationError>,
@@ -129,26 +138,45 @@ pub enum Output {
     },
     /// Watch the assignments of these topics.
     Watch(Vec<Arc<str>>),
+    /// These brokers are alive: commands to others are given up.
+    LiveBrokers(Vec<LiveBroker>),
     /// A line for the log.
     Note(String),
     /// The reign is over: another controller wrote.
     Moved,
 }
 
-/// Something that takes one or more writes.
+/// Something that takes one or more writes, or that has to wait for what does.
 #[derive(Debug)]
 enum Work {
+    /// Brokers that came, or came back.
+    BrokersStarted(Vec<LiveBroker>),
+    /// Brokers that are gone.
+    BrokersFailed(Vec<i32>),
     /// New -> Online: create the state nodes.
     Initialize(Vec<TopicPartition>),
-    /// Offline -> Online.
-    Elect(Vec<TopicPartition>),
+    /// The rest of what did not fit into one write.
+    CreateStates(Plan),
+    /// New -> Online by states that someone else created.
+    TakeOver(Vec<TopicPartition>),
+    /// Offline or Online -> Online.
+    Elect {
+        partitions: Vec<TopicPartition>,
+        strategy: ElectionStrategy,
+    },
     /// The replicas of this broker are down: out of the in-sync sets.
     TakeOffline {
         replica: i32,
         partitions: Vec<TopicPartition>,
     },
+    /// These replicas were down, though it was not seen: see [`ControllerMachine::unseen_bounces`].
+    Distrust(BTreeMap<TopicPartition, Vec<i32>>),
+    /// The rest of what did not fit into one write.
+    Update(Update),
     /// Send what was collected.
     Flush,
+    /// [`Work::Flush`], which tells all brokers who is alive in any case.
+    AnnounceBrokers,
     /// Delete nodes, if they exist.
     DeleteNodes(Vec<String>),
     RemoveTopic(Arc<str>),
@@ -157,19 +185,28 @@ enum Work {
     TriggerOnline,
 }
 
+/// Of each operation that creates a node: the partition it is for and its first state, if it creates the state node.
+type Plan = Vec<(Operation, Option<(TopicPartition, PartitionState)>)>;
+
 /// What the machine waits for.
 #[derive(Debug)]
 enum Waiting {
     Initialize {
-        /// Of each operation but the fence: the partition it is for, and its new state if it creates the state node.
-        plan: Vec<(Operation, Option<(TopicPartition, PartitionState)>)>,
+        plan: Plan,
     },
-    ElectStates(Vec<TopicPartition>),
+    TakeOverStates(Vec<TopicPartition>),
+    ElectStates {
+        partitions: Vec<TopicPartition>,
+        strategy: ElectionStrategy,
+    },
     OfflineStates {
         replica: i32,
         partitions: Vec<TopicPartition>,
     },
+    DistrustStates(BTreeMap<TopicPartition, Vec<i32>>),
     Update(Update),
+    /// Nothing depends on the outcome.
+    Written,
     DeleteNodes(Vec<String>),
     RemoveTopic(Arc<str>),
 }
@@ -183,8 +220,15 @@ struct Update {
 
 #[derive(Clone, Debug)]
 enum UpdateReason {
-    Elect,
-    TakeOffline { replica: i32 },
+    Elect {
+        strategy: ElectionStrategy,
+    },
+    TakeOffline {
+        replica: i32,
+    },
+    Distrust {
+        replicas: BTreeMap<TopicPartition, Vec<i32>>,
+    },
 }
 
 /// See the module.
@@ -370,26 +414,34 @@ impl ControllerMachine {
     fn perform(&mut self, work: Work) {
         match work {
             Work::Flush => self.flush(),
-            Work::Initialize(partitions) => self.initialize(partitions),
-            Work::TriggerOnline => self.trigger_online(None),
-            Work::Elect(partitions) => {
-                if !partitions.is_empty() {
-                    self.ask(
-                        Output::ReadStates(partitions.clone()),
-                        Waiting::ElectStates(partitions),
-                    );
-                }
+            Work::AnnounceBrokers => {
+                let brokers: Vec<i32> = self.context.live_broker_ids().collect();
+                self.batch.add_update_metadata(brokers, []);
+                self.flush();
             }
+            Work::Initialize(partitions) => self.initialize(partitions),
+            Work::CreateStates(plan) => self.write_plan(plan),
+            Work::TakeOver(partitions) => self.read_states(partitions, Waiting::TakeOverStates),
+            Work::TriggerOnline => self.trigger_online(None),
+            Work::BrokersStarted(brokers) => self.brokers_started(brokers),
+            Work::BrokersFailed(brokers) => self.brokers_failed(&brokers),
+            Work::Elect { partitions, strategy } => self.read_states(partitions, |partitions| {
+                Waiting::ElectStates { partitions, strategy }
+            }),
             Work::TakeOffline { replica, partitions } => {
                 for at in &partitions {
                     self.batch.add_stop_replica(replica, at, false);
                 }
-                let waiting = Waiting::OfflineStates {
+                self.read_states(partitions, |partitions| Waiting::OfflineStates {
                     replica,
-                    partitions: partitions.clone(),
-                };
-                self.ask(Output::ReadStates(partitions), waiting);
+                    partitions,
+                });
             }
+            Work::Distrust(replicas) => {
+                let partitions = replicas.keys().cloned().collect();
+                self.read_states(partitions, |_| Waiting::DistrustStates(replicas));
+            }
+            Work::Update(update) => self.update(update),
             Work::DeleteNodes(paths) => self.delete_nodes(paths),
             Work::RemoveTopic(topic) => {
                 let output = Output::RemoveTopic {
@@ -402,9 +454,24 @@ impl ControllerMachine {
         }
     }
 
-    fn delete_nodes(&mut self, paths: Vec<String>) {
+    fn read_states(
+        &mut self,
+        partitions: Vec<TopicPartition>,
+        waiting: impl FnOnce(Vec<TopicPartition>) -> Waiting,
+    ) {
+        if !partitions.is_empty() {
+            self.ask(Output::ReadStates(partitions.clone()), waiting(partitions));
+        }
+    }
+
+    fn delete_nodes(&mut self, mut paths: Vec<String>) {
         if paths.is_empty() {
             return;
+        }
+        let fitting = fitting(paths.iter().map(|path| path.len()));
+        let rest = paths.split_off(fitting);
+        if !rest.is_empty() {
+            self.next([Work::DeleteNodes(rest)]);
         }
         let mut operations = vec![self.fence()];
         operations.extend(paths.iter().map(Operation::delete));
@@ -463,14 +530,27 @@ fn is_fenced(failed: &MultiError) -> bool {
         )
 }
 
-fn again(why: &UpdateReason, partitions: Vec<TopicPartition>) -> Work {
-    match why {
-        UpdateReason::Elect => Work::Elect(partitions),
-        UpdateReason::TakeOffline { replica } => Work::TakeOffline {
-            replica: *replica,
-            partitions,
-        },
-    }
+/// How many operations of these sizes one write takes: at least one.
+fn fitting(sizes: impl IntoIterator<Item = usize>) -> usize {
+    /// Lengths, flags and rights of an operation on ZooKeeper's wire.
+    const OVERHEAD: usize = 64;
+    let mut bytes = 0;
+    let fits = sizes.into_iter().take_while(|size| {
+        bytes += size + OVERHEAD;
+        bytes <= WRITE_BYTES_MAX
+    });
+    fits.count().max(1)
+}
+
+/// Bytes of an operation.
+fn size_of(operation: &Operation) -> usize {
+    let data = match operation {
+        Operation::Create { data, .. } | Operation::SetData { data, .. } => {
+            data.as_ref().map_or(0, |data| data.len())
+        }
+        Operation::Check { .. } | Operation::Delete { .. } => 0,
+    };
+    operation.path().len() + data
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use milena_engine::units::TopicPartition;
 
 use super::context::LiveBroker;
-use super::machine::{ClusterReading, StatesReading};
+use super::machine::{ClusterReading, StateNode, StatesReading};
 use super::{Event, Shell};
 use crate::coordination::znodes::{
     self, BrokerRegistration, EntityConfig, EntityType, PartitionState, TopicAssignment, ZnodeError,
@@ -148,7 +148,7 @@ impl Shell {
     async fn read_partition_states(
         &self,
         partitions: Vec<TopicPartition>,
-    ) -> Result<Vec<(TopicPartition, PartitionState)>, CoordinationError> {
+    ) -> Result<Vec<(TopicPartition, StateNode)>, CoordinationError> {
         let mut states = Vec::with_capacity(partitions.len());
         for chunk in partitions.chunks(READ_CHUNK) {
             let path = |at: &TopicPartition| znodes::partition_state(&at.topic, at.partition);
@@ -161,7 +161,8 @@ impl Shell {
                 let data = node.data.unwrap_or_default();
                 let state = PartitionState::decode(&path(at), &data, node.stat.version);
                 if let Some(state) = self.checked(state) {
-                    states.push((at.clone(), state));
+                    let mzxid = node.stat.mzxid;
+                    states.push((at.clone(), StateNode { state, mzxid }));
                 }
             }
         }

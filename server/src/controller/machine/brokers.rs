@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use milena_engine::units::TopicPartition;
 
-use super::{ClusterReading, ControllerMachine, Input, Output, Work};
+use super::{ClusterReading, ControllerMachine, Output, StateNode, Work};
 use crate::controller::command::{BrokerReply, CommandRefusal};
 use crate::controller::context::{LiveBroker, PartitionPhase, ReplicaPhase};
 
@@ -23,11 +23,17 @@ impl ControllerMachine {
         for (topic, assignment) in reading.topics {
             self.context.assign(&topic, assignment);
         }
-        for (at, state) in reading.states {
+        let mut distrusted = BTreeMap::new();
+        for (at, node) in reading.states {
+            let bounced = self.unseen_bounces(&at, &node);
             if let Some(partition) = self.context.partition_mut(&at) {
-                partition.leadership = Some(state);
+                partition.leadership = Some(node.state);
+                if !bounced.is_empty() {
+                    distrusted.insert(at, bounced);
+                }
             }
         }
+        self.tell_live_brokers();
         let topics = self.context.topics.keys().cloned().collect();
         self.out.push(Output::Watch(topics));
         self.note(format!(
@@ -37,21 +43,59 @@ impl ControllerMachine {
             self.context.live_brokers.len(),
             self.context.topics.len()
         ));
+        let refused = self.take_up_deletions(reading.deletions);
 
         // Brokers first: they accept nothing about leaders they do not know.
         let brokers: Vec<i32> = self.context.live_broker_ids().collect();
         self.batch.add_update_metadata(brokers, []);
         self.flush();
 
+        let offline = self.initialize_phases(&distrusted);
+        let mut works = vec![Work::Flush, Work::Distrust(distrusted)];
+        works.extend(
+            offline
+                .into_iter()
+                .map(|(replica, partitions)| Work::TakeOffline { replica, partitions }),
+        );
+        works.extend([
+            Work::TriggerOnline,
+            Work::DeleteNodes(refused),
+            Work::ResumeDeletions,
+        ]);
+        self.next(works);
+    }
+
+    /// The replicas of a partition that were down though no controller saw it.
+    ///
+    /// **Deviation:** where a broker and the controller lose their sessions together, as all do when the power goes, the next
+    /// controller of 2.7.2 finds the broker alive and believes what the state says of it: a leader that lost the end of its log
+    /// leads on in the same epoch. Here a leader or in-sync replica that registered after the state was last written counts
+    /// as gone and come back: a new epoch, and out of the in-sync set. Where all of them did, the leader stays.
+    fn unseen_bounces(&self, at: &TopicPartition, node: &StateNode) -> Vec<i32> {
+        let alone = self.context.replicas_of(at).len() < 2;
+        if alone || self.context.is_queued_for_deletion(&at.topic) {
+            // Nobody could have seen what a sole replica lost.
+            return Vec::new();
+        }
+        let state = &node.state.leader_and_isr;
+        let trusted: BTreeSet<i32> = state.isr.iter().copied().chain(state.leader).collect();
+        let registered_later = |id: &i32| {
+            let live = self.context.live_brokers.get(id);
+            live.is_some_and(|live| live.epoch > node.mzxid)
+        };
+        trusted.into_iter().filter(registered_later).collect()
+    }
+
+    /// The phases that a reign begins with; returns the replicas that are not online, by broker. The others are told what they
+    /// lead and follow, but for partitions whose states are about to be changed.
+    fn initialize_phases(
+        &mut self,
+        distrusted: &BTreeMap<TopicPartition, Vec<i32>>,
+    ) -> BTreeMap<i32, Vec<TopicPartition>> {
         let mut offline: BTreeMap<i32, Vec<TopicPartition>> = BTreeMap::new();
         let partitions: Vec<TopicPartition> = self.context.all_partitions().map(|(at, _)| at).collect();
         for at in &partitions {
-            let replicas: Vec<i32> = self
-                .context
-                .partition(at)
-                .map(|one| one.assignment.replicas.to_vec())
-                .unwrap_or_default();
-            for replica in replicas {
+            for replica in self.context.replicas_of(at).iter().copied() {
                 let online = self.context.is_replica_online(replica, at);
                 let phase = if online {
                     ReplicaPhase::Online
@@ -61,10 +105,10 @@ impl ControllerMachine {
                 if let Some(partition) = self.context.partition_mut(at) {
                     partition.set_replica(replica, phase);
                 }
-                if online {
-                    self.replica_online(replica, at);
-                } else {
+                if !online {
                     offline.entry(replica).or_default().push(at.clone());
+                } else if !distrusted.contains_key(at) {
+                    self.replica_online(replica, at);
                 }
             }
             let leader = self
@@ -80,70 +124,53 @@ impl ControllerMachine {
                 partition.phase = phase;
             }
         }
-        let mut works = vec![Work::Flush];
-        works.extend(
-            offline
-                .into_iter()
-                .map(|(replica, partitions)| Work::TakeOffline { replica, partitions }),
-        );
-        works.push(Work::TriggerOnline);
-        self.next(works);
-        self.inbox.push_front(Input::Deletions(reading.deletions));
+        offline
+    }
+
+    fn tell_live_brokers(&mut self) {
+        let live = self.context.live_brokers.values().cloned().collect();
+        self.out.push(Output::LiveBrokers(live));
     }
 
     pub(super) fn brokers_changed(&mut self, brokers: Vec<LiveBroker>) {
+        self.out.push(Output::LiveBrokers(brokers.clone()));
         let now: BTreeMap<i32, LiveBroker> = brokers.into_iter().map(|live| (live.broker.id, live)).collect();
         let before = &self.context.live_brokers;
-        let new: Vec<i32> = now
-            .keys()
-            .copied()
-            .filter(|id| !before.contains_key(id))
-            .collect();
         let dead: Vec<i32> = before
             .keys()
             .copied()
             .filter(|id| !now.contains_key(id))
             .collect();
-        let both = || {
-            now.iter()
-                .filter_map(|(id, live)| Some((*id, live, before.get(id)?)))
-        };
-        let bounced: Vec<i32> = both()
-            .filter(|(_, now, before)| now.epoch > before.epoch)
-            .map(|(id, ..)| id)
-            .collect();
-        let moved = both().any(|(_, now, before)| now.epoch == before.epoch && now.broker != before.broker);
+        let (mut new, mut bounced, mut moved) = (Vec::new(), Vec::new(), Vec::new());
+        for live in now.into_values() {
+            match before.get(&live.broker.id) {
+                None => new.push(live),
+                Some(known) if live.epoch > known.epoch => bounced.push(live),
+                Some(known) if live.epoch == known.epoch && live.broker != known.broker => moved.push(live),
+                Some(_) => {}
+            }
+        }
+        let ids = |brokers: &[LiveBroker]| brokers.iter().map(|live| live.broker.id).collect::<Vec<i32>>();
 
         // In this order: those that came, those that went and came back, those that went.
         let mut works = Vec::new();
         if !new.is_empty() {
-            self.note(format!("New brokers: {new:?}"));
-            for id in &new {
-                self.context.live_brokers.insert(*id, now[id].clone());
-            }
-            self.brokers_started(&new, &mut works);
+            self.note(format!("New brokers: {:?}", ids(&new)));
+            works.push(Work::BrokersStarted(new));
         }
         if !bounced.is_empty() {
-            self.note(format!("Brokers that came back: {bounced:?}"));
-            for id in &bounced {
-                self.context.live_brokers.remove(id);
-            }
-            self.brokers_failed(&bounced, &mut works);
-            for id in &bounced {
-                self.context.live_brokers.insert(*id, now[id].clone());
-            }
-            self.brokers_started(&bounced, &mut works);
+            self.note(format!("Brokers that came back: {:?}", ids(&bounced)));
+            works.push(Work::BrokersFailed(ids(&bounced)));
+            works.push(Work::BrokersStarted(bounced));
         }
         if !dead.is_empty() {
             self.note(format!("Dead brokers: {dead:?}"));
-            for id in &dead {
-                self.context.live_brokers.remove(id);
-            }
-            self.brokers_failed(&dead, &mut works);
+            works.push(Work::BrokersFailed(dead));
         }
-        if moved {
-            for (id, live) in now {
-                self.context.live_brokers.insert(id, live);
+        if !moved.is_empty() {
+            self.note(format!("Brokers with other endpoints: {:?}", ids(&moved)));
+            for live in moved {
+                self.context.live_brokers.insert(live.broker.id, live);
             }
             let brokers: Vec<i32> = self.context.live_broker_ids().collect();
             self.batch.add_update_metadata(brokers, []);
@@ -152,7 +179,12 @@ impl ControllerMachine {
         self.next(works);
     }
 
-    pub(super) fn brokers_started(&mut self, new: &[i32], works: &mut Vec<Work>) {
+    pub(super) fn brokers_started(&mut self, brokers: Vec<LiveBroker>) {
+        let new: Vec<i32> = brokers.iter().map(|live| live.broker.id).collect();
+        for live in brokers {
+            self.context.offline_dir_replicas.remove(&live.broker.id);
+            self.context.live_brokers.insert(live.broker.id, live);
+        }
         let existing: Vec<i32> = self
             .context
             .live_broker_ids()
@@ -169,8 +201,7 @@ impl ControllerMachine {
         self.batch.add_update_metadata(new.iter().copied(), led);
         self.flush();
         let mut waiting_for_deletion = BTreeSet::new();
-        for broker in new {
-            self.context.offline_dir_replicas.remove(broker);
+        for broker in &new {
             for at in self.context.partitions_on(*broker) {
                 if self.context.is_queued_for_deletion(&at.topic) {
                     waiting_for_deletion.insert(Arc::clone(&at.topic));
@@ -179,44 +210,45 @@ impl ControllerMachine {
             }
         }
         self.flush();
-        works.push(Work::TriggerOnline);
+        let mut works = vec![Work::TriggerOnline];
         if !waiting_for_deletion.is_empty() {
             self.context
                 .topics_ineligible_for_deletion
                 .retain(|topic| !waiting_for_deletion.contains(topic));
             works.push(Work::ResumeDeletions);
         }
+        self.next(works);
     }
 
-    pub(super) fn brokers_failed(&mut self, dead: &[i32], works: &mut Vec<Work>) {
+    pub(super) fn brokers_failed(&mut self, dead: &[i32]) {
         let mut replicas = Vec::new();
         for broker in dead {
+            self.context.live_brokers.remove(broker);
+            self.context.shutting_down.remove(broker);
             self.context.offline_dir_replicas.remove(broker);
-            replicas.extend(
-                self.context
-                    .partitions_on(*broker)
-                    .into_iter()
-                    .map(|at| (*broker, at)),
-            );
         }
-        self.replicas_offline(replicas, works);
+        for broker in dead {
+            let on = self.context.partitions_on(*broker);
+            replicas.extend(on.into_iter().map(|at| (*broker, at)));
+        }
+        self.replicas_offline(replicas);
     }
 
     /// Replicas became unreachable: elect other leaders, shrink in-sync sets, halt deletions.
-    pub(super) fn replicas_offline(&mut self, replicas: Vec<(i32, TopicPartition)>, works: &mut Vec<Work>) {
+    pub(super) fn replicas_offline(&mut self, replicas: Vec<(i32, TopicPartition)>) {
         let leaderless = self.context.partitions_with_offline_leader();
         for at in &leaderless {
             if let Some(partition) = self.context.partition_mut(at) {
                 partition.phase = PartitionPhase::Offline;
             }
         }
-        works.push(Work::TriggerOnline);
+        let mut works = vec![Work::TriggerOnline];
         let mut by_replica: BTreeMap<i32, Vec<TopicPartition>> = BTreeMap::new();
         let mut halted = BTreeSet::new();
         for (replica, at) in replicas {
             if self.context.is_queued_for_deletion(&at.topic) {
                 halted.insert(Arc::clone(&at.topic));
-                self.set_replica(&at, replica, ReplicaPhase::DeletionIneligible);
+                self.deletion_failed(&at, replica);
             } else {
                 by_replica.entry(replica).or_default().push(at);
             }
@@ -229,11 +261,11 @@ impl ControllerMachine {
         if !halted.is_empty() {
             self.halt_deletions(halted, "offline replicas");
         }
-        if leaderless.is_empty() {
-            let brokers: Vec<i32> = self.context.live_broker_ids().collect();
-            self.batch.add_update_metadata(brokers, []);
-        }
-        works.push(Work::Flush);
+        works.push(match leaderless.is_empty() {
+            true => Work::AnnounceBrokers,
+            false => Work::Flush,
+        });
+        self.next(works);
     }
 
     /// -> Online, with a LeaderAndIsr if the partition has a leader by now.
@@ -258,11 +290,12 @@ impl ControllerMachine {
                 return;
             }
         };
-        let failed: BTreeSet<TopicPartition> = refused
+        let (failed, others): (Vec<_>, Vec<_>) = refused
             .into_iter()
-            .filter(|(_, refusal)| *refusal == CommandRefusal::KafkaStorageError)
-            .map(|(at, _)| at)
-            .collect();
+            .partition(|(_, refusal)| *refusal == CommandRefusal::KafkaStorageError);
+        let failed: BTreeSet<TopicPartition> = failed.into_iter().map(|(at, _)| at).collect();
+        // What is refused for another reason says nothing about the directory.
+        let unclear: BTreeSet<TopicPartition> = others.into_iter().map(|(at, _)| at).collect();
         let known = self.context.offline_dir_replicas.entry(broker).or_default();
         let newly: Vec<(i32, TopicPartition)> = failed
             .iter()
@@ -270,7 +303,7 @@ impl ControllerMachine {
             .map(|at| (broker, at.clone()))
             .collect();
         for at in partitions {
-            if !failed.contains(&at) {
+            if !failed.contains(&at) && !unclear.contains(&at) {
                 known.remove(&at);
             }
         }
@@ -280,9 +313,7 @@ impl ControllerMachine {
                 "{} replicas of broker {broker} are in an offline log directory",
                 newly.len()
             ));
-            let mut works = Vec::new();
-            self.replicas_offline(newly, &mut works);
-            self.next(works);
+            self.replicas_offline(newly);
         }
     }
 }

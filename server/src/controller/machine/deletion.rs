@@ -15,6 +15,29 @@ use crate::coordination::MultiError;
 use crate::coordination::znodes;
 
 impl ControllerMachine {
+    /// The requests to delete that a reign begins with; returns the nodes of those that are refused. A topic that has no nodes any
+    /// more is in here too: the last controller may have ended between them and the settings.
+    pub(super) fn take_up_deletions(&mut self, topics: Vec<Arc<str>>) -> Vec<String> {
+        if !self.delete_topic_enable {
+            return topics.iter().map(|topic| znodes::delete_topic(topic)).collect();
+        }
+        for topic in topics {
+            let partitions = self.context.partitions_of(&topic);
+            let hindered = partitions.iter().any(|at| {
+                let replicas = self.context.replicas_of(at);
+                let offline = replicas.iter().any(|id| !self.context.is_replica_online(*id, at));
+                offline || self.context.being_reassigned.contains(at)
+            });
+            if hindered {
+                self.context
+                    .topics_ineligible_for_deletion
+                    .insert(Arc::clone(&topic));
+            }
+            self.context.topics_to_be_deleted.insert(topic);
+        }
+        Vec::new()
+    }
+
     pub(super) fn deletions_requested(&mut self, topics: Vec<Arc<str>>) {
         let (known, unknown): (Vec<_>, Vec<_>) = topics
             .into_iter()
@@ -37,16 +60,13 @@ impl ControllerMachine {
                 unknown.join(", ")
             ));
         }
-        let offline: Vec<Arc<str>> = known
-            .iter()
-            .filter(|topic| {
-                let partitions = self.context.topics.get(*topic);
-                partitions.is_some_and(|all| all.values().any(|one| one.assignment.is_being_reassigned()))
-            })
-            .cloned()
-            .collect();
+        let moving = |topic: &&Arc<str>| {
+            let mut moving = self.context.being_reassigned.iter();
+            moving.any(|at| at.topic == **topic)
+        };
+        let moving: Vec<Arc<str>> = known.iter().filter(moving).cloned().collect();
         self.context.topics_to_be_deleted.extend(known);
-        self.context.topics_ineligible_for_deletion.extend(offline);
+        self.context.topics_ineligible_for_deletion.extend(moving);
         let paths = unknown.iter().map(|topic| znodes::delete_topic(topic)).collect();
         self.next([Work::DeleteNodes(paths), Work::ResumeDeletions]);
     }
@@ -107,18 +127,12 @@ impl ControllerMachine {
         let mut alive = Vec::new();
         let mut halted = false;
         for at in &partitions {
-            let replicas = self
-                .context
-                .partition(at)
-                .map(|one| one.replicas.clone())
-                .unwrap_or_default();
-            for (replica, phase) in replicas {
-                if phase == ReplicaPhase::DeletionSuccessful {
+            for replica in self.context.replicas_of(at).iter().copied() {
+                if self.context.replica_phase(at, replica) == ReplicaPhase::DeletionSuccessful {
                     continue;
                 }
                 if !self.context.is_replica_online(replica, at) {
-                    self.set_replica(at, replica, ReplicaPhase::Offline);
-                    self.set_replica(at, replica, ReplicaPhase::DeletionIneligible);
+                    self.deletion_failed(at, replica);
                     halted = true;
                     continue;
                 }
@@ -136,6 +150,14 @@ impl ControllerMachine {
         if halted {
             self.halt_deletions(BTreeSet::from([Arc::clone(topic)]), "offline replicas");
         }
+    }
+
+    /// A replica cannot be deleted now.
+    pub(super) fn deletion_failed(&mut self, at: &TopicPartition, replica: i32) {
+        if self.context.replica_phase(at, replica) != ReplicaPhase::DeletionStarted {
+            self.set_replica(at, replica, ReplicaPhase::Offline);
+        }
+        self.set_replica(at, replica, ReplicaPhase::DeletionIneligible);
     }
 
     pub(super) fn topic_removed(&mut self, waiting: Waiting, result: Result<(), MultiError>) {
@@ -167,7 +189,7 @@ impl ControllerMachine {
         };
         let mut halted = BTreeSet::new();
         for at in deleted {
-            if !self.context.is_queued_for_deletion(&at.topic) {
+            if !self.context.topics_with_deletion_started.contains(&at.topic) {
                 continue;
             }
             if refused.contains(&at) {

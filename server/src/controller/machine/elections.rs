@@ -5,16 +5,14 @@
 //! (`removeReplicasFromIsr`).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use milena_engine::units::TopicPartition;
 
 use super::{
-    ControllerMachine, Output, StatesReading, Update, UpdateReason, WRITE_OPERATIONS_MAX, Waiting, Work,
-    again,
+    ControllerMachine, Output, StateNode, StatesReading, Update, UpdateReason, Waiting, Work, fitting,
 };
 use crate::cluster::LeaderAndIsr;
-use crate::controller::context::{PartitionPhase, ReplicaPhase};
+use crate::controller::context::{PartitionPhase, ReplicaPhase, Standing};
 use crate::controller::election::{ElectionStrategy, elect, without};
 use crate::coordination::znodes::{self, PartitionState};
 use crate::coordination::{CoordinationError, ExpectedVersion, MultiError, Operation, OperationResult};
@@ -29,18 +27,30 @@ impl ControllerMachine {
             .into_iter()
             .filter(|at| topic.is_none_or(|topic| *at.topic == *topic))
             .filter(|at| !self.context.is_queued_for_deletion(&at.topic));
-        let (new, offline): (Vec<_>, Vec<_>) =
-            open.partition(|at| self.context.partition_phase(at) == PartitionPhase::New);
-        self.next([Work::Initialize(new), Work::Elect(offline), Work::Flush]);
+        let strategy = ElectionStrategy::OfflinePartition { allow_unclean: false };
+        self.bring_online(open.collect(), strategy);
+    }
+
+    /// -> Online: those that are new get their first leader, the others are elected anew.
+    pub(super) fn bring_online(&mut self, partitions: Vec<TopicPartition>, strategy: ElectionStrategy) {
+        let (new, partitions): (Vec<_>, Vec<_>) = partitions
+            .into_iter()
+            .partition(|at| self.context.partition_phase(at) == PartitionPhase::New);
+        self.next([
+            Work::Initialize(new),
+            Work::Elect { partitions, strategy },
+            Work::Flush,
+        ]);
     }
 
     pub(super) fn states_read(&mut self, waiting: Waiting, reading: StatesReading) {
         if let Some(error) = &reading.failed {
             self.note(format!("Partition states could not be read: {error}"));
         }
-        let states: BTreeMap<TopicPartition, PartitionState> = reading.states.into_iter().collect();
+        let states: BTreeMap<TopicPartition, StateNode> = reading.states.into_iter().collect();
         match waiting {
-            Waiting::ElectStates(partitions) => {
+            Waiting::TakeOverStates(partitions) => self.take_over(partitions, &states),
+            Waiting::ElectStates { partitions, strategy } => {
                 let mut changes = Vec::new();
                 for at in partitions {
                     let Some(present) = self.usable(&at, states.get(&at)) else {
@@ -49,25 +59,24 @@ impl ControllerMachine {
                     let Some(partition) = self.context.partition(&at) else {
                         continue;
                     };
-                    let unclean = reading.unclean_topics.contains(&at.topic);
                     let elected = elect(
-                        ElectionStrategy::OfflinePartition,
+                        strategy,
                         &partition.assignment.replicas,
                         &present,
-                        |id| self.context.is_replica_online(id, &at),
-                        unclean,
+                        |id| self.context.standing(id, &at),
+                        reading.unclean_topics.contains(&at.topic),
                     );
                     match elected {
                         Some(elected) => changes.push((at, elected)),
                         None => self.note(format!(
-                            "{at} stays without a leader: none of its in-sync replicas {:?} is alive",
+                            "{at} gets no leader by {strategy:?}: of its in-sync replicas {:?} none may lead",
                             present.isr
                         )),
                     }
                 }
                 self.update(Update {
                     changes,
-                    why: UpdateReason::Elect,
+                    why: UpdateReason::Elect { strategy },
                 });
             }
             Waiting::OfflineStates { replica, partitions } => {
@@ -84,8 +93,9 @@ impl ControllerMachine {
                     if present.isr.contains(&replica)
                         && (present.isr.len() > 1 || present.leader == Some(replica))
                     {
-                        changes.push((at, without(replica, &present)));
+                        changes.push((at, without(&[replica], &present)));
                     } else {
+                        self.refresh(&at, present);
                         self.taken_offline(replica, &at);
                     }
                 }
@@ -94,17 +104,29 @@ impl ControllerMachine {
                     why: UpdateReason::TakeOffline { replica },
                 });
             }
+            Waiting::DistrustStates(replicas) => {
+                let mut changes = Vec::new();
+                for (at, gone) in &replicas {
+                    let Some(present) = self.usable(at, states.get(at)) else {
+                        continue;
+                    };
+                    let is_gone = |id: &i32| gone.contains(id);
+                    if present.isr.iter().any(is_gone) || present.leader.as_ref().is_some_and(is_gone) {
+                        changes.push((at.clone(), without(gone, &present)));
+                    }
+                }
+                self.update(Update {
+                    changes,
+                    why: UpdateReason::Distrust { replicas },
+                });
+            }
             _ => {}
         }
     }
 
     /// The state to change, unless a later controller wrote it.
-    pub(super) fn usable(
-        &mut self,
-        at: &TopicPartition,
-        state: Option<&PartitionState>,
-    ) -> Option<LeaderAndIsr> {
-        let Some(state) = state else {
+    pub(super) fn usable(&mut self, at: &TopicPartition, node: Option<&StateNode>) -> Option<LeaderAndIsr> {
+        let Some(StateNode { state, .. }) = node else {
             self.note(format!("{at} has no state"));
             return None;
         };
@@ -118,27 +140,38 @@ impl ControllerMachine {
         Some(state.leader_and_isr.clone())
     }
 
+    /// What the tree says holds. Who hears of it from this controller hears it as this controller's.
+    pub(super) fn refresh(&mut self, at: &TopicPartition, leader_and_isr: LeaderAndIsr) {
+        let controller_epoch = self.context.epoch;
+        if let Some(partition) = self.context.partition_mut(at) {
+            partition.leadership = Some(PartitionState {
+                controller_epoch,
+                leader_and_isr,
+            });
+        }
+    }
+
     pub(super) fn update(&mut self, mut update: Update) {
         if update.changes.is_empty() {
             return;
         }
-        let rest = update
-            .changes
-            .split_off(update.changes.len().min(WRITE_OPERATIONS_MAX - 1));
-        if !rest.is_empty() {
-            let partitions = rest.into_iter().map(|(at, _)| at).collect();
-            self.next([again(&update.why, partitions)]);
-        }
-        let mut operations = vec![self.fence()];
-        for (at, change) in &update.changes {
+        let operation = |(at, change): &(TopicPartition, LeaderAndIsr)| {
             let state = PartitionState {
                 controller_epoch: self.context.epoch,
                 leader_and_isr: change.clone(),
             };
             let path = znodes::partition_state(&at.topic, at.partition);
-            let expected = ExpectedVersion::Exactly(change.zk_version);
-            operations.push(Operation::set(path, state.encode(), expected));
+            Operation::set(path, state.encode(), ExpectedVersion::Exactly(change.zk_version))
+        };
+        let mut operations: Vec<Operation> = update.changes.iter().map(operation).collect();
+        let fitting = fitting(operations.iter().map(super::size_of));
+        operations.truncate(fitting);
+        let rest = update.changes.split_off(fitting);
+        if !rest.is_empty() {
+            let why = update.why.clone();
+            self.next([Work::Update(Update { changes: rest, why })]);
         }
+        operations.insert(0, self.fence());
         self.ask(Output::Write(operations), Waiting::Update(update));
     }
 
@@ -148,27 +181,8 @@ impl ControllerMachine {
             Ok(_) => {
                 for (at, mut change) in changes {
                     change.zk_version += 1;
-                    let epoch = self.context.epoch;
-                    let Some(partition) = self.context.partition_mut(&at) else {
-                        continue;
-                    };
-                    partition.leadership = Some(PartitionState {
-                        controller_epoch: epoch,
-                        leader_and_isr: change,
-                    });
-                    match why {
-                        UpdateReason::Elect => {
-                            partition.phase = PartitionPhase::Online;
-                            let replicas = Arc::clone(&partition.assignment.replicas);
-                            let live: Vec<i32> = replicas
-                                .iter()
-                                .copied()
-                                .filter(|id| self.context.is_replica_online(*id, &at))
-                                .collect();
-                            self.batch.add_leader_and_isr(&self.context, live, &at, false);
-                        }
-                        UpdateReason::TakeOffline { replica } => self.taken_offline(replica, &at),
-                    }
+                    self.refresh(&at, change);
+                    self.state_written(&at, &why);
                 }
             }
             Err(failed) => {
@@ -181,7 +195,7 @@ impl ControllerMachine {
                     Some(index) if stale => {
                         let (at, _) = changes.remove(index);
                         // Someone changed that one meanwhile: it is read again; the others stand.
-                        self.next([again(&why, vec![at])]);
+                        self.next([again(&why, at)]);
                         self.update(Update { changes, why });
                     }
                     _ => self.note(format!(
@@ -193,21 +207,65 @@ impl ControllerMachine {
         }
     }
 
+    /// The tree holds a new state, and the context has it: phases follow, and brokers hear of it.
+    fn state_written(&mut self, at: &TopicPartition, why: &UpdateReason) {
+        match why {
+            UpdateReason::Elect { strategy } => {
+                self.set_partition(at, PartitionPhase::Online);
+                let told: Vec<i32> = self
+                    .context
+                    .replicas_of(at)
+                    .iter()
+                    .copied()
+                    .filter(|id| match strategy {
+                        ElectionStrategy::OfflinePartition { .. } => self.context.is_replica_online(*id, at),
+                        _ => self.context.standing(*id, at) != Standing::Offline,
+                    })
+                    .collect();
+                self.batch.add_leader_and_isr(&self.context, told, at, false);
+            }
+            UpdateReason::TakeOffline { replica } => self.taken_offline(*replica, at),
+            UpdateReason::Distrust { .. } => {
+                let leader = self
+                    .context
+                    .leadership(at)
+                    .and_then(|one| one.leader_and_isr.leader);
+                if leader.is_none() {
+                    self.set_partition(at, PartitionPhase::Offline);
+                }
+                let replicas = self.context.replicas_of(at);
+                self.batch
+                    .add_leader_and_isr(&self.context, replicas.iter().copied(), at, false);
+            }
+        }
+    }
+
     /// A replica is out of the in-sync set in the tree: its phase follows, and the others hear of it.
     pub(super) fn taken_offline(&mut self, replica: i32, at: &TopicPartition) {
         self.set_replica(at, replica, ReplicaPhase::Offline);
         if self.context.is_queued_for_deletion(&at.topic) {
             return;
         }
-        let assigned = self
-            .context
-            .partition(at)
-            .map(|one| Arc::clone(&one.assignment.replicas));
-        let others: Vec<i32> = assigned
-            .iter()
-            .flat_map(|ids| ids.iter().copied())
-            .filter(|id| *id != replica)
-            .collect();
+        let replicas = self.context.replicas_of(at);
+        let others = replicas.iter().copied().filter(|id| *id != replica);
         self.batch.add_leader_and_isr(&self.context, others, at, false);
+    }
+}
+
+/// The work that decides a change anew.
+fn again(why: &UpdateReason, at: TopicPartition) -> Work {
+    match why {
+        UpdateReason::Elect { strategy } => Work::Elect {
+            partitions: vec![at],
+            strategy: *strategy,
+        },
+        UpdateReason::TakeOffline { replica } => Work::TakeOffline {
+            replica: *replica,
+            partitions: vec![at],
+        },
+        UpdateReason::Distrust { replicas } => {
+            let gone = replicas.get(&at).cloned().unwrap_or_default();
+            Work::Distrust(BTreeMap::from([(at, gone)]))
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! Dialogues with the machine: what it is told, and every command and write that follows.
 
+mod brokers;
 mod elections;
+mod world;
 
 use milena_engine::units::LeaderEpoch;
 
@@ -34,7 +36,8 @@ fn assignment(partitions: &[&[i32]]) -> TopicAssignment {
     TopicAssignment { partitions }
 }
 
-fn state(leader: i32, epoch: i32, isr: &[i32], zk_version: i32) -> PartitionState {
+/// Written after every broker registered.
+fn state(leader: i32, epoch: i32, isr: &[i32], zk_version: i32) -> StateNode {
     let leader = (leader >= 0).then_some(leader);
     let leader_and_isr = LeaderAndIsr {
         leader,
@@ -42,10 +45,11 @@ fn state(leader: i32, epoch: i32, isr: &[i32], zk_version: i32) -> PartitionStat
         isr: isr.into(),
         zk_version,
     };
-    PartitionState {
+    let state = PartitionState {
         controller_epoch: 1,
         leader_and_isr,
-    }
+    };
+    StateNode { state, mzxid: 100 }
 }
 
 fn at(topic: &str, partition: i32) -> TopicPartition {
@@ -60,7 +64,7 @@ fn told(outputs: &[Output]) -> Vec<String> {
 fn line(output: &Output) -> Option<String> {
     let ids = |ids: &[i32]| format!("{ids:?}");
     Some(match output {
-        Output::Note(_) | Output::Watch(_) => return None,
+        Output::Note(_) | Output::Watch(_) | Output::LiveBrokers(_) => return None,
         Output::Moved => "moved".into(),
         Output::RemoveTopic { topic, .. } => format!("remove {topic}"),
         Output::ReadStates(partitions) => format!("read {partitions:?}"),
@@ -478,7 +482,17 @@ fn what_exists_already_is_left_out_of_a_write_and_the_rest_goes_on() {
     );
     let said = dialogue.refused(2, exists());
     assert!(!said[0].contains("/0/state"), "{said:?}");
-    assert_eq!(dialogue.written()[0], "0 leads t-1 0@0 [0] new");
+    assert_eq!(
+        dialogue.written(),
+        ["read [t-0]"],
+        "what someone else wrote holds"
+    );
+    let states = vec![(at("t", 0), state(0, 3, &[0], 4))];
+    let said = dialogue.tell(Input::StatesRead(StatesReading {
+        states,
+        ..Default::default()
+    }));
+    assert_eq!(said[0], "0 leads t-0 0@3 [0], t-1 0@0 [0] new");
 }
 
 #[test]

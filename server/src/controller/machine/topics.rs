@@ -4,14 +4,15 @@
 //! Source: `KafkaController` (`processTopicChange`, `processPartitionModifications`), `ZkPartitionStateMachine`
 //! (`initializeLeaderAndIsrForPartitions`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use milena_engine::units::{LeaderEpoch, TopicPartition};
 
-use super::{ControllerMachine, Output, WRITE_OPERATIONS_MAX, Waiting, Work};
+use super::{ControllerMachine, Output, Plan, StateNode, Waiting, Work, fitting, size_of};
 use crate::cluster::LeaderAndIsr;
 use crate::controller::context::{PartitionPhase, ReplicaPhase};
+use crate::controller::election::ElectionStrategy;
 use crate::coordination::znodes::{self, PartitionState, TopicAssignment};
 use crate::coordination::{CoordinationError, ExpectedVersion, MultiError, Operation};
 
@@ -70,7 +71,7 @@ impl ControllerMachine {
             let path = znodes::topic(topic);
             let restore = Operation::set(path, restored.encode(), ExpectedVersion::Any);
             let write = Output::Write(vec![self.fence(), restore]);
-            self.ask(write, Waiting::DeleteNodes(Vec::new()));
+            self.ask(write, Waiting::Written);
             return;
         }
         let created = self.context.assign(topic, assignment);
@@ -84,22 +85,18 @@ impl ControllerMachine {
         }
         for at in &created {
             self.set_partition(at, PartitionPhase::New);
-            let replicas = self
-                .context
-                .partition(at)
-                .map(|one| Arc::clone(&one.assignment.replicas));
-            for replica in replicas.iter().flat_map(|replicas| replicas.iter()) {
+            for replica in self.context.replicas_of(at).iter() {
                 self.set_replica(at, *replica, ReplicaPhase::New);
             }
         }
         self.next([Work::Initialize(created), Work::Flush]);
     }
 
+    /// Creates the state nodes of partitions, with the first replica that is online as the leader.
     pub(super) fn initialize(&mut self, partitions: Vec<TopicPartition>) {
-        let mut plan = Vec::new();
+        let mut plan: Plan = Vec::new();
         let mut last_topic: Option<Arc<str>> = None;
-        let mut rest = partitions.into_iter();
-        for at in rest.by_ref() {
+        for at in partitions {
             let Some(partition) = self.context.partition(&at) else {
                 continue;
             };
@@ -139,20 +136,18 @@ impl ControllerMachine {
             ));
             let path = znodes::partition_state(&at.topic, at.partition);
             plan.push((Operation::create(path, Some(state.encode())), Some((at, state))));
-            if plan.len() + 3 >= WRITE_OPERATIONS_MAX {
-                break;
-            }
-        }
-        let rest: Vec<TopicPartition> = rest.collect();
-        if !rest.is_empty() {
-            self.next([Work::Initialize(rest)]);
         }
         self.write_plan(plan);
     }
 
-    pub(super) fn write_plan(&mut self, plan: Vec<(Operation, Option<(TopicPartition, PartitionState)>)>) {
+    pub(super) fn write_plan(&mut self, mut plan: Plan) {
         if plan.is_empty() {
             return;
+        }
+        // Parents come before children, also in the piece that is written first.
+        let rest = plan.split_off(fitting(plan.iter().map(|(operation, _)| size_of(operation))));
+        if !rest.is_empty() {
+            self.next([Work::CreateStates(rest)]);
         }
         let mut operations = Vec::with_capacity(plan.len() + 1);
         operations.push(self.fence());
@@ -160,7 +155,7 @@ impl ControllerMachine {
         self.ask(Output::Write(operations), Waiting::Initialize { plan });
     }
 
-    pub(super) fn initialized(&mut self, plan: Vec<(Operation, Option<(TopicPartition, PartitionState)>)>) {
+    pub(super) fn initialized(&mut self, plan: Plan) {
         for (at, state) in plan.into_iter().filter_map(|(_, state)| state) {
             let isr = Arc::clone(&state.leader_and_isr.isr);
             let Some(partition) = self.context.partition_mut(&at) else {
@@ -168,30 +163,24 @@ impl ControllerMachine {
             };
             partition.leadership = Some(state);
             partition.phase = PartitionPhase::Online;
-            for replica in isr.iter() {
-                if partition.replica(*replica).may_become(ReplicaPhase::Online) {
-                    partition.set_replica(*replica, ReplicaPhase::Online);
-                }
+            // Those on brokers that are down too: they are told when they come.
+            for replica in self.context.replicas_of(&at).iter() {
+                self.set_replica(&at, *replica, ReplicaPhase::Online);
             }
             self.batch
                 .add_leader_and_isr(&self.context, isr.iter().copied(), &at, true);
         }
     }
 
-    /// Drops from the plan what cannot be created: a parent that exists is fine, a state that exists is someone else's.
-    pub(super) fn retry_plan(
-        &mut self,
-        plan: &mut Vec<(Operation, Option<(TopicPartition, PartitionState)>)>,
-        failed: &MultiError,
-    ) {
+    /// Drops from the plan what cannot be created: a parent that exists is fine; a state that exists holds.
+    pub(super) fn retry_plan(&mut self, plan: &mut Plan, failed: &MultiError) {
         let index = failed.index.checked_sub(1).filter(|index| *index < plan.len());
         let exists = matches!(failed.error, CoordinationError::NodeExists { .. });
         match index {
             Some(index) if exists => {
                 if let (_, Some((at, _))) = plan.remove(index) {
-                    self.note(format!(
-                        "{at} has a state already; it keeps it until the next controller"
-                    ));
+                    self.note(format!("{at} has a state already, which holds"));
+                    self.next([Work::TakeOver(vec![at])]);
                 }
             }
             _ => {
@@ -202,5 +191,46 @@ impl ControllerMachine {
                 plan.clear();
             }
         }
+    }
+
+    /// States that exist though this controller did not create them: they hold, and those without a live leader get one.
+    ///
+    /// **Deviation:** 2.7.2 leaves such a partition without a leader until the next controller; its own creation whose answer was
+    /// lost with the connection is enough for that.
+    pub(super) fn take_over(
+        &mut self,
+        partitions: Vec<TopicPartition>,
+        states: &BTreeMap<TopicPartition, StateNode>,
+    ) {
+        let mut leaderless = Vec::new();
+        for at in partitions {
+            let Some(leadership) = self.usable(&at, states.get(&at)) else {
+                continue;
+            };
+            let online = leadership
+                .leader
+                .is_some_and(|leader| self.context.is_replica_online(leader, &at));
+            self.refresh(&at, leadership);
+            for replica in self.context.replicas_of(&at).iter() {
+                self.set_replica(&at, *replica, ReplicaPhase::Online);
+            }
+            if online {
+                self.set_partition(&at, PartitionPhase::Online);
+                let replicas = self.context.replicas_of(&at);
+                self.batch
+                    .add_leader_and_isr(&self.context, replicas.iter().copied(), &at, false);
+            } else {
+                self.set_partition(&at, PartitionPhase::Offline);
+                leaderless.push(at);
+            }
+        }
+        let strategy = ElectionStrategy::OfflinePartition { allow_unclean: false };
+        self.next([
+            Work::Elect {
+                partitions: leaderless,
+                strategy,
+            },
+            Work::Flush,
+        ]);
     }
 }
