@@ -1,20 +1,23 @@
-//! The shell around [`super::replica_fetcher`]: threads, connections to leaders, and the wire (`ReplicaFetcherManager.scala`,
-//! `ReplicaFetcherThread.scala`, `ReplicaFetcherBlockingSend.scala`).
+//! The shell around [`super::replica_fetcher`]: threads, and a task for every leader (`ReplicaFetcherManager.scala`).
 //!
 //! `num.replica.fetchers` threads, each with a task for every leader that it fetches from. A partition belongs to one thread, by the
-//! same sum as in Kafka, and to one leader at a time. A task has one connection and one question under way; records go from the
-//! connection's buffer into the log without a copy.
+//! same sum as in Kafka, and to one leader at a time. A task has one question under way; leaders are reached through a
+//! [`LeaderEndpoint`], which is [`wire`] in a broker.
 //!
 //! With synced acknowledgements (`flush.messages=1`) a follower asks for more only once what it has is on the medium: the offset it
 //! asks from is its synced end, so that the leader acknowledges nothing that a power cut here could take back.
 
-use std::borrow::Cow;
+pub mod wire;
+
 use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
 use milena_engine::io::Clock;
 use milena_engine::units::{LeaderEpoch, Offset, TopicPartition};
 use parking_lot::Mutex;
@@ -27,23 +30,55 @@ use super::replica_fetcher::{
     LeaderRefusal, ReplicaFetcher, Step,
 };
 use super::{Partition, ReplicaManager};
-use crate::client::{Address, ClientError, Connection, ConnectionConfig};
 use crate::metadata_cache::MetadataCache;
-use crate::protocol::messages::fetch::{
-    FetchPartition, FetchRequest, FetchResponse, FetchTopic, FetchablePartitionResponse, ForgottenTopic,
-};
-use crate::protocol::messages::leader_epochs::{
-    OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderPartition, OffsetForLeaderTopic,
-};
-use crate::protocol::messages::list_offsets::{
-    ListOffsetPartition, ListOffsetRequest, ListOffsetResponse, ListOffsetTopic,
-};
-use crate::protocol::{ErrorCode, Message, Payload};
+use wire::{FetcherSettings, WireEndpoint};
 
-const LATEST: i64 = -1;
-const EARLIEST: i64 = -2;
-/// From this version on a leader keeps sessions.
-const FIRST_FETCH_VERSION_WITH_SESSIONS: i16 = 7;
+/// The answer to a question, when it comes.
+pub type Asking<'e, T> = Pin<Box<dyn Future<Output = Result<T, LeaderUnreachable>> + 'e>>;
+
+/// The leader could not be asked, or did not answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct LeaderUnreachable(pub String);
+
+/// A leader's answer to a fetch.
+#[derive(Debug)]
+pub enum FetchAnswer {
+    /// The session is none that the leader knows.
+    SessionRefused(String),
+    Fetched {
+        session_id: i32,
+        partitions: Vec<(TopicPartition, Result<PartitionAnswer, LeaderRefusal>)>,
+    },
+}
+
+/// What a leader says of one partition.
+#[derive(Debug)]
+pub struct PartitionAnswer {
+    pub high_watermark: Offset,
+    pub log_start_offset: Option<Offset>,
+    pub records: Bytes,
+}
+
+/// A leader, as one task of a follower asks it. After [`LeaderUnreachable`] the next question begins a new connection.
+pub trait LeaderEndpoint {
+    fn ask_epochs<'e>(
+        &'e mut self,
+        questions: &'e [EpochQuestion],
+    ) -> Asking<'e, Vec<(TopicPartition, Result<EpochEnd, LeaderRefusal>)>>;
+
+    /// Where the leader's log starts and ends.
+    fn ask_bounds<'e>(
+        &'e mut self,
+        partition: &'e TopicPartition,
+        epoch: LeaderEpoch,
+    ) -> Asking<'e, Result<(Offset, Offset), LeaderRefusal>>;
+
+    fn fetch<'e>(&'e mut self, plan: &'e FetchPlan) -> Asking<'e, FetchAnswer>;
+
+    /// There is nothing to ask for the time being.
+    fn rest(&mut self);
+}
 
 /// What a fetching thread is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,36 +139,6 @@ fn fetcher_id(partition: &TopicPartition, count: usize) -> usize {
     positive as usize % count
 }
 
-/// Versions of what is asked of leaders, as `inter.broker.protocol.version` gives them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FetcherVersions {
-    pub fetch: i16,
-    pub list_offsets: i16,
-    /// `None` below 0.11.0-IV2: logs are cut at their high watermark.
-    pub offset_for_leader_epoch: Option<i16>,
-}
-
-/// What fetchers go by.
-#[derive(Clone, Debug)]
-pub struct FetcherSettings {
-    pub broker_id: i32,
-    /// The listener under which other brokers are reached.
-    pub listener: Arc<str>,
-    pub versions: FetcherVersions,
-    /// `replica.fetch.wait.max.ms`
-    pub wait_max_ms: i32,
-    /// `replica.fetch.min.bytes`
-    pub min_bytes: i32,
-    /// `replica.fetch.max.bytes`
-    pub partition_max_bytes: i32,
-    /// `replica.fetch.response.max.bytes`
-    pub response_max_bytes: i32,
-    /// `replica.fetch.backoff.ms`
-    pub backoff: Duration,
-    /// `replica.socket.timeout.ms`
-    pub socket_timeout: Duration,
-}
-
 /// The fetching threads; they end when told to.
 #[derive(Debug)]
 pub struct ReplicaFetcherManager {
@@ -165,17 +170,28 @@ impl ReplicaFetcherManager {
                 Arc::clone(clock),
             );
             let run = move || {
-                let shared = Rc::new(Shared {
+                let rules = settings.rules();
+                let broker_id = settings.broker_id;
+                let settings = Rc::new(settings);
+                let connect = move |leader| -> Box<dyn LeaderEndpoint> {
+                    Box::new(WireEndpoint::new(
+                        Rc::clone(&settings),
+                        id,
+                        leader,
+                        Arc::clone(&metadata),
+                    ))
+                };
+                let fetching = Fetching {
+                    broker_id,
                     id,
-                    settings,
+                    rules,
                     replicas,
-                    metadata,
                     clock,
-                });
-                let local = LocalSet::new();
-                local.block_on(&runtime, async move {
+                    connect: Box::new(connect),
+                };
+                LocalSet::new().block_on(&runtime, async move {
                     tokio::select! {
-                        () = dispatch(shared, inbox) => {}
+                        () = fetching.run(inbox) => {}
                         _ = stopped => {}
                     }
                 });
@@ -200,41 +216,53 @@ impl ReplicaFetcherManager {
     }
 }
 
-/// Of one thread.
-#[derive(Debug)]
-struct Shared {
-    id: usize,
-    settings: FetcherSettings,
-    replicas: Arc<ReplicaManager>,
-    metadata: Arc<MetadataCache>,
-    clock: Arc<dyn Clock>,
+/// One thread's fetching.
+pub struct Fetching {
+    pub broker_id: i32,
+    /// The number of the thread.
+    pub id: usize,
+    pub rules: FetcherRules,
+    pub replicas: Arc<ReplicaManager>,
+    pub clock: Arc<dyn Clock>,
+    /// The way to a leader.
+    pub connect: Box<dyn Fn(i32) -> Box<dyn LeaderEndpoint>>,
 }
 
-/// Hands commands to the task of their leader; a partition that moves is taken from the one that had it.
-async fn dispatch(shared: Rc<Shared>, mut inbox: FetcherInbox) {
-    let mut tasks: HashMap<i32, mpsc::UnboundedSender<FetcherCommand>> = HashMap::new();
-    let mut leaders: HashMap<TopicPartition, i32> = HashMap::new();
-    while let Some(command) = inbox.0.recv().await {
-        let partition = command.partition().clone();
-        let next = match &command {
-            FetcherCommand::Follow { leader, .. } => Some(*leader),
-            FetcherCommand::Unfollow(_) => None,
-        };
-        let before = match next {
-            Some(leader) => leaders.insert(partition.clone(), leader),
-            None => leaders.remove(&partition),
-        };
-        if let Some(before) = before.filter(|before| Some(*before) != next) {
-            // A task ends only with its thread.
-            let _ = tasks[&before].send(FetcherCommand::Unfollow(partition));
-        }
-        if let Some(leader) = next {
-            let task = tasks.entry(leader).or_insert_with(|| {
-                let (sender, receiver) = mpsc::unbounded_channel();
-                tokio::task::spawn_local(LeaderFetcher::new(&shared, leader, receiver).run());
-                sender
-            });
-            let _ = task.send(command);
+impl std::fmt::Debug for Fetching {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Fetching {} of broker {}", self.id, self.broker_id)
+    }
+}
+
+impl Fetching {
+    /// Hands commands to the task of their leader, on the [`LocalSet`] of the caller; a partition that moves is taken from the one
+    /// that had it. Ends with the replica manager.
+    pub async fn run(self, mut inbox: FetcherInbox) {
+        let fetching = Rc::new(self);
+        let mut tasks: HashMap<i32, mpsc::UnboundedSender<FetcherCommand>> = HashMap::new();
+        let mut leaders: HashMap<TopicPartition, i32> = HashMap::new();
+        while let Some(command) = inbox.0.recv().await {
+            let partition = command.partition().clone();
+            let next = match &command {
+                FetcherCommand::Follow { leader, .. } => Some(*leader),
+                FetcherCommand::Unfollow(_) => None,
+            };
+            let before = match next {
+                Some(leader) => leaders.insert(partition.clone(), leader),
+                None => leaders.remove(&partition),
+            };
+            if let Some(before) = before.filter(|before| Some(*before) != next) {
+                // A task ends only with its thread.
+                let _ = tasks[&before].send(FetcherCommand::Unfollow(partition));
+            }
+            if let Some(leader) = next {
+                let task = tasks.entry(leader).or_insert_with(|| {
+                    let (sender, receiver) = mpsc::unbounded_channel();
+                    tokio::task::spawn_local(LeaderFetcher::new(&fetching, leader, receiver).run());
+                    sender
+                });
+                let _ = task.send(command);
+            }
         }
     }
 }
@@ -301,61 +329,45 @@ impl FollowedLog for FollowedPartition {
 
 /// A task: one leader, one connection.
 struct LeaderFetcher {
-    shared: Rc<Shared>,
+    fetching: Rc<Fetching>,
     leader: i32,
     inbox: mpsc::UnboundedReceiver<FetcherCommand>,
     machine: ReplicaFetcher,
     logs: Following,
-    connection: Option<Connection>,
-}
-
-/// Why a leader could not be asked.
-#[derive(Debug, thiserror::Error)]
-enum AskError {
-    #[error("broker {0} is not known to be alive")]
-    NotAlive(i32),
-    #[error(transparent)]
-    Client(#[from] ClientError),
+    endpoint: Box<dyn LeaderEndpoint>,
 }
 
 impl LeaderFetcher {
     fn new(
-        shared: &Rc<Shared>,
+        fetching: &Rc<Fetching>,
         leader: i32,
         inbox: mpsc::UnboundedReceiver<FetcherCommand>,
     ) -> LeaderFetcher {
-        let versions = shared.settings.versions;
-        let rules = FetcherRules {
-            backoff: shared.settings.backoff,
-            has_sessions: versions.fetch >= FIRST_FETCH_VERSION_WITH_SESSIONS,
-            has_epochs: versions.offset_for_leader_epoch.is_some(),
-        };
         LeaderFetcher {
-            shared: Rc::clone(shared),
+            fetching: Rc::clone(fetching),
             leader,
             inbox,
-            machine: ReplicaFetcher::new(rules),
+            machine: ReplicaFetcher::new(fetching.rules),
             logs: Following {
-                replicas: Arc::clone(&shared.replicas),
+                replicas: Arc::clone(&fetching.replicas),
                 unsynced: Arc::default(),
             },
-            connection: None,
+            endpoint: (fetching.connect)(leader),
         }
     }
 
     async fn run(mut self) {
         loop {
-            while let Ok(command) = self.inbox.try_recv() {
-                self.obey(command);
-            }
+            self.take_commands();
             let step = self.machine.next(self.now(), &self.logs);
             let asked = match step {
                 Step::Wait(until) => {
                     if self.machine.partition_count() == 0 {
-                        self.connection = None;
+                        self.endpoint.rest();
                     }
                     let pause = until.map_or(Duration::MAX, |until| until.saturating_sub(self.now()));
                     tokio::select! {
+                        biased;
                         command = self.inbox.recv() => match command {
                             Some(command) => self.obey(command),
                             None => return,
@@ -373,7 +385,6 @@ impl LeaderFetcher {
             };
             if let Err(error) = asked {
                 self.log(&format!("Error in the exchange with the leader: {error}"));
-                self.connection = None;
                 self.machine.unanswered(self.now());
             }
             for note in self.machine.notes() {
@@ -384,17 +395,24 @@ impl LeaderFetcher {
     }
 
     fn now(&self) -> Duration {
-        self.shared.clock.monotonic()
+        self.fetching.clock.monotonic()
     }
 
     fn log(&self, line: &str) {
         tracing::warn!(
             target: "kafka.server.ReplicaFetcherThread",
             "[ReplicaFetcher replicaId={}, leaderId={}, fetcherId={}] {line}",
-            self.shared.settings.broker_id,
+            self.fetching.broker_id,
             self.leader,
-            self.shared.id
+            self.fetching.id
         );
+    }
+
+    /// Before an answer is applied: what was told while it was on its way counts.
+    fn take_commands(&mut self) {
+        while let Ok(command) = self.inbox.try_recv() {
+            self.obey(command);
+        }
     }
 
     fn obey(&mut self, command: FetcherCommand) {
@@ -425,226 +443,56 @@ impl LeaderFetcher {
         }
     }
 
-    async fn connection(&mut self) -> Result<&mut Connection, AskError> {
-        if self.connection.is_none() {
-            let settings = &self.shared.settings;
-            let metadata = self.shared.metadata.snapshot();
-            let endpoint = metadata
-                .broker(self.leader)
-                .and_then(|broker| broker.endpoint(&settings.listener))
-                .ok_or(AskError::NotAlive(self.leader))?;
-            let address = Address {
-                host: Arc::clone(&endpoint.host),
-                port: u16::try_from(endpoint.port).unwrap_or(0),
-            };
-            let config = ConnectionConfig {
-                client_id: format!("broker-{}-fetcher-{}", settings.broker_id, self.shared.id),
-                connect_timeout: settings.socket_timeout,
-                request_timeout: settings.socket_timeout,
-            };
-            self.connection = Some(Connection::open(&address, &config).await?);
-        }
-        Ok(self.connection.as_mut().expect("it was just opened"))
-    }
-
-    async fn ask<'r, Q: Message<'r>>(
-        &mut self,
-        request: &Q,
-        version: i16,
-    ) -> Result<crate::client::Answer, AskError> {
-        let connection = self.connection().await?;
-        Ok(connection.call_in(request, version).await?)
-    }
-
-    async fn ask_epochs(&mut self, questions: &[EpochQuestion]) -> Result<(), AskError> {
-        let version = self.shared.settings.versions.offset_for_leader_epoch;
-        let version = version.expect("the machine asks only where epochs are known");
-        let topics = questions.chunk_by(|one, other| one.partition.topic == other.partition.topic);
-        let topics = topics.map(|questions| {
-            let partitions = questions.iter().map(|question| OffsetForLeaderPartition {
-                partition_index: question.partition.partition,
-                current_leader_epoch: question.current_leader_epoch.get(),
-                leader_epoch: question.epoch.get(),
-            });
-            OffsetForLeaderTopic {
-                name: Cow::Borrowed(&*questions[0].partition.topic),
-                partitions: partitions.collect(),
-            }
-        });
-        let request = OffsetForLeaderEpochRequest {
-            replica_id: self.shared.settings.broker_id,
-            topics: topics.collect(),
-        };
-        let answer = self.ask(&request, version).await?;
-        let response: OffsetForLeaderEpochResponse<'_> = answer.decode()?;
-        let mut answers = Vec::with_capacity(questions.len());
-        for topic in response.topics.iter() {
-            let name: Arc<str> = topic.name.as_ref().into();
-            for partition in topic.partitions.iter() {
-                let end = match refusal(partition.error_code) {
-                    None => Ok(EpochEnd {
-                        epoch: (partition.leader_epoch >= 0).then_some(LeaderEpoch(partition.leader_epoch)),
-                        end: (partition.end_offset >= 0).then_some(Offset(partition.end_offset)),
-                    }),
-                    Some(refusal) => Err(refusal),
-                };
-                let name = TopicPartition::new(Arc::clone(&name), partition.partition_index);
-                answers.push((name, end));
-            }
-        }
+    async fn ask_epochs(&mut self, questions: &[EpochQuestion]) -> Result<(), LeaderUnreachable> {
+        let answers = self.endpoint.ask_epochs(questions).await?;
+        self.take_commands();
         self.machine
             .epochs_answered(self.now(), questions, answers, &self.logs);
         Ok(())
     }
 
-    async fn ask_bounds(&mut self, partition: &TopicPartition, epoch: LeaderEpoch) -> Result<(), AskError> {
-        let start = self.ask_offset(partition, epoch, EARLIEST).await?;
-        let end = self.ask_offset(partition, epoch, LATEST).await?;
-        let bounds = start.and_then(|start| Ok((start, end?)));
+    async fn ask_bounds(
+        &mut self,
+        partition: &TopicPartition,
+        epoch: LeaderEpoch,
+    ) -> Result<(), LeaderUnreachable> {
+        let bounds = self.endpoint.ask_bounds(partition, epoch).await?;
+        self.take_commands();
         self.machine
             .bounds_answered(self.now(), partition, epoch, bounds, &self.logs);
         Ok(())
     }
 
-    async fn ask_offset(
-        &mut self,
-        partition: &TopicPartition,
-        epoch: LeaderEpoch,
-        timestamp: i64,
-    ) -> Result<Result<Offset, LeaderRefusal>, AskError> {
-        let asked = ListOffsetPartition {
-            partition_index: partition.partition,
-            current_leader_epoch: epoch.get(),
-            timestamp,
-            max_num_offsets: 1,
-        };
-        let topic = ListOffsetTopic {
-            name: Cow::Borrowed(&*partition.topic),
-            partitions: [asked].into_iter().collect(),
-        };
-        let request = ListOffsetRequest {
-            replica_id: self.shared.settings.broker_id,
-            isolation_level: 0,
-            topics: [topic].into_iter().collect(),
-        };
-        let version = self.shared.settings.versions.list_offsets;
-        let answer = self.ask(&request, version).await?;
-        let response: ListOffsetResponse<'_> = answer.decode()?;
-        let found = response
-            .topics
-            .iter()
-            .flat_map(|topic| topic.partitions.iter().collect::<Vec<_>>())
-            .next();
-        let Some(found) = found else {
-            return Ok(Err(LeaderRefusal::Other(
-                "nothing about the partition".to_owned(),
-            )));
-        };
-        Ok(match refusal(found.error_code) {
-            Some(refusal) => Err(refusal),
-            None if version == 0 => {
-                let offset = found.old_style_offsets.iter().next();
-                offset
-                    .map(Offset)
-                    .ok_or(LeaderRefusal::Other("no offset".to_owned()))
+    async fn fetch(&mut self, plan: &FetchPlan) -> Result<(), LeaderUnreachable> {
+        let answer = self.endpoint.fetch(plan).await?;
+        self.take_commands();
+        let (session_id, partitions) = match answer {
+            FetchAnswer::SessionRefused(error) => {
+                self.log(&format!("the leader refused the fetch session: {error}"));
+                self.machine.session_lost();
+                return Ok(());
             }
-            None => Ok(Offset(found.offset)),
-        })
-    }
-
-    async fn fetch(&mut self, plan: &FetchPlan) -> Result<(), AskError> {
-        let settings = &self.shared.settings;
-        let topics = plan
-            .partitions
-            .chunk_by(|(one, _), (other, _)| one.topic == other.topic);
-        let topics = topics.map(|partitions| {
-            let topic = Cow::Borrowed(&*partitions[0].0.topic);
-            let partitions = partitions.iter().map(|(name, position)| FetchPartition {
-                partition: name.partition,
-                current_leader_epoch: position.current_leader_epoch.get(),
-                fetch_offset: position.fetch_offset.get(),
-                log_start_offset: position.log_start_offset.get(),
-                partition_max_bytes: settings.partition_max_bytes,
-                ..FetchPartition::default()
-            });
-            FetchTopic {
-                topic,
-                partitions: partitions.collect(),
-            }
-        });
-        let forgotten = plan.forgotten.chunk_by(|one, other| one.topic == other.topic);
-        let forgotten = forgotten.map(|partitions| ForgottenTopic {
-            topic: Cow::Borrowed(&*partitions[0].topic),
-            partitions: partitions.iter().map(|name| name.partition).collect(),
-        });
-        let request = FetchRequest {
-            replica_id: settings.broker_id,
-            max_wait_ms: settings.wait_max_ms,
-            min_bytes: settings.min_bytes,
-            max_bytes: settings.response_max_bytes,
-            session_id: plan.session_id,
-            session_epoch: plan.session_epoch,
-            topics: topics.collect(),
-            forgotten_topics_data: forgotten.collect(),
-            ..FetchRequest::default()
+            FetchAnswer::Fetched {
+                session_id,
+                partitions,
+            } => (session_id, partitions),
         };
-        let version = settings.versions.fetch;
-        let answer = self.ask(&request, version).await?;
-        let response: FetchResponse<'_> = answer.decode()?;
-        // Before anything is applied: what was told while the answer was on its way counts.
-        while let Ok(command) = self.inbox.try_recv() {
-            self.obey(command);
-        }
-        if response.error_code != 0 {
-            self.log(&format!(
-                "the leader refused the fetch session: {}",
-                ErrorCode::from_code(response.error_code)
-            ));
-            self.machine.session_lost();
-            return Ok(());
-        }
-        self.machine.begin_answer(response.session_id);
+        self.machine.begin_answer(session_id);
         let now = self.now();
-        for topic in response.responses.iter() {
-            let name: Arc<str> = topic.topic.as_ref().into();
-            for partition in topic.partition_responses.iter() {
-                let name = TopicPartition::new(Arc::clone(&name), partition.partition);
-                let answer = match refusal(partition.error_code) {
-                    Some(refusal) => Err(refusal),
-                    None => Ok(fetched(&partition)),
-                };
-                self.machine.partition_answered(now, &name, answer, &self.logs);
-            }
+        for (name, answer) in &partitions {
+            let answer = match answer {
+                Ok(answer) => Ok(FetchedPartition {
+                    // The machine knows what it asked for.
+                    fetch_offset: Offset::ZERO,
+                    high_watermark: answer.high_watermark,
+                    log_start_offset: answer.log_start_offset,
+                    records: &answer.records,
+                }),
+                Err(refusal) => Err(refusal.clone()),
+            };
+            self.machine.partition_answered(now, name, answer, &self.logs);
         }
         Ok(())
-    }
-}
-
-fn fetched<'p>(partition: &'p FetchablePartitionResponse<'_>) -> FetchedPartition<'p> {
-    FetchedPartition {
-        // The machine knows what it asked for.
-        fetch_offset: Offset::ZERO,
-        high_watermark: Offset(partition.high_watermark),
-        log_start_offset: (partition.log_start_offset >= 0).then_some(Offset(partition.log_start_offset)),
-        records: match &partition.record_set {
-            Payload::Bytes(bytes) => bytes,
-            Payload::Null | Payload::Extern { .. } => &[],
-        },
-    }
-}
-
-/// What an error of a leader means to a follower; `None` without error.
-fn refusal(code: i16) -> Option<LeaderRefusal> {
-    match ErrorCode::from_code(code) {
-        ErrorCode::None => None,
-        ErrorCode::OffsetOutOfRange => Some(LeaderRefusal::OffsetOutOfRange),
-        ErrorCode::FencedLeaderEpoch => Some(LeaderRefusal::FencedLeaderEpoch),
-        ErrorCode::UnknownLeaderEpoch
-        | ErrorCode::NotLeaderOrFollower
-        | ErrorCode::UnknownTopicOrPartition
-        | ErrorCode::ReplicaNotAvailable
-        | ErrorCode::LeaderNotAvailable => Some(LeaderRefusal::Passing),
-        other => Some(LeaderRefusal::Other(other.name().to_owned())),
     }
 }
 
@@ -664,17 +512,5 @@ mod tests {
             let name = TopicPartition::new(topic, partition);
             assert_eq!(fetcher_id(&name, count), expected, "{topic}-{partition}");
         }
-    }
-
-    #[test]
-    fn a_follower_sorts_a_leaders_errors() {
-        assert_eq!(refusal(0), None);
-        assert_eq!(refusal(1), Some(LeaderRefusal::OffsetOutOfRange));
-        assert_eq!(refusal(74), Some(LeaderRefusal::FencedLeaderEpoch));
-        for passing in [3, 5, 6, 9, 75] {
-            assert_eq!(refusal(passing), Some(LeaderRefusal::Passing));
-        }
-        let other = LeaderRefusal::Other("KAFKA_STORAGE_ERROR".to_owned());
-        assert_eq!(refusal(56), Some(other));
     }
 }

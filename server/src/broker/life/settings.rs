@@ -10,7 +10,7 @@ use crate::coordination::znodes::RegistrationVersion;
 use crate::group::config::GroupConfig;
 use crate::network::NetworkConfig;
 use crate::replication::ReplicaManagerSettings;
-use crate::replication::replica_fetcher_manager::{FetcherSettings, FetcherVersions};
+use crate::replication::replica_fetcher_manager::wire::{FetcherSettings, FetcherVersions};
 
 /// How much longer than its timeout a session may last: two ticks of a ZooKeeper with twice the usual one.
 const SESSION_MARGIN: Duration = Duration::from_secs(8);
