@@ -23,4 +23,6 @@ pub mod protocol;
 pub mod replication;
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 pub(crate) mod test_cluster;

@@ -1,0 +1,187 @@
+//! Whole clusters from one seed: real controllers, replica managers, fetchers and logs, on disks, a network, a ZooKeeper ensemble and a
+//! clock in memory, under faults.
+//!
+//! Everything runs on one thread whose clock moves only when everybody waits; every delay and every fault comes from the seed, so
+//! that the same seed gives the same run. Producers write numbered records with `acks=all` until they are acknowledged and keep a
+//! ledger; a reader watches that an offset never holds two values; [`checker`] looks at all brokers between events. In the end
+//! everything is healed, and the cluster must come together: every acknowledged record at its offset, once and in order, and the
+//! replicas identical.
+//!
+//! The shells of network, handlers and processes are not in it; nor are clients of Kafka. A simulation that fails names its seed, and
+//! [`run`] repeats it.
+
+mod checker;
+mod client;
+mod clock;
+mod faults;
+mod leader;
+mod network;
+mod node;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::sleep;
+
+use crate::coordination::simulated::{Ensemble, EnsembleRules};
+use checker::Checker;
+use client::Ledger;
+use clock::SimulatedClock;
+use network::Network;
+use node::Node;
+
+/// The topic that everything is about.
+const TOPIC: &str = "t";
+/// Faults come for so long.
+const TROUBLE: Duration = Duration::from_secs(25);
+/// A healed cluster comes together within this time.
+const RECOVERY_MAX: Duration = Duration::from_secs(60);
+
+/// A seeded generator (SplitMix64); clones share it.
+#[derive(Clone, Debug)]
+struct Numbers(Arc<Mutex<u64>>);
+
+impl Numbers {
+    fn new(seed: u64) -> Numbers {
+        Numbers(Arc::new(Mutex::new(seed)))
+    }
+
+    fn next(&self) -> u64 {
+        let mut state = self.0.lock();
+        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = *state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Below `bound`, from 0.
+    fn below(&self, bound: u64) -> u64 {
+        self.next() % bound.max(1)
+    }
+
+    /// True once in `count` times.
+    fn once_in(&self, count: u64) -> bool {
+        self.below(count) == 0
+    }
+
+    fn duration(&self, bound: Duration) -> Duration {
+        Duration::from_micros(self.below(bound.as_micros() as u64))
+    }
+}
+
+/// What one seed makes of a cluster.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    brokers: i32,
+    partitions: i32,
+    /// Every record on the medium before it is acknowledged: then the power may be cut.
+    is_synced: bool,
+}
+
+impl Shape {
+    fn of(numbers: &Numbers) -> Shape {
+        Shape {
+            brokers: 3 + numbers.below(3) as i32,
+            partitions: 1 + numbers.below(3) as i32,
+            is_synced: numbers.once_in(3),
+        }
+    }
+}
+
+/// Everything that a run has.
+struct World {
+    shape: Shape,
+    numbers: Numbers,
+    clock: Arc<SimulatedClock>,
+    ensemble: Ensemble,
+    network: Network,
+    nodes: Vec<Node>,
+    ledger: Ledger,
+    checker: Checker,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// What must not happen and did, in order.
+    pub(crate) violations: Vec<String>,
+    pub(crate) acknowledged: usize,
+    pub(crate) faults: usize,
+    /// Elections that the checker saw.
+    pub(crate) reigns: usize,
+    /// Of everything that happened, for the comparison of two runs.
+    pub(crate) digest: u64,
+}
+
+/// Runs the cluster of a seed.
+pub(crate) fn run(seed: u64) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime without I/O needs nothing");
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, live(seed))
+}
+
+async fn live(seed: u64) -> Outcome {
+    let numbers = Numbers::new(seed);
+    let shape = Shape::of(&numbers);
+    let clock = Arc::new(SimulatedClock::new());
+    let rules = EnsembleRules {
+        servers: 3,
+        session_timeout: Duration::from_millis(2000 + numbers.below(4000)),
+        delay_max: Duration::from_millis(1 + numbers.below(20)),
+        lag_max: Duration::from_millis(1 + numbers.below(60)),
+    };
+    let ensemble = {
+        let numbers = numbers.clone();
+        let below = Arc::new(Mutex::new(move |bound| numbers.below(bound)));
+        Ensemble::new(rules, clock.clone(), below)
+    };
+    let world = Rc::new(World {
+        nodes: (0..shape.brokers).map(|_| Node::new(numbers.next())).collect(),
+        network: Network::new(numbers.clone(), Duration::from_millis(1 + numbers.below(10))),
+        ledger: Ledger::default(),
+        checker: Checker::default(),
+        shape,
+        numbers,
+        clock,
+        ensemble,
+    });
+    node::create_topic(&world).await;
+    for id in 0..shape.brokers {
+        node::start(&world, id);
+    }
+    let watching = tokio::task::spawn_local(checker::watch(Rc::clone(&world)));
+    let clients = client::start(&world);
+    let faults = faults::trouble(&world, TROUBLE).await;
+    faults::heal(&world);
+    clients.stop().await;
+    let came_together = checker::comes_together(&world, RECOVERY_MAX).await;
+    watching.abort();
+    if let Err(missing) = came_together {
+        world
+            .checker
+            .violation(format!("the healed cluster does not come together: {missing}"));
+    }
+    checker::scan(&world);
+    // So that nothing of this run is left in the runtime.
+    for id in 0..shape.brokers {
+        node::kill(&world, id);
+    }
+    sleep(Duration::from_secs(1)).await;
+    Outcome {
+        violations: world.checker.violations(),
+        acknowledged: world.ledger.acknowledged_count(),
+        faults,
+        reigns: world.checker.reign_count(),
+        digest: world.checker.digest(&world.ledger),
+    }
+}
+
+#[cfg(test)]
+mod tests;

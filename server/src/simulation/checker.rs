@@ -1,0 +1,274 @@
+//! What must hold at every moment, and in the end.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::rc::Rc;
+use std::time::Duration;
+
+use milena_engine::log::UpperBound;
+use milena_engine::units::Offset;
+use tokio::time::{Instant, sleep};
+
+use super::client::{Ledger, records_in, value};
+use super::{TOPIC, World};
+use crate::cluster::LeaderAndIsr;
+use crate::coordination::znodes::{self, PartitionState};
+
+/// Violations that one run tells.
+const VIOLATIONS_MAX: usize = 10;
+
+/// What was seen so far.
+#[derive(Default)]
+pub(super) struct Checker {
+    violations: RefCell<Vec<String>>,
+    /// By partition and epoch: the broker that leads.
+    reigns: RefCell<BTreeMap<(i32, i32), i32>>,
+    /// By partition and offset: the record that a consumer read.
+    read: RefCell<BTreeMap<(i32, i64), String>>,
+    events: Cell<u64>,
+}
+
+impl Checker {
+    pub(super) fn violation(&self, text: String) {
+        let mut violations = self.violations.borrow_mut();
+        if violations.len() < VIOLATIONS_MAX {
+            violations.push(text);
+        }
+    }
+
+    pub(super) fn violations(&self) -> Vec<String> {
+        self.violations.borrow().clone()
+    }
+
+    pub(super) fn reign_count(&self) -> usize {
+        self.reigns.borrow().len()
+    }
+
+    /// Something happened that a second run of the seed must repeat.
+    pub(super) fn event(&self, text: String) {
+        let mut hasher = DefaultHasher::new();
+        (self.events.get(), text).hash(&mut hasher);
+        self.events.set(hasher.finish());
+    }
+
+    pub(super) fn digest(&self, ledger: &Ledger) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.events.get().hash(&mut hasher);
+        self.reigns.borrow().hash(&mut hasher);
+        self.read.borrow().hash(&mut hasher);
+        ledger.acknowledged().hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// A5: an offset never holds two records.
+    pub(super) fn read(&self, partition: i32, offset: i64, value: &str) {
+        let mut read = self.read.borrow_mut();
+        let known = read
+            .entry((partition, offset))
+            .or_insert_with(|| value.to_owned());
+        if known != value {
+            let known = known.clone();
+            drop(read);
+            self.violation(format!(
+                "offset {offset} of {partition} was read as {known} and as {value}"
+            ));
+        }
+    }
+
+    /// A9: one leader for each epoch.
+    fn leads(&self, partition: i32, epoch: i32, broker: i32) {
+        let known = *self
+            .reigns
+            .borrow_mut()
+            .entry((partition, epoch))
+            .or_insert(broker);
+        if known != broker {
+            self.violation(format!(
+                "brokers {known} and {broker} lead {partition} in epoch {epoch}"
+            ));
+        }
+    }
+}
+
+/// Looks at all brokers again and again.
+pub(super) async fn watch(world: Rc<World>) {
+    loop {
+        sleep(Duration::from_millis(5 + world.numbers.below(40))).await;
+        for partition in 0..world.shape.partitions {
+            look(&world, partition);
+        }
+    }
+}
+
+/// The state that the ensemble's leader has of a partition.
+fn state_in_tree(world: &World, partition: i32) -> Option<LeaderAndIsr> {
+    let path = znodes::partition_state(TOPIC, partition);
+    let node = world.ensemble.look(&path)?;
+    let data = node.data?;
+    let state = PartitionState::decode(&path, &data, node.stat.version).ok()?;
+    Some(state.leader_and_isr)
+}
+
+fn look(world: &World, index: i32) {
+    let state = state_in_tree(world, index);
+    for id in 0..world.shape.brokers {
+        let Some(running) = world.running(id) else {
+            continue;
+        };
+        let Ok(partition) = running.replicas.partition(TOPIC, index) else {
+            continue;
+        };
+        let Ok(epoch) = partition.check_leader(-1) else {
+            continue;
+        };
+        world.checker.leads(index, epoch.get(), id);
+        // A9: what this leader calls committed is on all in-sync replicas.
+        let Some(state) = &state else { continue };
+        if state.leader != Some(id) || state.leader_epoch != epoch {
+            continue;
+        }
+        let high_watermark = partition.log().high_watermark();
+        for member in state.isr.iter().filter(|member| **member != id) {
+            let Some(other) = world.running(*member) else {
+                continue;
+            };
+            let Ok(replica) = other.replicas.partition(TOPIC, index) else {
+                continue;
+            };
+            let end = replica.log().log_end_offset();
+            if end < high_watermark {
+                world.checker.violation(format!(
+                    "the high watermark {high_watermark} of {index} on {id} is beyond the end {end} of {member}, which is in sync"
+                ));
+            }
+        }
+    }
+}
+
+/// Waits until every partition has all its replicas in sync and alike; what is missing, otherwise (A12).
+pub(super) async fn comes_together(world: &Rc<World>, within: Duration) -> Result<(), String> {
+    let deadline = Instant::now() + within;
+    loop {
+        let missing = (0..world.shape.partitions).find_map(|partition| missing(world, partition));
+        let Some(missing) = missing else { return Ok(()) };
+        if Instant::now() > deadline {
+            return Err(missing);
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+fn missing(world: &World, index: i32) -> Option<String> {
+    let Some(state) = state_in_tree(world, index) else {
+        return Some(format!("{index} has no state"));
+    };
+    let Some(leader) = state.leader else {
+        return Some(format!("{index} has no leader: {state:?}"));
+    };
+    if state.isr.len() < 3 {
+        return Some(format!("{index} has too few in sync: {state:?}"));
+    }
+    let mut ends = Vec::new();
+    for id in state.isr.iter() {
+        let Some(running) = world.running(*id) else {
+            return Some(format!("{id} is down"));
+        };
+        let Ok(partition) = running.replicas.partition(TOPIC, index) else {
+            return Some(format!("{index} is not on {id}"));
+        };
+        if partition.leader_epoch() != Some(state.leader_epoch)
+            || partition.check_leader(-1).is_ok() != (*id == leader)
+        {
+            return Some(format!("{id} does not know the state of {index}: {state:?}"));
+        }
+        let offsets = partition.log().offsets();
+        ends.push((offsets.log_end_offset, offsets.high_watermark));
+    }
+    let (end, _) = ends[0];
+    let is_alike = ends.iter().all(|found| *found == (end, end));
+    (!is_alike).then(|| format!("the ends of {index} differ: {ends:?}"))
+}
+
+/// Everything that lies in a replica.
+fn bytes_of(world: &World, id: i32, index: i32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let Some(partition) = world
+        .running(id)
+        .and_then(|running| running.replicas.partition(TOPIC, index).ok())
+    else {
+        return bytes;
+    };
+    let log = partition.log();
+    let mut next = log.log_start_offset();
+    while let Ok(info) = log.read(next, 1 << 20, UpperBound::LogEnd, true) {
+        let Some(slice) = info.records else { break };
+        let more = slice.read().unwrap_or_default();
+        let Some((last, _)) = records_in(&more).last().cloned() else {
+            break;
+        };
+        next = Offset(last + 1);
+        bytes.extend_from_slice(&more);
+    }
+    bytes
+}
+
+/// A1, A3, A4 and A11, of a cluster that has come together.
+pub(super) fn scan(world: &Rc<World>) {
+    for index in 0..world.shape.partitions {
+        let holders: Vec<i32> = (0..world.shape.brokers)
+            .filter(|id| {
+                let running = world.running(*id);
+                running.is_some_and(|running| running.replicas.partition(TOPIC, index).is_ok())
+            })
+            .collect();
+        let Some((first, others)) = holders.split_first() else {
+            world.checker.violation(format!("nobody has {index}"));
+            continue;
+        };
+        let bytes = bytes_of(world, *first, index);
+        for other in others {
+            if bytes_of(world, *other, index) != bytes {
+                world
+                    .checker
+                    .violation(format!("the replicas of {index} on {first} and {other} differ"));
+            }
+        }
+        check_records(world, index, &records_in(&bytes));
+    }
+}
+
+fn check_records(world: &World, index: i32, records: &[(i64, String)]) {
+    let by_offset: BTreeMap<i64, &str> = records
+        .iter()
+        .map(|(offset, value)| (*offset, value.as_str()))
+        .collect();
+    for entry in world
+        .ledger
+        .acknowledged()
+        .iter()
+        .filter(|entry| entry.partition == index)
+    {
+        let expected = value(index, entry.producer, entry.number);
+        match by_offset.get(&entry.offset) {
+            Some(found) if *found == expected => {}
+            found => world.checker.violation(format!(
+                "{expected} was acknowledged at offset {}, where there is {found:?}",
+                entry.offset
+            )),
+        }
+    }
+    let mut last: BTreeMap<&str, i32> = BTreeMap::new();
+    for (offset, value) in records {
+        world.checker.read(index, *offset, value);
+        let (producer, number) = value.rsplit_once('/').expect("values of ours have numbers");
+        let number: i32 = number.parse().expect("values of ours have numbers");
+        if let Some(before) = last.insert(producer, number)
+            && number != before + 1
+        {
+            world
+                .checker
+                .violation(format!("{value} at offset {offset} follows number {before}"));
+        }
+    }
+}

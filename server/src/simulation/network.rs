@@ -1,0 +1,59 @@
+//! The ways between brokers, and from clients to brokers: delayed, cut one way or both, slow for a while.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::Numbers;
+
+/// Who sends or receives; clients are one place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
+    Broker(i32),
+    Clients,
+}
+
+pub(super) struct Network {
+    numbers: Numbers,
+    delay_max: Duration,
+    cuts: RefCell<BTreeSet<(Place, Place)>>,
+    /// One message in so many takes long; 0: none.
+    slow_one_in: Cell<u64>,
+}
+
+impl Network {
+    pub(super) fn new(numbers: Numbers, delay_max: Duration) -> Network {
+        Network {
+            numbers,
+            delay_max,
+            cuts: RefCell::default(),
+            slow_one_in: Cell::new(0),
+        }
+    }
+
+    /// A message on its way; `false`: it never arrives.
+    pub(super) async fn travel(&self, from: Place, to: Place) -> bool {
+        let slow = self.slow_one_in.get();
+        let delay_max = match slow > 0 && self.numbers.once_in(slow) {
+            true => self.delay_max * 100,
+            false => self.delay_max,
+        };
+        sleep(self.numbers.duration(delay_max)).await;
+        !self.cuts.borrow().contains(&(from, to))
+    }
+
+    pub(super) fn cut(&self, from: Place, to: Place) {
+        self.cuts.borrow_mut().insert((from, to));
+    }
+
+    pub(super) fn slow_down(&self, one_in: u64) {
+        self.slow_one_in.set(one_in);
+    }
+
+    pub(super) fn heal(&self) {
+        self.cuts.borrow_mut().clear();
+        self.slow_one_in.set(0);
+    }
+}

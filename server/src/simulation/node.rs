@@ -1,0 +1,498 @@
+//! A broker: its disk outlives it, everything else ends with its process.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use milena_engine::config::LogConfig;
+use milena_engine::io::Clock;
+use milena_engine::io::simulated::{Completions, SimulatedDisk};
+use milena_engine::log_manager::{LogManager, LogManagerConfig, LogManagerObserver, Survey};
+use milena_engine::units::TopicPartition;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, spawn_local};
+use tokio::time::sleep;
+
+use super::leader::SimulatedEndpoint;
+use super::network::Place;
+use super::{TOPIC, World};
+use crate::cluster::{BoxFuture, Broker, Endpoint, SecurityProtocol};
+use crate::controller::command::{BrokerChannel, BrokerCommand, BrokerReply, CommandRefusal};
+use crate::controller::context::LiveBroker;
+use crate::controller::{Controller, ControllerSettings};
+use crate::coordination::simulated::SimulatedZooKeeper;
+use crate::coordination::startup::{self, Registering};
+use crate::coordination::znodes::topic::{ReplicaAssignment, TopicAssignment};
+use crate::coordination::znodes::{self, BrokerRegistration, RegistrationVersion};
+use crate::coordination::{Coordination, SessionEvent};
+use crate::fetch_session::FetchSessionCache;
+use crate::metadata_cache::MetadataCache;
+use crate::replication::isr_manager::{self, TreeIsrStore};
+use crate::replication::replica_fetcher::FetcherRules;
+use crate::replication::replica_fetcher_manager::{Fetching, LeaderEndpoint};
+use crate::replication::{PartitionRefusal, ReplicaManager, ReplicaManagerSettings};
+
+pub(super) const LISTENER: &str = "PLAINTEXT";
+const LAG_MAX: Duration = Duration::from_secs(4);
+const MIN_INSYNC_REPLICAS: u32 = 2;
+
+/// A machine with a disk.
+pub(super) struct Node {
+    disk: RefCell<SimulatedDisk>,
+    running: RefCell<Option<Rc<Running>>>,
+    starting: RefCell<Option<AbortHandle>>,
+}
+
+/// A process.
+pub(super) struct Running {
+    pub(super) id: i32,
+    pub(super) replicas: Arc<ReplicaManager>,
+    pub(super) metadata: Arc<MetadataCache>,
+    pub(super) fetch_sessions: RefCell<FetchSessionCache>,
+    session: Arc<SimulatedZooKeeper>,
+    /// The czxid of the registration.
+    epoch: Arc<AtomicI64>,
+    controller_epoch: Cell<i32>,
+    is_alive: Cell<bool>,
+    config: Arc<LogConfig>,
+    tasks: RefCell<Vec<AbortHandle>>,
+}
+
+impl Node {
+    pub(super) fn new(seed: u64) -> Node {
+        Node {
+            disk: RefCell::new(SimulatedDisk::new(seed)),
+            running: RefCell::new(None),
+            starting: RefCell::new(None),
+        }
+    }
+}
+
+impl Running {
+    pub(super) fn is_alive(&self) -> bool {
+        self.is_alive.get()
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.tasks.borrow_mut().push(spawn_local(task).abort_handle());
+    }
+}
+
+impl World {
+    pub(super) fn running(&self, id: i32) -> Option<Rc<Running>> {
+        self.nodes[id as usize].running.borrow().clone()
+    }
+
+    fn log_config(&self) -> Arc<LogConfig> {
+        Arc::new(LogConfig {
+            min_insync_replicas: MIN_INSYNC_REPLICAS,
+            flush_messages: self.shape.is_synced.then_some(1),
+            segment_size_bytes: 4096,
+            ..LogConfig::default()
+        })
+    }
+}
+
+struct Deaf;
+
+impl LogManagerObserver for Deaf {}
+
+/// Writes the topic's assignment into the tree, as a tool does.
+pub(super) async fn create_topic(world: &Rc<World>) {
+    let session = world.ensemble.session();
+    let tree: &dyn Coordination = &*session;
+    startup::create_persistent_paths(tree)
+        .await
+        .expect("nothing is broken yet");
+    let replicas =
+        |partition: i32| -> Vec<i32> { (0..3).map(|at| (partition + at) % world.shape.brokers).collect() };
+    let partitions =
+        (0..world.shape.partitions).map(|partition| (partition, ReplicaAssignment::new(replicas(partition))));
+    let assignment = TopicAssignment {
+        partitions: partitions.collect(),
+    };
+    let config = bytes::Bytes::from_static(br#"{"version":1,"config":{}}"#);
+    tree.set_or_create(&format!("/config/topics/{TOPIC}"), config)
+        .await
+        .expect("nothing is broken yet");
+    tree.set_or_create(&znodes::topic(TOPIC), assignment.encode())
+        .await
+        .expect("nothing is broken yet");
+    session.close().await.expect("nothing is broken yet");
+}
+
+/// Starts a broker that is down.
+pub(super) fn start(world: &Rc<World>, id: i32) {
+    let node = &world.nodes[id as usize];
+    let is_up = node.running.borrow().is_some() || node.starting.borrow().is_some();
+    if is_up {
+        return;
+    }
+    let task = spawn_local(bring_up(Rc::clone(world), id));
+    *node.starting.borrow_mut() = Some(task.abort_handle());
+}
+
+/// The process ends at once; what it wrote is in the page cache.
+pub(super) fn kill(world: &Rc<World>, id: i32) {
+    if end(world, id) {
+        let mut disk = world.nodes[id as usize].disk.borrow_mut();
+        let next = disk.process_kill();
+        *disk = next;
+    }
+}
+
+/// The machine loses its power, and what is not on the medium.
+pub(super) fn cut_power(world: &Rc<World>, id: i32) {
+    if end(world, id) {
+        let mut disk = world.nodes[id as usize].disk.borrow_mut();
+        let next = disk.power_cut(world.numbers.next());
+        *disk = next;
+    }
+}
+
+fn end(world: &Rc<World>, id: i32) -> bool {
+    let node = &world.nodes[id as usize];
+    if let Some(starting) = node.starting.borrow_mut().take() {
+        starting.abort();
+    }
+    let Some(running) = node.running.borrow_mut().take() else {
+        return false;
+    };
+    running.is_alive.set(false);
+    running.session.vanish();
+    for task in running.tasks.borrow_mut().drain(..) {
+        task.abort();
+    }
+    world.checker.event(format!("{id} is down"));
+    true
+}
+
+pub(super) fn cut_zookeeper(world: &Rc<World>, id: i32, is_cut: bool) {
+    if let Some(running) = world.running(id) {
+        running.session.cut(is_cut);
+    }
+}
+
+pub(super) fn expire_session(world: &Rc<World>, id: i32) {
+    if let Some(running) = world.running(id) {
+        running.session.expire();
+    }
+}
+
+async fn bring_up(world: Rc<World>, id: i32) {
+    let node = &world.nodes[id as usize];
+    let clock: Arc<dyn Clock> = world.clock.clone();
+    let disk = node.disk.borrow().clone();
+    disk.set_clock(Arc::clone(&clock));
+    disk.set_completions(Completions::Manual);
+    let syncs = spawn_local(run_completions(Rc::clone(&world), disk.clone())).abort_handle();
+    let survey = match Survey::of(&[PathBuf::from("/d")], &disk) {
+        Ok(survey) => survey,
+        Err(error) => {
+            return world
+                .checker
+                .violation(format!("broker {id} cannot look at its disk: {error}"));
+        }
+    };
+    let config = world.log_config();
+    let config_of = |_: &TopicPartition| Arc::clone(&config);
+    let io = Arc::new(disk);
+    let opened = LogManager::open(
+        survey,
+        LogManagerConfig::default(),
+        &config_of,
+        Arc::new(Deaf),
+        io,
+        Arc::clone(&clock),
+    );
+    let logs = match opened {
+        Ok(logs) => Arc::new(logs),
+        Err(error) => {
+            return world
+                .checker
+                .violation(format!("broker {id} cannot open its logs: {error}"));
+        }
+    };
+    let metadata: Arc<MetadataCache> = Arc::default();
+    let settings = ReplicaManagerSettings {
+        broker_id: id,
+        lag_max: LAG_MAX,
+        fetcher_count: 1,
+    };
+    let (replicas, inboxes) = ReplicaManager::new(settings, logs, Arc::clone(&metadata), Arc::clone(&clock));
+    let replicas = Arc::new(replicas);
+    let session = world.ensemble.session();
+    let epoch = Arc::new(AtomicI64::new(-1));
+    let running = Rc::new(Running {
+        id,
+        replicas: Arc::clone(&replicas),
+        metadata: Arc::clone(&metadata),
+        fetch_sessions: RefCell::new(FetchSessionCache::new(100)),
+        session: Arc::clone(&session),
+        epoch: Arc::clone(&epoch),
+        controller_epoch: Cell::new(0),
+        is_alive: Cell::new(true),
+        config: Arc::clone(&config),
+        tasks: RefCell::new(vec![syncs]),
+    });
+    // From here on it can be killed; commands reach it before its registration is answered, as in a broker.
+    *node.running.borrow_mut() = Some(Rc::clone(&running));
+    node.starting.borrow_mut().take();
+    running.spawn(join(Rc::clone(&world), Rc::clone(&running)));
+
+    let tree: Arc<dyn Coordination> = session;
+    let (store, notices) = TreeIsrStore::new(id, Arc::clone(&tree), Arc::clone(&clock));
+    running.spawn(isr_manager::run(
+        inboxes.proposals,
+        Arc::clone(&replicas),
+        Arc::new(store),
+    ));
+    running.spawn(notices);
+    running.spawn(async move {
+        loop {
+            sleep(LAG_MAX / 2).await;
+            replicas.check_isrs();
+        }
+    });
+    let inbox = inboxes
+        .fetchers
+        .into_iter()
+        .next()
+        .expect("one thread was asked for");
+    let fetching = Fetching {
+        broker_id: id,
+        id: 0,
+        rules: FetcherRules {
+            backoff: Duration::from_millis(500),
+            has_sessions: true,
+            has_epochs: true,
+        },
+        replicas: Arc::clone(&running.replicas),
+        clock,
+        connect: {
+            let (world, running) = (Rc::downgrade(&world), Rc::downgrade(&running));
+            Box::new(move |leader| -> Box<dyn LeaderEndpoint> {
+                Box::new(SimulatedEndpoint::new(world.clone(), running.clone(), leader))
+            })
+        },
+    };
+    running.spawn(fetching.run(inbox));
+    world.checker.event(format!("{id} is up"));
+}
+
+/// Registers, and then stands for election; registers anew after the session expired.
+async fn join(world: Rc<World>, running: Rc<Running>) {
+    let tree: Arc<dyn Coordination> = running.session.clone();
+    let has_expired = Arc::new(AtomicBool::new(false));
+    let (again, mut expirations) = mpsc::unbounded_channel();
+    {
+        let has_expired = Arc::clone(&has_expired);
+        tree.listen(Arc::new(move |event| match event {
+            SessionEvent::Expired => has_expired.store(true, Ordering::Relaxed),
+            SessionEvent::Connected if has_expired.swap(false, Ordering::Relaxed) => {
+                let _ = again.send(());
+            }
+            _ => {}
+        }));
+    }
+    let mut former = None;
+    former = Some(register(&running, &*tree, former).await);
+    let (commands, outbox) = mpsc::unbounded_channel();
+    let settings = ControllerSettings {
+        broker_id: running.id,
+        delete_topic_enable: true,
+        unclean_leader_election_enable: false,
+    };
+    let channel = Arc::new(SimulatedChannel { commands });
+    let clock: Arc<dyn Clock> = world.clock.clone();
+    let (_controller, control) = Controller::start(settings, Arc::clone(&tree), channel, clock);
+    running.spawn(control);
+    running.spawn(command(Rc::clone(&world), Rc::clone(&running), outbox));
+    while expirations.recv().await.is_some() {
+        former = Some(register(&running, &*tree, former).await);
+    }
+}
+
+async fn register(running: &Running, tree: &dyn Coordination, former_session: Option<i64>) -> i64 {
+    let endpoint = Endpoint {
+        listener: LISTENER.into(),
+        host: "h".into(),
+        port: 9092 + running.id,
+        security_protocol: SecurityProtocol::Plaintext,
+    };
+    let registration = BrokerRegistration {
+        broker: Broker {
+            id: running.id,
+            endpoints: vec![endpoint],
+            rack: None,
+        },
+        jmx_port: -1,
+        timestamp_ms: 1,
+    };
+    loop {
+        let how = Registering {
+            version: RegistrationVersion::V5,
+            former_session,
+            patience: Duration::from_secs(20),
+        };
+        match startup::register_broker(tree, &registration, how).await {
+            Ok(registered) => {
+                running.epoch.store(registered.epoch, Ordering::Release);
+                return registered.session;
+            }
+            Err(_) => sleep(Duration::from_millis(500)).await,
+        }
+    }
+}
+
+/// Syncs are done when the disk gets to them.
+async fn run_completions(world: Rc<World>, disk: SimulatedDisk) {
+    loop {
+        sleep(Duration::from_micros(200 + world.numbers.below(5000))).await;
+        disk.run_completions(world.numbers.next());
+    }
+}
+
+enum ToBrokers {
+    Live(Vec<LiveBroker>),
+    Command {
+        broker: i32,
+        command: BrokerCommand,
+        reply: oneshot::Sender<BrokerReply>,
+    },
+}
+
+/// The controller's way to the brokers of this world.
+struct SimulatedChannel {
+    commands: mpsc::UnboundedSender<ToBrokers>,
+}
+
+impl BrokerChannel for SimulatedChannel {
+    fn send(&self, broker: i32, command: BrokerCommand) -> BoxFuture<'static, BrokerReply> {
+        let (reply, replied) = oneshot::channel();
+        let _ = self.commands.send(ToBrokers::Command {
+            broker,
+            command,
+            reply,
+        });
+        Box::pin(async move { replied.await.unwrap_or(Err(CommandRefusal::StaleBrokerEpoch)) })
+    }
+
+    fn live_brokers(&self, brokers: &[LiveBroker]) {
+        let _ = self.commands.send(ToBrokers::Live(brokers.to_vec()));
+    }
+}
+
+type Epochs = Rc<RefCell<HashMap<i32, i64>>>;
+type Commands = mpsc::UnboundedSender<(BrokerCommand, oneshot::Sender<BrokerReply>)>;
+
+/// Commands to each broker in order, one at a time, sent again until the broker is another or none.
+async fn command(world: Rc<World>, from: Rc<Running>, mut outbox: mpsc::UnboundedReceiver<ToBrokers>) {
+    let live: Epochs = Epochs::default();
+    let mut queues: HashMap<i32, Commands> = HashMap::new();
+    while let Some(message) = outbox.recv().await {
+        match message {
+            ToBrokers::Live(brokers) => {
+                *live.borrow_mut() = brokers.iter().map(|live| (live.broker.id, live.epoch)).collect();
+            }
+            ToBrokers::Command {
+                broker,
+                command,
+                reply,
+            } => {
+                let queue = queues.entry(broker).or_insert_with(|| {
+                    let (queue, queued) = mpsc::unbounded_channel();
+                    from.spawn(command_one(
+                        Rc::clone(&world),
+                        Rc::clone(&from),
+                        broker,
+                        Rc::clone(&live),
+                        queued,
+                    ));
+                    queue
+                });
+                let _ = queue.send((command, reply));
+            }
+        }
+    }
+}
+
+async fn command_one(
+    world: Rc<World>,
+    from: Rc<Running>,
+    broker: i32,
+    live: Epochs,
+    mut queued: mpsc::UnboundedReceiver<(BrokerCommand, oneshot::Sender<BrokerReply>)>,
+) {
+    let (here, there) = (Place::Broker(from.id), Place::Broker(broker));
+    while let Some((command, reply)) = queued.recv().await {
+        let answer = loop {
+            if live.borrow().get(&broker) != Some(&command_epoch(&command)) {
+                break Err(CommandRefusal::StaleBrokerEpoch);
+            }
+            if world.network.travel(here, there).await
+                && let Some(target) = world.running(broker)
+            {
+                let answer = carry_out(&target, command.clone());
+                if world.network.travel(there, here).await {
+                    break answer;
+                }
+            }
+            sleep(Duration::from_millis(100)).await;
+        };
+        let _ = reply.send(answer);
+    }
+}
+
+fn command_epoch(command: &BrokerCommand) -> i64 {
+    match command {
+        BrokerCommand::LeaderAndIsr(command) => command.origin.broker_epoch,
+        BrokerCommand::UpdateMetadata(command) => command.origin.broker_epoch,
+        BrokerCommand::StopReplica(command) => command.origin.broker_epoch,
+    }
+}
+
+fn carry_out(target: &Running, command: BrokerCommand) -> BrokerReply {
+    let origin = match &command {
+        BrokerCommand::LeaderAndIsr(command) => command.origin,
+        BrokerCommand::UpdateMetadata(command) => command.origin,
+        BrokerCommand::StopReplica(command) => command.origin,
+    };
+    if origin.broker_epoch < target.epoch.load(Ordering::Acquire) {
+        return Err(CommandRefusal::StaleBrokerEpoch);
+    }
+    if origin.controller_epoch < target.controller_epoch.get() {
+        return Err(CommandRefusal::StaleControllerEpoch);
+    }
+    target.controller_epoch.set(origin.controller_epoch);
+    let refused = |results: Vec<(TopicPartition, Result<(), PartitionRefusal>)>| {
+        let refused = results
+            .into_iter()
+            .filter_map(|(name, result)| Some((name, result.err()?.into())));
+        refused.collect()
+    };
+    match command {
+        BrokerCommand::UpdateMetadata(command) => {
+            target.metadata.update(&command);
+            Ok(Vec::new())
+        }
+        BrokerCommand::LeaderAndIsr(command) => {
+            let config = Arc::clone(&target.config);
+            let results = target
+                .replicas
+                .leader_and_isr(command.partitions, &|_| Arc::clone(&config));
+            Ok(refused(results))
+        }
+        BrokerCommand::StopReplica(command) => {
+            let stopped = command.partitions.into_iter();
+            let stopped: Vec<(TopicPartition, bool)> = stopped
+                .map(|one| (one.topic_partition, one.delete_partition))
+                .collect();
+            Ok(refused(target.replicas.stop_replicas(&stopped)))
+        }
+    }
+}

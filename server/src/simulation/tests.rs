@@ -1,0 +1,40 @@
+use super::*;
+
+/// A sample of what the campaign runs in thousands.
+const SEEDS: u64 = 40;
+
+fn check(seed: u64) -> Outcome {
+    let outcome = run(seed);
+    assert_eq!(outcome.violations, [] as [&str; 0], "seed {seed}");
+    outcome
+}
+
+#[test]
+fn no_acknowledged_record_is_lost_and_clusters_come_together() {
+    let first = seeds_from_environment();
+    let (mut acknowledged, mut reigns) = (0, 0);
+    for seed in first {
+        let outcome = check(seed);
+        acknowledged += outcome.acknowledged;
+        reigns += outcome.reigns;
+    }
+    // Runs in which nothing happens would show nothing.
+    assert!(acknowledged > 1000, "{acknowledged} records were acknowledged");
+    assert!(reigns > 100, "{reigns} reigns were seen");
+}
+
+/// `MILENA_SIMULATION_SEEDS=FIRST..END` of the campaign, or the sample.
+fn seeds_from_environment() -> std::ops::Range<u64> {
+    let Ok(text) = std::env::var("MILENA_SIMULATION_SEEDS") else {
+        return 0..SEEDS;
+    };
+    let (first, end) = text.split_once("..").expect("MILENA_SIMULATION_SEEDS=FIRST..END");
+    first.parse().expect("a number")..end.parse().expect("a number")
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in [3, 11] {
+        assert_eq!(run(seed), run(seed), "seed {seed}");
+    }
+}
