@@ -21,11 +21,14 @@ use crate::protocol::ErrorCode;
 use crate::replication::{Partition, PartitionRefusal, ReplicaManager};
 
 mod channel;
+pub mod command_handler;
+pub mod command_messages;
 mod configs;
 mod housekeeping;
 mod life;
 mod signals;
 
+use command_handler::CommandHandler;
 pub use life::{Ending, RunningBroker, StartError};
 pub use signals::Signals;
 
@@ -45,6 +48,8 @@ pub struct Broker {
     pub io: Arc<dyn Io>,
     pub clock: Arc<dyn Clock>,
     pub logs: Arc<LogManager>,
+    /// What the controller commands.
+    pub commands: CommandHandler,
     pub replicas: Arc<ReplicaManager>,
     pub metadata: Arc<MetadataCache>,
     pub groups: Arc<GroupCoordinator>,

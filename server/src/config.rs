@@ -17,6 +17,7 @@ mod definition;
 mod describe;
 mod dynamic;
 mod environment;
+mod inter_broker_versions;
 mod listener;
 mod load;
 mod properties;
@@ -37,6 +38,7 @@ pub use definition::{
 };
 pub use describe::{ConfigEntry, ConfigSource, ConfigSynonym};
 pub use dynamic::{DynamicLevel, usable_dynamic_settings};
+pub use inter_broker_versions::InterBrokerVersions;
 pub use listener::{EndPoint, ListenerName, local_host_name};
 pub use load::{LoadError, Place, Problem, Warning};
 pub use properties::{PropertiesError, Property, parse_properties};

@@ -5,6 +5,7 @@
 
 use milena_engine::error::{AppendError, InvalidRecords, ProducerRefusal, ReadError};
 
+use crate::controller::command::CommandRefusal;
 use crate::protocol::ErrorCode;
 use crate::replication::PartitionRefusal;
 
@@ -50,6 +51,19 @@ impl From<PartitionRefusal> for ErrorCode {
             PartitionRefusal::UnknownLeaderEpoch => ErrorCode::UnknownLeaderEpoch,
             PartitionRefusal::Offline => ErrorCode::KafkaStorageError,
             PartitionRefusal::StaleLeaderEpoch => ErrorCode::StaleControllerEpoch,
+        }
+    }
+}
+
+impl From<CommandRefusal> for ErrorCode {
+    fn from(refusal: CommandRefusal) -> ErrorCode {
+        match refusal {
+            CommandRefusal::StaleControllerEpoch => ErrorCode::StaleControllerEpoch,
+            CommandRefusal::StaleBrokerEpoch => ErrorCode::StaleBrokerEpoch,
+            CommandRefusal::UnknownTopicOrPartition => ErrorCode::UnknownTopicOrPartition,
+            CommandRefusal::FencedLeaderEpoch => ErrorCode::FencedLeaderEpoch,
+            CommandRefusal::KafkaStorageError => ErrorCode::KafkaStorageError,
+            CommandRefusal::UnknownServerError => ErrorCode::UnknownServerError,
         }
     }
 }

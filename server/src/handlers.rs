@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::convert::Infallible;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -40,6 +41,7 @@ pub mod heartbeat;
 pub mod incremental_alter_configs;
 pub mod init_producer_id;
 pub mod join_group;
+pub mod leader_and_isr;
 pub mod leave_group;
 pub mod list_groups;
 pub mod list_offsets;
@@ -49,7 +51,9 @@ pub mod offset_delete;
 pub mod offset_fetch;
 pub mod offset_for_leader_epoch;
 pub mod produce;
+pub mod stop_replica;
 pub mod sync_group;
+pub mod update_metadata;
 pub mod write_txn_markers;
 
 /// What a handler knows of a request beside its body.
@@ -175,7 +179,8 @@ impl Handlers {
     }
 
     fn dispatch(&self, request: Request) -> Reply {
-        macro_rules! serve {
+        /// Of what a handler may find unusable: that closes the connection.
+        macro_rules! try_to_serve {
             (|$broker:ident, $context:ident, $message:ident| $answer:expr) => {
                 self.later(request, async move |scope, request| {
                     let $broker = &scope.broker;
@@ -184,8 +189,16 @@ impl Handlers {
                         Ok(message) => message,
                         Err(reason) => return Reply::Close(reason),
                     };
-                    scope.respond(&request.context, &$answer, Vec::new())
+                    match $answer {
+                        Ok(answer) => scope.respond(&request.context, &answer, Vec::new()),
+                        Err(unusable) => Reply::Close(unusable.to_string()),
+                    }
                 })
+            };
+        }
+        macro_rules! serve {
+            (|$broker:ident, $context:ident, $message:ident| $answer:expr) => {
+                try_to_serve!(|$broker, $context, $message| Ok::<_, Infallible>($answer))
             };
         }
         match request.context.api_key {
@@ -212,6 +225,20 @@ impl Handlers {
             }
             ApiKey::ListOffsets => serve!(|broker, ctx, message| list_offsets::handle(broker, ctx, &message)),
             ApiKey::Metadata => serve!(|broker, ctx, message| metadata::handle(broker, ctx, &message).await),
+            ApiKey::LeaderAndIsr => {
+                try_to_serve!(|broker, _ctx, message| leader_and_isr::handle(broker, &message).await)
+            }
+            ApiKey::StopReplica => {
+                try_to_serve!(|broker, _ctx, message| stop_replica::handle(broker, &message).await)
+            }
+            ApiKey::UpdateMetadata => {
+                try_to_serve!(|broker, ctx, message| update_metadata::handle(
+                    broker,
+                    ctx.api_version,
+                    &message
+                )
+                .await)
+            }
             ApiKey::FindCoordinator => {
                 serve!(|broker, ctx, message| find_coordinator::handle(broker, ctx, &message).await)
             }

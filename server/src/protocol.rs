@@ -12,8 +12,7 @@
 //!
 //! What is served is served in all versions that 2.7.2 has, no more and no fewer, so that every client that
 //! speaks with a 2.7.2 broker speaks with this one. **Deviation:** not served, and so not advertised:
-//! - `LeaderAndIsr`, `StopReplica`, `UpdateMetadata`, `ControlledShutdown`, `AlterIsr` (4 to 7, 56): brokers
-//!   only speak them among themselves, and this broker stands alone;
+//! - `ControlledShutdown`, `AlterIsr` (7, 56): what brokers ask a controller;
 //! - `SaslHandshake`, `SaslAuthenticate` and the delegation tokens (17, 36, 38 to 41),
 //!   `DescribeUserScramCredentials` and `AlterUserScramCredentials` (50, 51): there is no SASL listener;
 //! - the transactions (24 to 26, 28): there is no transaction coordinator; `InitProducerId` serves idempotent
@@ -45,6 +44,9 @@ pub const SERVED: &[ApiKey] = &[
     ApiKey::Fetch,
     ApiKey::ListOffsets,
     ApiKey::Metadata,
+    ApiKey::LeaderAndIsr,
+    ApiKey::StopReplica,
+    ApiKey::UpdateMetadata,
     ApiKey::OffsetCommit,
     ApiKey::OffsetFetch,
     ApiKey::FindCoordinator,
@@ -87,7 +89,7 @@ mod tests {
         assert!(SERVED.is_sorted_by(|a, b| a < b));
         let ids: Vec<i16> = SERVED.iter().map(|key| key.id()).collect();
         let expected: Vec<i16> = [
-            0..=3,
+            0..=6,
             8..=16,
             18..=23,
             27..=27,

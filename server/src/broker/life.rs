@@ -35,7 +35,8 @@ mod settings;
 mod tree;
 
 use super::Broker;
-use super::channel::LocalChannel;
+use super::channel::BrokerChannels;
+use super::command_handler::{CommandHandler, CommandTargets};
 use super::configs::{Reconfigure, TopicConfigs, connection_quotas, rate_windows};
 use super::housekeeping::Housekeeping;
 use super::signals::Signals;
@@ -61,7 +62,9 @@ use crate::replication::coordinator_log::OffsetsTopic;
 use crate::replication::replica_fetcher_manager::ReplicaFetcherManager;
 use crate::replication::{PartitionRefusal, ReplicaManager};
 use losses::{Observer, stop_when_lost};
-use settings::{group_config, log_manager_config, network_config, registering, replica_manager_settings};
+use settings::{
+    channel_settings, group_config, log_manager_config, network_config, registering, replica_manager_settings,
+};
 use tree::Tree;
 
 /// How long the controller may take to place the partitions that are there.
@@ -477,13 +480,16 @@ impl Start {
             adoption::remember(&**coordination, &**io, &online).await?;
         }
 
-        let channel = LocalChannel::new(
-            id,
-            Arc::clone(&replicas),
-            Arc::clone(&metadata),
-            Arc::clone(&groups),
-            Arc::clone(&configs),
-        );
+        let epoch = Arc::new(AtomicI64::new(registered.epoch));
+        let (commands, carrying_out) = CommandHandler::start(CommandTargets {
+            broker_id: id,
+            broker_epoch: Arc::clone(&epoch),
+            replicas: Arc::clone(&replicas),
+            metadata: Arc::clone(&metadata),
+            groups: Arc::clone(&groups),
+            configs: Arc::clone(&configs),
+        });
+        let channels = BrokerChannels::new(channel_settings(id, &self.config), commands.clone());
         let settings = ControllerSettings {
             broker_id: id,
             delete_topic_enable: self.config.topics.delete_topic_enable,
@@ -492,10 +498,12 @@ impl Start {
         let (controller, control) = Controller::start(
             settings,
             Arc::clone(coordination),
-            Arc::new(channel),
+            Arc::new(channels),
             Arc::clone(&self.clock),
         );
-        let mut control = Box::pin(control);
+        let mut control = Box::pin(async move {
+            tokio::join!(control, carrying_out);
+        });
         if tree.embedded().is_some() {
             let placed = tokio::time::timeout(CONTROLLER_TIMEOUT, placed(&metadata, &replicas, id));
             tokio::select! {
@@ -505,7 +513,7 @@ impl Start {
         }
         let broker = Broker {
             id,
-            epoch: Arc::new(AtomicI64::new(registered.epoch)),
+            epoch,
             cluster_id: cluster_id.into(),
             topics: TopicAdmin::new(
                 id,
@@ -524,6 +532,7 @@ impl Start {
             io: Arc::clone(io),
             clock: Arc::clone(&self.clock),
             logs,
+            commands,
             replicas,
             metadata,
             groups,
@@ -633,4 +642,4 @@ fn is_placed(metadata: &MetadataCache, replicas: &ReplicaManager, id: i32) -> bo
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -216,6 +216,8 @@ pub struct ReplicationSettings {
     pub fetch_backoff: Duration,
     /// `replica.socket.timeout.ms`
     pub socket_timeout: Duration,
+    /// `controller.socket.timeout.ms`
+    pub controller_socket_timeout: Duration,
 }
 
 /// `milena.io.backend`

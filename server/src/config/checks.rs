@@ -192,6 +192,7 @@ fn replication(values: &Values) -> ReplicationSettings {
         fetch_response_max_bytes: values.i32("replica.fetch.response.max.bytes"),
         fetch_backoff: milliseconds("replica.fetch.backoff.ms"),
         socket_timeout: milliseconds("replica.socket.timeout.ms"),
+        controller_socket_timeout: milliseconds("controller.socket.timeout.ms"),
     }
 }
 

@@ -12,6 +12,9 @@ use milena_engine::units::{LeaderEpoch, TopicPartition};
 use super::context::LiveBroker;
 use crate::cluster::{BoxFuture, Broker, LeaderAndIsr};
 
+/// Where a controller does not say which life of a broker it means.
+pub const UNKNOWN_BROKER_EPOCH: i64 = -1;
+
 /// Who commands whom: checked by the receiver before anything else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CommandOrigin {
@@ -41,7 +44,8 @@ pub struct LeaderAndIsrPartition {
 pub struct LeaderAndIsrCommand {
     pub origin: CommandOrigin,
     pub partitions: Vec<LeaderAndIsrPartition>,
-    /// Where the leaders named above are reached.
+    /// Where the leaders named above are reached: a word for the wire, as the broker that is commanded finds them in its metadata
+    /// cache.
     pub live_leaders: Vec<Broker>,
 }
 
@@ -81,7 +85,8 @@ pub struct UpdateMetadataCommand {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StopReplicaPartition {
     pub topic_partition: TopicPartition,
-    /// `None` when the topic is being deleted (−2 on the wire): not checked against the broker's epoch.
+    /// `None` when the topic is being deleted (−2 on the wire), or when the controller does not say (−1, as before version 3):
+    /// not checked against the broker's epoch then.
     pub leader_epoch: Option<LeaderEpoch>,
     /// Delete the log too.
     pub delete_partition: bool,
@@ -99,6 +104,25 @@ pub enum BrokerCommand {
     LeaderAndIsr(LeaderAndIsrCommand),
     UpdateMetadata(UpdateMetadataCommand),
     StopReplica(StopReplicaCommand),
+}
+
+impl BrokerCommand {
+    /// Kafka's name for it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            BrokerCommand::LeaderAndIsr(_) => "LeaderAndIsr",
+            BrokerCommand::UpdateMetadata(_) => "UpdateMetadata",
+            BrokerCommand::StopReplica(_) => "StopReplica",
+        }
+    }
+
+    pub fn origin(&self) -> &CommandOrigin {
+        match self {
+            BrokerCommand::LeaderAndIsr(command) => &command.origin,
+            BrokerCommand::UpdateMetadata(command) => &command.origin,
+            BrokerCommand::StopReplica(command) => &command.origin,
+        }
+    }
 }
 
 /// Why a broker refused a command, or one partition of it; names are those of Kafka's error codes.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use milena_engine::log_manager::LogManagerConfig;
 
-use crate::config::{ApiVersion, BrokerConfig};
+use crate::broker::channel::ChannelSettings;
+use crate::config::{ApiVersion, BrokerConfig, InterBrokerVersions};
 use crate::coordination::startup::Registering;
 use crate::coordination::znodes::RegistrationVersion;
 use crate::group::config::GroupConfig;
@@ -96,10 +97,15 @@ pub(super) fn replica_manager_settings(broker_id: i32, config: &BrokerConfig) ->
 
 pub(super) fn fetcher_settings(broker_id: i32, config: &BrokerConfig) -> FetcherSettings {
     let settings = &config.replication;
+    let versions = InterBrokerVersions::of(config.inter_broker_protocol_version);
     FetcherSettings {
         broker_id,
         listener: config.inter_broker_listener_name.as_str().into(),
-        versions: fetcher_versions(config.inter_broker_protocol_version),
+        versions: FetcherVersions {
+            fetch: versions.fetch,
+            list_offsets: versions.list_offsets,
+            offset_for_leader_epoch: versions.offset_for_leader_epoch,
+        },
         wait_max_ms: settings.fetch_wait_max_ms,
         min_bytes: settings.fetch_min_bytes,
         partition_max_bytes: settings.fetch_max_bytes,
@@ -109,64 +115,12 @@ pub(super) fn fetcher_settings(broker_id: i32, config: &BrokerConfig) -> Fetcher
     }
 }
 
-/// The version that a release uses, of a table that names for each the first release with it; newest first.
-fn version_at(release: ApiVersion, table: &[(&str, i16)]) -> Option<i16> {
-    let reached = |first: &str| ApiVersion::parse(first).is_some_and(|first| release >= first);
-    let found = table.iter().find(|(first, _)| reached(first));
-    found.map(|(_, version)| *version)
-}
-
-/// `ReplicaFetcherThread.{fetchRequestVersion, offsetForLeaderEpochRequestVersion, listOffsetRequestVersion}`
-fn fetcher_versions(release: ApiVersion) -> FetcherVersions {
-    let fetch = [
-        ("2.7-IV1", 12),
-        ("2.3-IV1", 11),
-        ("2.1-IV2", 10),
-        ("2.0-IV1", 8),
-        ("1.1-IV0", 7),
-        ("0.11.0-IV1", 5),
-        ("0.11.0-IV0", 4),
-        ("0.10.1-IV1", 3),
-        ("0.10.0-IV0", 2),
-        ("0.9.0", 1),
-    ];
-    let list_offsets = [
-        ("2.2-IV1", 5),
-        ("2.1-IV1", 4),
-        ("2.0-IV1", 3),
-        ("0.11.0-IV0", 2),
-        ("0.10.1-IV2", 1),
-    ];
-    let offset_for_leader_epoch = [("2.3-IV1", 3), ("2.1-IV1", 2), ("2.0-IV0", 1), ("0.11.0-IV2", 0)];
-    FetcherVersions {
-        fetch: version_at(release, &fetch).unwrap_or(0),
-        list_offsets: version_at(release, &list_offsets).unwrap_or(0),
-        offset_for_leader_epoch: version_at(release, &offset_for_leader_epoch),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn followers_ask_in_the_versions_of_the_release() {
-        for (release, fetch, list_offsets, epochs) in [
-            ("2.7-IV2", 12, 5, Some(3)),
-            ("2.7-IV0", 11, 5, Some(3)),
-            ("2.6", 11, 5, Some(3)),
-            ("2.1", 10, 4, Some(2)),
-            ("1.0", 5, 2, Some(0)),
-            ("0.11.0-IV1", 5, 2, None),
-            ("0.8.2", 0, 0, None),
-        ] {
-            let expected = FetcherVersions {
-                fetch,
-                list_offsets,
-                offset_for_leader_epoch: epochs,
-            };
-            let release = ApiVersion::parse(release).unwrap();
-            assert_eq!(fetcher_versions(release), expected, "{release}");
-        }
+pub(super) fn channel_settings(broker_id: i32, config: &BrokerConfig) -> ChannelSettings {
+    ChannelSettings {
+        broker_id,
+        listener: config.inter_broker_listener_name.as_str().into(),
+        versions: InterBrokerVersions::of(config.inter_broker_protocol_version),
+        connect_timeout: config.replication.controller_socket_timeout,
+        request_timeout: Duration::from_millis(u64::try_from(config.network.request_timeout_ms).unwrap_or(0)),
     }
 }

@@ -6,11 +6,18 @@ use milena_engine::io::simulated::{Fault, SimulatedDisk};
 
 use super::*;
 
-fn start_on(disk: &SimulatedDisk) -> Result<RunningBroker, StartError> {
+/// A broker that stands alone, with two directories, `/a` and `/b`.
+pub(in crate::broker) fn start_on(disk: &SimulatedDisk) -> Result<RunningBroker, StartError> {
     let overrides = [("listeners", "PLAINTEXT://127.0.0.1:0"), ("log.dirs", "/a,/b")];
     let overrides = overrides.map(|(key, value)| (key.to_owned(), value.to_owned()));
     let (config, _) = BrokerConfig::load(None, &overrides, []).expect("these settings are right");
     Start::new(config, None).run_with(Arc::new(disk.clone()))
+}
+
+/// Where it listens, on 127.0.0.1.
+pub(in crate::broker) fn port_of(broker: &RunningBroker) -> u16 {
+    let (_, port) = broker.addresses[0].rsplit_once(':').unwrap();
+    port.parse().unwrap()
 }
 
 fn exists(disk: &SimulatedDisk, path: &str) -> bool {

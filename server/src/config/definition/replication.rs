@@ -9,7 +9,7 @@ use super::*;
 definitions! {
     REPLICATION;
 
-    "controller.socket.timeout.ms": Int = "30000", ANY, Medium, Fixed, NoEffectHere(FOLLOWERS);
+    "controller.socket.timeout.ms": Int = "30000", ANY, Medium, Fixed, Served;
         "Limit of the controller's requests to brokers, in milliseconds.";
     "default.replication.factor": Int = "1", ANY, Medium, Fixed, Served;
         "Replicas of a topic that is created without a number.";

@@ -1,0 +1,165 @@
+//! The task that sends commands to one broker (`RequestSendThread`).
+//!
+//! One command is under way at a time. It is sent until an answer comes: a connection that was lost may have carried it or not,
+//! and a broker that has obeyed already finds nothing new in it. It ends when whoever holds its queue drops it, or aborts it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{ChannelSettings, LOGGER};
+use crate::broker::command_messages::{
+    leader_and_isr_reply, leader_and_isr_request, stop_replica_reply, stop_replica_requests,
+    update_metadata_reply, update_metadata_request,
+};
+use crate::client::{Address, ClientError, Connection, ConnectionConfig};
+use crate::cluster::{Broker, SecurityProtocol};
+use crate::controller::command::{BrokerCommand, BrokerReply, CommandRefusal};
+use crate::protocol::messages::controller_commands::{
+    LeaderAndIsrResponse, StopReplicaResponse, UpdateMetadataResponse,
+};
+
+/// Before the next attempt.
+const BACKOFF: Duration = Duration::from_millis(100);
+
+/// A command, and where its answer goes.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) command: BrokerCommand,
+    pub(super) done: oneshot::Sender<BrokerReply>,
+}
+
+/// Why a command was not answered.
+#[derive(Debug, thiserror::Error)]
+enum SendError {
+    #[error("it has no listener {0}")]
+    NoListener(Arc<str>),
+    #[error("its listener {listener} is {}, of which this broker speaks PLAINTEXT alone", .protocol.name())]
+    NotPlaintext {
+        listener: Arc<str>,
+        protocol: SecurityProtocol,
+    },
+    #[error(transparent)]
+    Client(#[from] ClientError),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct RequestSender {
+    settings: Arc<ChannelSettings>,
+    /// As it is registered now.
+    broker: watch::Receiver<Broker>,
+    connection: Option<Connection>,
+}
+
+impl RequestSender {
+    pub(super) fn new(settings: Arc<ChannelSettings>, broker: watch::Receiver<Broker>) -> RequestSender {
+        RequestSender {
+            settings,
+            broker,
+            connection: None,
+        }
+    }
+
+    pub(super) async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Queued>) {
+        while let Some(Queued { command, done }) = queue.recv().await {
+            let reply = self.answer_to(&command).await;
+            // The controller may be another one by now.
+            let _ = done.send(reply);
+        }
+    }
+
+    async fn answer_to(&mut self, command: &BrokerCommand) -> BrokerReply {
+        loop {
+            let error = match self.ask(command).await {
+                Ok(reply) => return reply,
+                Err(error) => error,
+            };
+            self.connection = None;
+            let (id, name) = (self.settings.broker_id, command.name());
+            let broker = self.broker.borrow().id;
+            if let SendError::Client(ClientError::Inexpressible { .. }) = error {
+                tracing::error!(
+                    target: LOGGER,
+                    "[RequestSendThread controllerId={id}] {name} for broker {broker} cannot be sent: {error}"
+                );
+                return Err(CommandRefusal::UnknownServerError);
+            }
+            tracing::warn!(
+                target: LOGGER,
+                "[RequestSendThread controllerId={id}] Controller {id} fails to send {name} to broker {broker}: {error}. \
+                 Reconnecting to broker."
+            );
+            tokio::time::sleep(BACKOFF).await;
+        }
+    }
+
+    async fn ask(&mut self, command: &BrokerCommand) -> Result<BrokerReply, SendError> {
+        let settings = Arc::clone(&self.settings);
+        let versions = &settings.versions;
+        let connection = self.connection().await?;
+        match command {
+            BrokerCommand::LeaderAndIsr(command) => {
+                let version = versions.leader_and_isr;
+                let request = leader_and_isr_request(command, version, &settings.listener);
+                let answer = connection.call_in(&request, version).await?;
+                Ok(leader_and_isr_reply(
+                    &answer.decode::<LeaderAndIsrResponse<'_>>()?,
+                ))
+            }
+            BrokerCommand::UpdateMetadata(command) => {
+                let version = versions.update_metadata;
+                let request = update_metadata_request(command, version);
+                let answer = connection.call_in(&request, version).await?;
+                Ok(update_metadata_reply(&answer.decode::<UpdateMetadataResponse>()?))
+            }
+            BrokerCommand::StopReplica(command) => {
+                let version = versions.stop_replica;
+                let mut refused = Vec::new();
+                for request in stop_replica_requests(command, version) {
+                    let answer = connection.call_in(&request, version).await?;
+                    match stop_replica_reply(&answer.decode::<StopReplicaResponse<'_>>()?) {
+                        Ok(some) => refused.extend(some),
+                        Err(refusal) => return Ok(Err(refusal)),
+                    }
+                }
+                Ok(Ok(refused))
+            }
+        }
+    }
+
+    async fn connection(&mut self) -> Result<&mut Connection, SendError> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => {
+                let address = self.address()?;
+                let config = ConnectionConfig {
+                    client_id: self.settings.broker_id.to_string(),
+                    connect_timeout: self.settings.connect_timeout,
+                    request_timeout: self.settings.request_timeout,
+                };
+                Connection::open(&address, &config).await?
+            }
+        };
+        Ok(self.connection.insert(connection))
+    }
+
+    fn address(&self) -> Result<Address, SendError> {
+        let broker = self.broker.borrow();
+        let listener = &self.settings.listener;
+        let endpoint = broker
+            .endpoint(listener)
+            .ok_or_else(|| SendError::NoListener(Arc::clone(listener)))?;
+        if endpoint.security_protocol != SecurityProtocol::Plaintext {
+            return Err(SendError::NotPlaintext {
+                listener: Arc::clone(listener),
+                protocol: endpoint.security_protocol,
+            });
+        }
+        Ok(Address {
+            host: Arc::clone(&endpoint.host),
+            port: u16::try_from(endpoint.port).unwrap_or(0),
+        })
+    }
+}

@@ -1,0 +1,257 @@
+//! What commands do to a broker, and what is answered for each partition.
+
+use std::path::Path;
+
+use milena_engine::io::Io;
+use milena_engine::io::simulated::SimulatedDisk;
+use milena_engine::units::LeaderEpoch;
+
+use super::*;
+use crate::broker::RunningBroker;
+use crate::broker::life::tests::start_on;
+use crate::cluster::LeaderAndIsr;
+use crate::controller::command::{MetadataLeader, PartitionMetadataUpdate};
+use CommandRefusal::{
+    FencedLeaderEpoch, KafkaStorageError, StaleBrokerEpoch, StaleControllerEpoch, UnknownTopicOrPartition,
+};
+
+/// A broker that stands alone, commanded by a controller 7 that follows its own.
+struct Commanded {
+    broker: RunningBroker,
+    disk: SimulatedDisk,
+    origin: CommandOrigin,
+}
+
+impl Commanded {
+    fn start() -> Commanded {
+        let disk = SimulatedDisk::new(1);
+        let broker = start_on(&disk).unwrap();
+        let broker_epoch = broker.broker().epoch.load(Ordering::Acquire);
+        assert!(broker_epoch > 0);
+        let origin = CommandOrigin {
+            controller_id: 7,
+            controller_epoch: 5,
+            broker_epoch,
+        };
+        Commanded { broker, disk, origin }
+    }
+
+    fn obey(&self, command: BrokerCommand) -> BrokerReply {
+        run(self.broker.broker().commands.submit(command))
+    }
+
+    fn take(&self, partitions: &[(&str, i32)]) -> BrokerReply {
+        self.obey(lead(self.origin, partitions))
+    }
+
+    fn stop_replica(&self, topic: &str, leader_epoch: Option<i32>, delete_partition: bool) -> BrokerReply {
+        self.obey(BrokerCommand::StopReplica(StopReplicaCommand {
+            origin: self.origin,
+            partitions: vec![StopReplicaPartition {
+                topic_partition: TopicPartition::new(topic, 0),
+                leader_epoch: leader_epoch.map(LeaderEpoch),
+                delete_partition,
+            }],
+        }))
+    }
+
+    fn leads(&self, topic: &str) -> bool {
+        let partition = self.broker.broker().replicas.partition(topic, 0);
+        partition.is_ok_and(|partition| partition.check_leader(-1).is_ok())
+    }
+
+    fn has_directory(&self, topic: &str) -> bool {
+        ["/a", "/b"].iter().any(|directory| {
+            let path = Path::new(directory).join(format!("{topic}-0"));
+            self.disk.stat(&path).unwrap().is_some()
+        })
+    }
+}
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(future)
+}
+
+fn placed(topic: &str, leader_epoch: i32, replicas: &[i32]) -> LeaderAndIsrPartition {
+    LeaderAndIsrPartition {
+        topic_partition: TopicPartition::new(topic, 0),
+        controller_epoch: 5,
+        state: LeaderAndIsr {
+            leader: Some(0),
+            leader_epoch: LeaderEpoch(leader_epoch),
+            isr: [0].into(),
+            zk_version: 0,
+        },
+        replicas: replicas.into(),
+        adding_replicas: [].into(),
+        removing_replicas: [].into(),
+        is_new: true,
+    }
+}
+
+/// This broker leads partition 0 of these topics, in these leader epochs.
+fn lead(origin: CommandOrigin, topics: &[(&str, i32)]) -> BrokerCommand {
+    let partitions = topics.iter().map(|(topic, epoch)| placed(topic, *epoch, &[0]));
+    BrokerCommand::LeaderAndIsr(LeaderAndIsrCommand {
+        origin,
+        partitions: partitions.collect(),
+        live_leaders: Vec::new(),
+    })
+}
+
+fn announce(origin: CommandOrigin, topic: &str) -> BrokerCommand {
+    BrokerCommand::UpdateMetadata(UpdateMetadataCommand {
+        origin,
+        partitions: vec![PartitionMetadataUpdate {
+            topic_partition: TopicPartition::new(topic, 0),
+            controller_epoch: 5,
+            leader: MetadataLeader::Broker(0),
+            leader_epoch: LeaderEpoch(0),
+            isr: [0].into(),
+            zk_version: 0,
+            replicas: [0].into(),
+            offline_replicas: [].into(),
+        }],
+        live_brokers: [].into(),
+    })
+}
+
+fn stop_all(origin: CommandOrigin) -> BrokerCommand {
+    BrokerCommand::StopReplica(StopReplicaCommand {
+        origin,
+        partitions: Vec::new(),
+    })
+}
+
+fn refused(topic: &str, refusal: CommandRefusal) -> BrokerReply {
+    Ok(vec![(TopicPartition::new(topic, 0), refusal)])
+}
+
+#[test]
+fn a_command_of_a_former_controller_or_to_a_former_life_is_refused_whole_and_changes_nothing() {
+    let commanded = Commanded::start();
+    let now = commanded.origin;
+    assert_eq!(commanded.take(&[("t", 0)]), Ok(vec![]));
+    let former_controller = CommandOrigin {
+        controller_epoch: 4,
+        ..now
+    };
+    let former_life = CommandOrigin {
+        broker_epoch: now.broker_epoch - 1,
+        // Nothing is learnt from what is meant for another.
+        controller_epoch: 99,
+        ..now
+    };
+    for (origin, refusal) in [
+        (former_controller, StaleControllerEpoch),
+        (former_life, StaleBrokerEpoch),
+    ] {
+        assert_eq!(commanded.obey(lead(origin, &[("u", 0)])), Err(refusal));
+        assert_eq!(commanded.obey(announce(origin, "u")), Err(refusal));
+        assert_eq!(commanded.obey(stop_all(origin)), Err(refusal));
+    }
+    assert!(!commanded.leads("u") && !commanded.has_directory("u"));
+    assert!(!commanded.broker.broker().metadata.contains("u", 0));
+    assert_eq!(commanded.take(&[("t", 1)]), Ok(vec![]));
+    commanded.broker.stop();
+}
+
+#[test]
+fn a_controller_that_does_not_say_which_life_it_means_or_knows_of_a_later_one_is_obeyed() {
+    let commanded = Commanded::start();
+    let now = commanded.origin;
+    for (epoch, topic) in [(UNKNOWN_BROKER_EPOCH, "a"), (now.broker_epoch + 1, "b")] {
+        let origin = CommandOrigin {
+            broker_epoch: epoch,
+            ..now
+        };
+        assert_eq!(commanded.obey(announce(origin, topic)), Ok(vec![]));
+        assert!(commanded.broker.broker().metadata.contains(topic, 0));
+    }
+    commanded.broker.stop();
+}
+
+#[test]
+fn leader_and_isr_is_answered_for_each_partition_as_kafka_does() {
+    let commanded = Commanded::start();
+    assert_eq!(commanded.take(&[("t", 3)]), Ok(vec![]));
+    assert!(commanded.leads("t") && commanded.has_directory("t"));
+    for (epoch, what) in [(3, "the same"), (2, "an older"), (-1, "no")] {
+        let reply = commanded.take(&[("t", epoch)]);
+        assert_eq!(reply, refused("t", StaleControllerEpoch), "{what} leader epoch");
+    }
+    assert_eq!(commanded.take(&[("n", -1)]), refused("n", StaleControllerEpoch));
+    assert!(!commanded.has_directory("n"), "no leader has a negative epoch");
+    assert_eq!(
+        commanded.take(&[("d", 0), ("d", 1)]),
+        refused("d", StaleControllerEpoch)
+    );
+    assert!(commanded.leads("d"), "the first word counts");
+    for (topic, refusal) in [
+        ("t", UnknownTopicOrPartition),
+        ("elsewhere", UnknownTopicOrPartition),
+    ] {
+        let reply = commanded.obey(BrokerCommand::LeaderAndIsr(LeaderAndIsrCommand {
+            origin: commanded.origin,
+            partitions: vec![placed(topic, 9, &[1, 2]), placed("good", 9, &[0, 1])],
+            live_leaders: Vec::new(),
+        }));
+        let also = (TopicPartition::new("good", 0), StaleControllerEpoch);
+        let mut expected = refused(topic, refusal).unwrap();
+        expected.extend((topic == "elsewhere").then_some(also));
+        assert_eq!(reply, Ok(expected), "it is not a replica");
+        assert!(commanded.leads("good"));
+    }
+    assert!(commanded.leads("t"), "it keeps what it has until it is taken");
+    assert!(!commanded.has_directory("elsewhere"));
+    commanded.broker.stop();
+}
+
+#[test]
+fn stop_replica_obeys_only_what_is_newer_unless_no_epoch_is_said() {
+    let commanded = Commanded::start();
+    assert_eq!(commanded.take(&[("t", 3), ("deleted", 3)]), Ok(vec![]));
+    for epoch in [2, 3] {
+        assert_eq!(
+            commanded.stop_replica("t", Some(epoch), true),
+            refused("t", FencedLeaderEpoch)
+        );
+    }
+    assert!(commanded.leads("t"));
+    assert_eq!(commanded.stop_replica("t", Some(4), false), Ok(vec![]));
+    assert!(!commanded.leads("t") && commanded.has_directory("t"));
+    assert_eq!(commanded.stop_replica("t", Some(4), true), Ok(vec![]));
+    assert!(!commanded.has_directory("t"), "the log goes, whoever hosted it");
+    assert_eq!(commanded.stop_replica("deleted", None, true), Ok(vec![]));
+    assert!(!commanded.has_directory("deleted"));
+    assert_eq!(commanded.stop_replica("never-here", Some(0), true), Ok(vec![]));
+    commanded.broker.stop();
+}
+
+#[test]
+fn a_partition_whose_directory_failed_is_answered_as_a_storage_error() {
+    let commanded = Commanded::start();
+    assert_eq!(commanded.take(&[("t", 0)]), Ok(vec![]));
+    let broker = commanded.broker.broker();
+    let partition = broker.replicas.partition("t", 0).unwrap();
+    broker.replicas.out_of_service(partition.name());
+    assert_eq!(commanded.take(&[("t", 1)]), refused("t", KafkaStorageError));
+    assert_eq!(
+        commanded.stop_replica("t", Some(2), true),
+        refused("t", KafkaStorageError)
+    );
+    commanded.broker.stop();
+}
+
+#[test]
+fn commands_are_carried_out_in_the_order_in_which_they_were_submitted() {
+    let commanded = Commanded::start();
+    let commands = &commanded.broker.broker().commands;
+    let epochs = [0, 2, 1, 3];
+    let replies = epochs.map(|epoch| commands.submit(lead(commanded.origin, &[("t", epoch)])));
+    let replies = replies.map(run);
+    let stale = refused("t", StaleControllerEpoch);
+    assert_eq!(replies, [Ok(vec![]), Ok(vec![]), stale, Ok(vec![])]);
+    commanded.broker.stop();
+}
