@@ -21,9 +21,9 @@ use crate::protocol::ErrorCode;
 use crate::replication::{Partition, PartitionRefusal, ReplicaManager};
 
 mod channel;
-pub mod command_handler;
+pub(crate) mod command_handler;
 pub mod command_messages;
-mod configs;
+pub(crate) mod configs;
 mod housekeeping;
 mod life;
 mod signals;

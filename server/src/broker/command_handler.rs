@@ -29,14 +29,16 @@ const LOGGER: &str = "state.change.logger";
 
 /// What commands act on.
 #[derive(Debug)]
-pub(super) struct CommandTargets {
-    pub(super) broker_id: i32,
+pub(crate) struct CommandTargets {
+    pub(crate) broker_id: i32,
     /// The czxid of this broker's registration.
-    pub(super) broker_epoch: Arc<AtomicI64>,
-    pub(super) replicas: Arc<ReplicaManager>,
-    pub(super) metadata: Arc<MetadataCache>,
-    pub(super) groups: Arc<GroupCoordinator>,
-    pub(super) configs: Arc<TopicConfigs>,
+    pub(crate) broker_epoch: Arc<AtomicI64>,
+    pub(crate) replicas: Arc<ReplicaManager>,
+    pub(crate) metadata: Arc<MetadataCache>,
+    pub(crate) groups: Arc<GroupCoordinator>,
+    pub(crate) configs: Arc<TopicConfigs>,
+    /// What waits for the disk waits here: for simulations, whose disk is memory and which have one thread.
+    pub(crate) blocks_for_disk: bool,
 }
 
 /// A command on its way.
@@ -54,7 +56,7 @@ pub struct CommandHandler {
 
 impl CommandHandler {
     /// The handle, and the future that carries the commands out; it ends with the last handle.
-    pub(super) fn start(
+    pub(crate) fn start(
         targets: CommandTargets,
     ) -> (CommandHandler, impl Future<Output = ()> + Send + 'static) {
         let (inbox, submitted) = mpsc::unbounded_channel();
@@ -160,15 +162,16 @@ impl Worker {
             }
         }
         let (replicas, topics) = (Arc::clone(&targets.replicas), Arc::clone(&targets.configs));
-        let results = on_disk(move || {
-            // A partition that was there may be gone since, by a failure.
-            let config_of = |topic: &str| {
-                let read = configs.get(topic).map(Arc::clone);
-                read.unwrap_or_else(|| topics.resolved(topic))
-            };
-            replicas.leader_and_isr(partitions, &config_of)
-        })
-        .await?;
+        let results = self
+            .on_disk(move || {
+                // A partition that was there may be gone since, by a failure.
+                let config_of = |topic: &str| {
+                    let read = configs.get(topic).map(Arc::clone);
+                    read.unwrap_or_else(|| topics.resolved(topic))
+                };
+                replicas.leader_and_isr(partitions, &config_of)
+            })
+            .await?;
         for (name, result) in results {
             match result {
                 Ok(()) => self.follow_election(&name, named[&name]),
@@ -235,7 +238,7 @@ impl Worker {
             .iter()
             .map(|(name, partition)| (name.clone(), partition.delete_partition))
             .collect();
-        let results = on_disk(move || replicas.stop_replicas(&asked)).await?;
+        let results = self.on_disk(move || replicas.stop_replicas(&asked)).await?;
         for (name, result) in results {
             if let Err(refusal) = result {
                 refused.push((name, command_refusal(refusal)));
@@ -245,6 +248,24 @@ impl Worker {
             }
         }
         Ok(refused)
+    }
+
+    /// Runs what blocks for the disk beside the control thread.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, CommandRefusal> {
+        if self.targets.blocks_for_disk {
+            return Ok(work());
+        }
+        match tokio::task::spawn_blocking(work).await {
+            Ok(done) => Ok(done),
+            Err(failed) => match failed.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The control thread ends.
+                Err(_) => Err(CommandRefusal::UnknownServerError),
+            },
+        }
     }
 
     /// A replica that is in a reign obeys only what is newer, unless no epoch is said.
@@ -260,18 +281,6 @@ impl Worker {
             (Some(asked), Some(known)) if asked <= known => Err(CommandRefusal::FencedLeaderEpoch),
             _ => Ok(()),
         }
-    }
-}
-
-/// Runs what blocks for the disk beside the control thread.
-async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, CommandRefusal> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => Ok(done),
-        Err(failed) => match failed.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The control thread ends.
-            Err(_) => Err(CommandRefusal::UnknownServerError),
-        },
     }
 }
 

@@ -27,7 +27,7 @@ const LOGGER: &str = "kafka.server.TopicConfigHandler";
 
 /// The settings of topics.
 #[derive(Debug)]
-pub(super) struct TopicConfigs {
+pub(crate) struct TopicConfigs {
     coordination: Arc<dyn Coordination>,
     broker: Arc<ArcSwap<BrokerConfig>>,
     own: Mutex<HashMap<String, TopicConfig>>,
@@ -35,7 +35,7 @@ pub(super) struct TopicConfigs {
 
 impl TopicConfigs {
     /// `own` are the settings that topics have of their own.
-    pub(super) fn new(
+    pub(crate) fn new(
         coordination: Arc<dyn Coordination>,
         broker: Arc<ArcSwap<BrokerConfig>>,
         own: HashMap<String, TopicConfig>,

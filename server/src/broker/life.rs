@@ -488,6 +488,7 @@ impl Start {
             metadata: Arc::clone(&metadata),
             groups: Arc::clone(&groups),
             configs: Arc::clone(&configs),
+            blocks_for_disk: false,
         });
         let channels = BrokerChannels::new(channel_settings(id, &self.config), commands.clone());
         let settings = ControllerSettings {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-use milena_engine::config::LogConfig;
+use arc_swap::ArcSwap;
 use milena_engine::io::Clock;
 use milena_engine::io::simulated::{Completions, SimulatedDisk};
 use milena_engine::log_manager::{LogManager, LogManagerConfig, LogManagerObserver, Survey};
@@ -20,7 +20,10 @@ use tokio::time::sleep;
 use super::leader::SimulatedEndpoint;
 use super::network::Place;
 use super::{TOPIC, World};
+use crate::broker::command_handler::{CommandHandler, CommandTargets};
+use crate::broker::configs::TopicConfigs;
 use crate::cluster::{BoxFuture, Broker, Endpoint, SecurityProtocol};
+use crate::config::BrokerConfig;
 use crate::controller::command::{BrokerChannel, BrokerCommand, BrokerReply, CommandRefusal};
 use crate::controller::context::LiveBroker;
 use crate::controller::{Controller, ControllerSettings};
@@ -30,15 +33,17 @@ use crate::coordination::znodes::topic::{ReplicaAssignment, TopicAssignment};
 use crate::coordination::znodes::{self, BrokerRegistration, RegistrationVersion};
 use crate::coordination::{Coordination, SessionEvent};
 use crate::fetch_session::FetchSessionCache;
+use crate::group::GroupCoordinator;
+use crate::group::config::GroupConfig;
 use crate::metadata_cache::MetadataCache;
+use crate::replication::coordinator_log::OffsetsTopic;
 use crate::replication::isr_manager::{self, TreeIsrStore};
 use crate::replication::replica_fetcher::FetcherRules;
 use crate::replication::replica_fetcher_manager::{Fetching, LeaderEndpoint};
-use crate::replication::{PartitionRefusal, ReplicaManager, ReplicaManagerSettings};
+use crate::replication::{ReplicaManager, ReplicaManagerSettings};
 
 pub(super) const LISTENER: &str = "PLAINTEXT";
 const LAG_MAX: Duration = Duration::from_secs(4);
-const MIN_INSYNC_REPLICAS: u32 = 2;
 
 /// A machine with a disk.
 pub(super) struct Node {
@@ -56,9 +61,8 @@ pub(super) struct Running {
     session: Arc<SimulatedZooKeeper>,
     /// The czxid of the registration.
     epoch: Arc<AtomicI64>,
-    controller_epoch: Cell<i32>,
+    commands: CommandHandler,
     is_alive: Cell<bool>,
-    config: Arc<LogConfig>,
     tasks: RefCell<Vec<AbortHandle>>,
 }
 
@@ -87,13 +91,18 @@ impl World {
         self.nodes[id as usize].running.borrow().clone()
     }
 
-    fn log_config(&self) -> Arc<LogConfig> {
-        Arc::new(LogConfig {
-            min_insync_replicas: MIN_INSYNC_REPLICAS,
-            flush_messages: self.shape.is_synced.then_some(1),
-            segment_size_bytes: 4096,
-            ..LogConfig::default()
-        })
+    /// The settings of every broker.
+    fn config(&self) -> BrokerConfig {
+        let mut settings = vec![
+            ("log.dirs", "/d"),
+            ("min.insync.replicas", "2"),
+            ("log.segment.bytes", "4096"),
+            ("milena.disk.reserve.bytes", "0"),
+        ];
+        if self.shape.is_synced {
+            settings.push(("log.flush.interval.messages", "1"));
+        }
+        BrokerConfig::from_settings(&settings).expect("good settings")
     }
 }
 
@@ -198,8 +207,9 @@ async fn bring_up(world: Rc<World>, id: i32) {
                 .violation(format!("broker {id} cannot look at its disk: {error}"));
         }
     };
-    let config = world.log_config();
-    let config_of = |_: &TopicPartition| Arc::clone(&config);
+    let config = world.config();
+    let log_config = Arc::new(config.topic_defaults.clone());
+    let config_of = |_: &TopicPartition| Arc::clone(&log_config);
     let io = Arc::new(disk);
     let opened = LogManager::open(
         survey,
@@ -226,25 +236,39 @@ async fn bring_up(world: Rc<World>, id: i32) {
     let (replicas, inboxes) = ReplicaManager::new(settings, logs, Arc::clone(&metadata), Arc::clone(&clock));
     let replicas = Arc::new(replicas);
     let session = world.ensemble.session();
+    let tree: Arc<dyn Coordination> = session.clone();
     let epoch = Arc::new(AtomicI64::new(-1));
+    let offsets = OffsetsTopic::new(Arc::clone(&replicas), Arc::clone(&clock));
+    let configs = TopicConfigs::new(
+        Arc::clone(&tree),
+        Arc::new(ArcSwap::from_pointee(config)),
+        HashMap::new(),
+    );
+    let (commands, obeying) = CommandHandler::start(CommandTargets {
+        broker_id: id,
+        broker_epoch: Arc::clone(&epoch),
+        replicas: Arc::clone(&replicas),
+        metadata: Arc::clone(&metadata),
+        groups: GroupCoordinator::new(GroupConfig::default(), Arc::new(offsets), Arc::clone(&clock)),
+        configs: Arc::new(configs),
+        blocks_for_disk: true,
+    });
     let running = Rc::new(Running {
         id,
         replicas: Arc::clone(&replicas),
         metadata: Arc::clone(&metadata),
         fetch_sessions: RefCell::new(FetchSessionCache::new(100)),
-        session: Arc::clone(&session),
-        epoch: Arc::clone(&epoch),
-        controller_epoch: Cell::new(0),
+        session,
+        epoch,
+        commands,
         is_alive: Cell::new(true),
-        config: Arc::clone(&config),
         tasks: RefCell::new(vec![syncs]),
     });
     // From here on it can be killed; commands reach it before its registration is answered, as in a broker.
     *node.running.borrow_mut() = Some(Rc::clone(&running));
     node.starting.borrow_mut().take();
     running.spawn(join(Rc::clone(&world), Rc::clone(&running)));
-
-    let tree: Arc<dyn Coordination> = session;
+    running.spawn(obeying);
     let (store, notices) = TreeIsrStore::new(id, Arc::clone(&tree), Arc::clone(&clock));
     running.spawn(isr_manager::run(
         inboxes.proposals,
@@ -431,68 +455,19 @@ async fn command_one(
     let (here, there) = (Place::Broker(from.id), Place::Broker(broker));
     while let Some((command, reply)) = queued.recv().await {
         let answer = loop {
-            if live.borrow().get(&broker) != Some(&command_epoch(&command)) {
+            if live.borrow().get(&broker) != Some(&command.origin().broker_epoch) {
                 break Err(CommandRefusal::StaleBrokerEpoch);
             }
             if world.network.travel(here, there).await
                 && let Some(target) = world.running(broker)
             {
-                let answer = carry_out(&target, command.clone());
-                if world.network.travel(there, here).await {
+                let answer = target.commands.submit(command.clone()).await;
+                if target.is_alive() && world.network.travel(there, here).await {
                     break answer;
                 }
             }
             sleep(Duration::from_millis(100)).await;
         };
         let _ = reply.send(answer);
-    }
-}
-
-fn command_epoch(command: &BrokerCommand) -> i64 {
-    match command {
-        BrokerCommand::LeaderAndIsr(command) => command.origin.broker_epoch,
-        BrokerCommand::UpdateMetadata(command) => command.origin.broker_epoch,
-        BrokerCommand::StopReplica(command) => command.origin.broker_epoch,
-    }
-}
-
-fn carry_out(target: &Running, command: BrokerCommand) -> BrokerReply {
-    let origin = match &command {
-        BrokerCommand::LeaderAndIsr(command) => command.origin,
-        BrokerCommand::UpdateMetadata(command) => command.origin,
-        BrokerCommand::StopReplica(command) => command.origin,
-    };
-    if origin.broker_epoch < target.epoch.load(Ordering::Acquire) {
-        return Err(CommandRefusal::StaleBrokerEpoch);
-    }
-    if origin.controller_epoch < target.controller_epoch.get() {
-        return Err(CommandRefusal::StaleControllerEpoch);
-    }
-    target.controller_epoch.set(origin.controller_epoch);
-    let refused = |results: Vec<(TopicPartition, Result<(), PartitionRefusal>)>| {
-        let refused = results
-            .into_iter()
-            .filter_map(|(name, result)| Some((name, result.err()?.into())));
-        refused.collect()
-    };
-    match command {
-        BrokerCommand::UpdateMetadata(command) => {
-            target.metadata.update(&command);
-            Ok(Vec::new())
-        }
-        BrokerCommand::LeaderAndIsr(command) => {
-            let config = Arc::clone(&target.config);
-            let results = target
-                .replicas
-                .leader_and_isr(command.partitions, &|_| Arc::clone(&config));
-            Ok(refused(results))
-        }
-        BrokerCommand::StopReplica(command) => {
-            let stopped = command.partitions.into_iter();
-            let stopped: Vec<(TopicPartition, bool)> = stopped
-                .map(|one| (one.topic_partition, one.delete_partition))
-                .collect();
-            Ok(refused(target.replicas.stop_replicas(&stopped)))
-        }
     }
 }
