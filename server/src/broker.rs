@@ -24,8 +24,10 @@ mod channel;
 pub(crate) mod command_handler;
 pub mod command_messages;
 pub(crate) mod configs;
+pub mod controller_channel;
 mod housekeeping;
 mod life;
+pub mod peer;
 mod signals;
 
 use command_handler::CommandHandler;

@@ -7,13 +7,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use super::command_handler::CommandHandler;
+use super::peer::PeerSettings;
 use crate::cluster::{BoxFuture, Broker};
 use crate::config::InterBrokerVersions;
 use crate::controller::command::{BrokerChannel, BrokerCommand, BrokerReply, CommandRefusal};
@@ -28,14 +28,8 @@ const LOGGER: &str = "kafka.controller.ControllerChannelManager";
 /// What the channels to other brokers go by.
 #[derive(Clone, Debug)]
 pub(super) struct ChannelSettings {
-    pub(super) broker_id: i32,
-    /// Of brokers among themselves.
-    pub(super) listener: Arc<str>,
+    pub(super) peer: PeerSettings,
     pub(super) versions: InterBrokerVersions,
-    /// `controller.socket.timeout.ms`
-    pub(super) connect_timeout: Duration,
-    /// `request.timeout.ms`
-    pub(super) request_timeout: Duration,
 }
 
 /// See the module.
@@ -85,7 +79,7 @@ impl BrokerChannels {
 
 impl BrokerChannel for BrokerChannels {
     fn send(&self, broker_id: i32, command: BrokerCommand) -> BoxFuture<'static, BrokerReply> {
-        if broker_id == self.settings.broker_id {
+        if broker_id == self.settings.peer.broker_id {
             return self.own.submit(command);
         }
         let (done, answered) = oneshot::channel();
@@ -98,7 +92,7 @@ impl BrokerChannel for BrokerChannels {
             _ => tracing::warn!(
                 target: LOGGER,
                 "[Channel manager on controller {}] Not sending {} request to broker {broker_id}, since it is offline.",
-                self.settings.broker_id,
+                self.settings.peer.broker_id,
                 queued.command.name()
             ),
         }
@@ -121,7 +115,7 @@ impl BrokerChannel for BrokerChannels {
         });
         for live in brokers {
             let id = live.broker.id;
-            if id != self.settings.broker_id && !others.contains_key(&id) {
+            if id != self.settings.peer.broker_id && !others.contains_key(&id) {
                 others.insert(id, self.open(live));
             }
         }

@@ -13,8 +13,9 @@ use crate::broker::command_messages::{
     leader_and_isr_reply, leader_and_isr_request, stop_replica_reply, stop_replica_requests,
     update_metadata_reply, update_metadata_request,
 };
-use crate::client::{Address, ClientError, Connection, ConnectionConfig};
-use crate::cluster::{Broker, SecurityProtocol};
+use crate::broker::peer::PeerError;
+use crate::client::{ClientError, Connection};
+use crate::cluster::Broker;
 use crate::controller::command::{BrokerCommand, BrokerReply, CommandRefusal};
 use crate::protocol::messages::controller_commands::{
     LeaderAndIsrResponse, StopReplicaResponse, UpdateMetadataResponse,
@@ -28,20 +29,6 @@ const BACKOFF: Duration = Duration::from_millis(100);
 pub(super) struct Queued {
     pub(super) command: BrokerCommand,
     pub(super) done: oneshot::Sender<BrokerReply>,
-}
-
-/// Why a command was not answered.
-#[derive(Debug, thiserror::Error)]
-enum SendError {
-    #[error("it has no listener {0}")]
-    NoListener(Arc<str>),
-    #[error("its listener {listener} is {}, of which this broker speaks PLAINTEXT alone", .protocol.name())]
-    NotPlaintext {
-        listener: Arc<str>,
-        protocol: SecurityProtocol,
-    },
-    #[error(transparent)]
-    Client(#[from] ClientError),
 }
 
 /// See the module.
@@ -77,9 +64,9 @@ impl RequestSender {
                 Err(error) => error,
             };
             self.connection = None;
-            let (id, name) = (self.settings.broker_id, command.name());
+            let (id, name) = (self.settings.peer.broker_id, command.name());
             let broker = self.broker.borrow().id;
-            if let SendError::Client(ClientError::Inexpressible { .. }) = error {
+            if let PeerError::Client(ClientError::Inexpressible { .. }) = error {
                 tracing::error!(
                     target: LOGGER,
                     "[RequestSendThread controllerId={id}] {name} for broker {broker} cannot be sent: {error}"
@@ -95,14 +82,14 @@ impl RequestSender {
         }
     }
 
-    async fn ask(&mut self, command: &BrokerCommand) -> Result<BrokerReply, SendError> {
+    async fn ask(&mut self, command: &BrokerCommand) -> Result<BrokerReply, PeerError> {
         let settings = Arc::clone(&self.settings);
         let versions = &settings.versions;
         let connection = self.connection().await?;
         match command {
             BrokerCommand::LeaderAndIsr(command) => {
                 let version = versions.leader_and_isr;
-                let request = leader_and_isr_request(command, version, &settings.listener);
+                let request = leader_and_isr_request(command, version, &settings.peer.listener);
                 let answer = connection.call_in(&request, version).await?;
                 Ok(leader_and_isr_reply(
                     &answer.decode::<LeaderAndIsrResponse<'_>>()?,
@@ -129,37 +116,14 @@ impl RequestSender {
         }
     }
 
-    async fn connection(&mut self) -> Result<&mut Connection, SendError> {
+    async fn connection(&mut self) -> Result<&mut Connection, PeerError> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
             None => {
-                let address = self.address()?;
-                let config = ConnectionConfig {
-                    client_id: self.settings.broker_id.to_string(),
-                    connect_timeout: self.settings.connect_timeout,
-                    request_timeout: self.settings.request_timeout,
-                };
-                Connection::open(&address, &config).await?
+                let broker = self.broker.borrow().clone();
+                self.settings.peer.connect(&broker).await?
             }
         };
         Ok(self.connection.insert(connection))
-    }
-
-    fn address(&self) -> Result<Address, SendError> {
-        let broker = self.broker.borrow();
-        let listener = &self.settings.listener;
-        let endpoint = broker
-            .endpoint(listener)
-            .ok_or_else(|| SendError::NoListener(Arc::clone(listener)))?;
-        if endpoint.security_protocol != SecurityProtocol::Plaintext {
-            return Err(SendError::NotPlaintext {
-                listener: Arc::clone(listener),
-                protocol: endpoint.security_protocol,
-            });
-        }
-        Ok(Address {
-            host: Arc::clone(&endpoint.host),
-            port: u16::try_from(endpoint.port).unwrap_or(0),
-        })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use milena_engine::io::simulated::SimulatedDisk;
 use milena_engine::units::{LeaderEpoch, TopicPartition};
@@ -21,11 +22,13 @@ const CONTROLLER: i32 = 7;
 
 fn channels(own: &RunningBroker, release: &str) -> BrokerChannels {
     let settings = ChannelSettings {
-        broker_id: CONTROLLER,
-        listener: "PLAINTEXT".into(),
+        peer: PeerSettings {
+            broker_id: CONTROLLER,
+            listener: "PLAINTEXT".into(),
+            connect_timeout: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(30),
+        },
         versions: InterBrokerVersions::of(ApiVersion::parse(release).unwrap()),
-        connect_timeout: Duration::from_secs(30),
-        request_timeout: Duration::from_secs(30),
     };
     BrokerChannels::new(settings, own.broker().commands.clone())
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use milena_engine::log_manager::LogManagerConfig;
 
 use crate::broker::channel::ChannelSettings;
+use crate::broker::peer::PeerSettings;
 use crate::config::{ApiVersion, BrokerConfig, InterBrokerVersions};
 use crate::coordination::startup::Registering;
 use crate::coordination::znodes::RegistrationVersion;
@@ -115,12 +116,18 @@ pub(super) fn fetcher_settings(broker_id: i32, config: &BrokerConfig) -> Fetcher
     }
 }
 
-pub(super) fn channel_settings(broker_id: i32, config: &BrokerConfig) -> ChannelSettings {
-    ChannelSettings {
+pub(super) fn peer_settings(broker_id: i32, config: &BrokerConfig) -> PeerSettings {
+    PeerSettings {
         broker_id,
         listener: config.inter_broker_listener_name.as_str().into(),
-        versions: InterBrokerVersions::of(config.inter_broker_protocol_version),
         connect_timeout: config.replication.controller_socket_timeout,
         request_timeout: Duration::from_millis(u64::try_from(config.network.request_timeout_ms).unwrap_or(0)),
+    }
+}
+
+pub(super) fn channel_settings(broker_id: i32, config: &BrokerConfig) -> ChannelSettings {
+    ChannelSettings {
+        peer: peer_settings(broker_id, config),
+        versions: InterBrokerVersions::of(config.inter_broker_protocol_version),
     }
 }
