@@ -43,6 +43,8 @@ pub struct Broker {
     pub id: i32,
     /// The czxid of this broker's node, another after each session that ended: what commands to this incarnation bear.
     pub epoch: Arc<AtomicI64>,
+    /// Of the features that the cluster has agreed to use, none of which this release knows; −1 if that is not known.
+    pub features_epoch: Arc<AtomicI64>,
     pub cluster_id: Arc<str>,
     pub configs: ConfigAdmin,
     pub topics: TopicAdmin,

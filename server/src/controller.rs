@@ -51,6 +51,8 @@ enum Event {
     DeletionsChanged,
     LogDirEvents,
     SessionExpired,
+    /// The broker has its place in the cluster again.
+    Registered,
 }
 
 enum Message {
@@ -98,6 +100,7 @@ impl Controller {
             machine,
             messages: messages.clone(),
             present: Arc::clone(&present),
+            is_registered: true,
         };
         (Controller { messages, present }, shell.run(inbox))
     }
@@ -127,6 +130,11 @@ impl Controller {
         let _ = self.messages.send(Message::Input(enabled));
     }
 
+    /// The broker is registered in its new session: it may stand for election again.
+    pub fn registered(&self) {
+        let _ = self.messages.send(Message::Event(Event::Registered));
+    }
+
     /// Ends the future after the event at hand.
     pub async fn shutdown(&self) {
         let (done, finished) = oneshot::channel();
@@ -145,6 +153,8 @@ struct Shell {
     machine: ControllerMachine,
     messages: mpsc::UnboundedSender<Message>,
     present: Arc<Present>,
+    /// From the end of a session until the broker has registered in the next, it cannot lead the cluster.
+    is_registered: bool,
 }
 
 impl Shell {
@@ -206,8 +216,14 @@ impl Shell {
 
     async fn react(&mut self, event: &Event) -> Result<(), CoordinationError> {
         match event {
+            Event::Registered => {
+                self.is_registered = true;
+                return self.follow_election().await;
+            }
+            Event::ControllerChanged if !self.is_registered => return Ok(()),
             Event::ControllerChanged => return self.follow_election().await,
             Event::SessionExpired => {
+                self.is_registered = false;
                 self.stand_down(None).await;
                 return Ok(());
             }
@@ -288,7 +304,8 @@ impl Shell {
         }
     }
 
-    /// Takes `/controller` and raises the epoch, in one transaction; `None` if another broker was faster.
+    /// Takes `/controller` and raises the epoch, in one transaction; `None` if another broker was faster, or it has to be tried
+    /// again.
     async fn stand_for_election(&self) -> Result<Option<(i32, i32)>, CoordinationError> {
         let (present, version, create) = match self.coordination.get(znodes::CONTROLLER_EPOCH, None).await? {
             Some(node) => {
@@ -328,8 +345,26 @@ impl Shell {
                 error: CoordinationError::NodeExists { .. } | CoordinationError::BadVersion { .. },
                 ..
             }) => Ok(None),
+            Err(MultiError {
+                error: CoordinationError::ConnectionLoss,
+                ..
+            }) => self.elected_unheard(present + 1).await,
             Err(failed) => Err(failed.error),
         }
+    }
+
+    /// Whether an election whose answer was lost was won: `/controller` is this session's, and the epoch the one that was asked
+    /// for. Kafka compares the broker's id, which another process might have, too.
+    async fn elected_unheard(&self, epoch: i32) -> Result<Option<(i32, i32)>, CoordinationError> {
+        let paths = [znodes::CONTROLLER, znodes::CONTROLLER_EPOCH].map(str::to_owned);
+        let nodes = self.coordination.get_many(paths.into()).await?;
+        let [Some(controller), Some(written)] = nodes.as_slice() else {
+            return Ok(None);
+        };
+        let is_ours = controller.stat.ephemeral_owner == Some(self.coordination.session_id());
+        let data = written.data.as_deref().unwrap_or_default();
+        let is_won = is_ours && znodes::decode_controller_epoch(data) == Ok(epoch);
+        Ok(is_won.then_some((epoch, written.stat.version)))
     }
 
     /// Follows `controller` from now on.
@@ -354,8 +389,19 @@ impl Shell {
             version,
         };
         let give_up = vec![fence, Operation::delete(znodes::CONTROLLER)];
-        if let Err(failed) = self.coordination.multi(give_up).await {
-            self.log_error(&format!("could not resign: {failed}"));
+        loop {
+            match self.coordination.multi(give_up.clone()).await {
+                Ok(_) => return,
+                // Fenced by the epoch, it removes nobody else. If it happened, there is nothing to remove.
+                Err(MultiError {
+                    error: CoordinationError::ConnectionLoss,
+                    ..
+                }) => {}
+                Err(failed) => {
+                    self.log_error(&format!("could not resign: {failed}"));
+                    return;
+                }
+            }
         }
     }
 

@@ -16,6 +16,7 @@
 //! A read never fails for a lost connection: it is repeated, with its watch, until a server answers or the session ends. Writes
 //! are repeated by their callers, who know whether that does harm. The meaning of paths is [`znodes`]'s. Source classes: `KafkaZkClient`, `ZooKeeperClient`.
 
+pub mod bounded;
 pub mod embedded;
 pub mod producer_ids;
 pub mod simulated;
@@ -174,6 +175,9 @@ pub enum CoordinationError {
     /// The outcome is unknown.
     #[error("the connection to the coordination service was lost")]
     ConnectionLoss,
+    /// The outcome is unknown, and whoever asked does not wait any longer.
+    #[error("the coordination service has not answered for too long")]
+    TimedOut,
     #[error("the session expired")]
     SessionExpired,
     /// ZooKeeper does not take us for who we say we are: final for the session.
@@ -186,6 +190,16 @@ pub enum CoordinationError {
 }
 
 impl CoordinationError {
+    /// There is no connection or session at this moment: later the answer may be another.
+    pub fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            CoordinationError::ConnectionLoss
+                | CoordinationError::TimedOut
+                | CoordinationError::SessionExpired
+        )
+    }
+
     /// The node that it is about.
     fn path_mut(&mut self) -> Option<&mut String> {
         match self {
@@ -198,6 +212,7 @@ impl CoordinationError {
             | CoordinationError::NotPermitted { path }
             | CoordinationError::Refused { path, .. } => Some(path),
             CoordinationError::ConnectionLoss
+            | CoordinationError::TimedOut
             | CoordinationError::SessionExpired
             | CoordinationError::AuthenticationFailed
             | CoordinationError::Lost { .. } => None,

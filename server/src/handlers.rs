@@ -10,6 +10,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -217,7 +218,9 @@ impl Handlers {
                 }
                 match request.decode() {
                     Ok(message) => {
-                        let answer = api_versions::handle(request.context.api_version, &message);
+                        let features_epoch = self.scope.broker.features_epoch.load(Ordering::Acquire);
+                        let answer =
+                            api_versions::handle(request.context.api_version, &message, features_epoch);
                         self.scope.respond(&request.context, &answer, Vec::new())
                     }
                     Err(reason) => Reply::Close(reason),

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 
 use super::check_topic_name;
 use super::dynamic::{ConfigTreeError, shown, stored_settings, topic_config};
@@ -337,9 +338,16 @@ impl ConfigAdmin {
             return Err(ConfigAdminError::UnknownTopic(Some(message)));
         }
         let path = entity_path(kind, &name);
+        // What was written when the connection was lost, and the version that it then has.
+        let mut unknown: Option<(Bytes, i32)> = None;
         loop {
             let node = self.coordination.get(&path, None).await?;
             let data = node.as_ref().and_then(|node| node.data.as_deref());
+            if let (Some((written, version)), Some(node)) = (unknown.take(), &node)
+                && (node.stat.version, data) == (version, Some(&*written))
+            {
+                return Ok(());
+            }
             let now = EntityConfig::decode(&path, data).map_err(ConfigTreeError::from)?;
             let next = make(&now.0).map_err(refuse)?;
             let mut operations = Vec::new();
@@ -368,8 +376,10 @@ impl ConfigAdmin {
             }
             let data = EntityConfig(next).encode();
             operations.push(match &node {
-                Some(node) => Operation::set(&*path, data, ExpectedVersion::Exactly(node.stat.version)),
-                None => Operation::create(&*path, Some(data)),
+                Some(node) => {
+                    Operation::set(&*path, data.clone(), ExpectedVersion::Exactly(node.stat.version))
+                }
+                None => Operation::create(&*path, Some(data.clone())),
             });
             operations.push(Operation::Create {
                 path: znodes::CONFIG_CHANGE_PREFIX.to_owned(),
@@ -382,6 +392,10 @@ impl ConfigAdmin {
                     error: CoordinationError::BadVersion { .. } | CoordinationError::NodeExists { .. },
                     ..
                 }) => {}
+                Err(MultiError {
+                    error: CoordinationError::ConnectionLoss,
+                    ..
+                }) => unknown = Some((data, node.map_or(0, |node| node.stat.version + 1))),
                 Err(MultiError {
                     error: CoordinationError::NoNode { .. },
                     ..

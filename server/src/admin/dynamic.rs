@@ -265,8 +265,12 @@ impl DynamicConfigManager {
         for name in journal.expired(self.clock.wall()) {
             let path = join(znodes::CONFIG_CHANGES, &name);
             tracing::debug!(target: TARGET, "Purging change notification {path}");
-            self.coordination.delete(&path, ExpectedVersion::Any).await?;
-            journal.created.remove(&name);
+            match self.coordination.delete(&path, ExpectedVersion::Any).await {
+                Ok(_) => drop(journal.created.remove(&name)),
+                // The next look finds out whether it is still there; every broker tries.
+                Err(CoordinationError::ConnectionLoss) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }

@@ -52,10 +52,14 @@ impl AdminError {
     }
 }
 
-/// The tree did not answer: the client may try again.
+/// The tree did not answer, which the client may ask again about, or refused.
 impl From<CoordinationError> for AdminError {
     fn from(error: CoordinationError) -> AdminError {
-        AdminError::new(AdminErrorKind::UnknownServerError, error.to_string())
+        let kind = match error.is_passing() {
+            true => AdminErrorKind::RequestTimedOut,
+            false => AdminErrorKind::UnknownServerError,
+        };
+        AdminError::new(kind, error.to_string())
     }
 }
 

@@ -11,10 +11,9 @@
 //! Threads: one per lane; `control`, with the controller, the timers of groups and the signals; `housekeeping`; those of the
 //! disk and of the tree.
 //!
-//! Parts: `identity` (who this broker is), `losses` (what becomes of a directory or a tree that fails), `settings` (the
+//! Parts: `error` (why a broker does not start), `features` (what the cluster has agreed to use), `identity` (who this broker is), `membership` (its registration), `losses` (what becomes of a directory or a tree that fails), `settings` (the
 //! configuration in the words of each part), `tree` (where the tree lies).
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -22,14 +21,17 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use milena_engine::checkpoint::BrokerMetadata;
-use milena_engine::io::{Backend, BackendRefused, Clock, Io, SystemClock};
-use milena_engine::log_manager::{LogDirsError, LogManager, LogManagerObserver, Survey};
+use milena_engine::io::{Backend, Clock, Io, SystemClock};
+use milena_engine::log_manager::{LogManager, LogManagerObserver, Survey};
 use milena_engine::units::{TimestampMs, TopicPartition};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
+mod error;
+mod features;
 mod identity;
 mod losses;
+mod membership;
 mod replication;
 mod settings;
 mod tree;
@@ -41,18 +43,17 @@ use super::configs::{Reconfigure, TopicConfigs, connection_quotas, rate_windows}
 use super::housekeeping::Housekeeping;
 use super::signals::Signals;
 use crate::admin::configs::ConfigAdmin;
-use crate::admin::dynamic::{ConfigTreeError, DynamicConfigManager};
+use crate::admin::dynamic::DynamicConfigManager;
 use crate::admin::topics::TopicAdmin;
 use crate::adoption::{self, AdoptionError, Import};
 use crate::cluster::{self, BoxFuture};
-use crate::config::{BrokerConfig, IoBackend, local_host_name};
+use crate::config::{ApiVersion, BrokerConfig, IoBackend, local_host_name};
 use crate::controller::{Controller, ControllerSettings};
-use crate::coordination::embedded::OpenTreeError;
+use crate::coordination::Coordination;
+use crate::coordination::bounded::BoundedCoordination;
 use crate::coordination::producer_ids::{ProducerIdManager, raise_above};
-use crate::coordination::startup::{self, JoinError};
+use crate::coordination::startup;
 use crate::coordination::znodes::BrokerRegistration;
-use crate::coordination::zookeeper::ConnectError;
-use crate::coordination::{Coordination, CoordinationError};
 use crate::fetch_session::FetchSessionCache;
 use crate::group::GroupCoordinator;
 use crate::handlers::Handlers;
@@ -61,7 +62,10 @@ use crate::network::{self, BoundListener, ConnectionLimits, Lanes, NetworkConfig
 use crate::replication::coordinator_log::OffsetsTopic;
 use crate::replication::replica_fetcher_manager::ReplicaFetcherManager;
 use crate::replication::{PartitionRefusal, ReplicaManager};
+pub use error::StartError;
+use features::{FeatureError, FeatureWatch};
 use losses::{Observer, stop_when_lost};
+use membership::Membership;
 use settings::{
     channel_settings, group_config, log_manager_config, network_config, registering, replica_manager_settings,
 };
@@ -69,62 +73,9 @@ use tree::Tree;
 
 /// How long the controller may take to place the partitions that are there.
 const CONTROLLER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long clients wait for ZooKeeper to come back before they are told to ask again.
+const OUTAGE_HIDDEN_FROM_CLIENTS: Duration = Duration::from_secs(10);
 const LOGGER: &str = "kafka.server.KafkaServer";
-
-/// Why a broker does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    #[error("milena.io.backend=uring, but {0}")]
-    Backend(#[from] BackendRefused),
-    #[error("cannot listen on {listener}://{host}:{port}: {source}{}", advice(source))]
-    Listen {
-        listener: String,
-        host: String,
-        port: u16,
-        source: io::Error,
-    },
-    #[error(transparent)]
-    LogDirs(#[from] LogDirsError),
-    #[error(transparent)]
-    Tree(#[from] OpenTreeError),
-    #[error(
-        "zookeeper.connect is set, but this node stood alone before: its topics are in {}. Write them into ZooKeeper by \
-         `milena export-znodes` and move the file away, or start without zookeeper.connect",
-        path.display()
-    )]
-    TreeOfItsOwn { path: PathBuf },
-    #[error("ZooKeeper at {servers}: {source}")]
-    ZooKeeper { servers: String, source: ConnectError },
-    #[error("--import is for a broker that stands alone; with zookeeper.connect the topics are ZooKeeper's")]
-    ImportIntoZooKeeper,
-    #[error(transparent)]
-    Join(#[from] JoinError),
-    #[error(transparent)]
-    Coordination(#[from] CoordinationError),
-    #[error(transparent)]
-    Adoption(#[from] AdoptionError),
-    #[error(transparent)]
-    Configs(#[from] ConfigTreeError),
-    #[error("the controller did not place the partitions within {} s", CONTROLLER_TIMEOUT.as_secs())]
-    Controller,
-    #[error("cannot start a thread: {0}")]
-    Thread(io::Error),
-}
-
-fn advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            " (another broker or program has it: stop that, or choose another port with --override listeners=..)"
-        }
-        io::ErrorKind::PermissionDenied => {
-            " (ports below 1024 need the right to bind them: choose a higher one with --override listeners=..)"
-        }
-        io::ErrorKind::AddrNotAvailable => {
-            " (no interface of this machine has the address: leave the host out to listen on all of them)"
-        }
-        _ => "",
-    }
-}
 
 /// What ended a broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -399,6 +350,7 @@ impl Start {
     ) -> Result<Joined, StartError> {
         let metadata = Arc::new(MetadataCache::new());
         startup::create_persistent_paths(&**coordination).await?;
+        let (features_epoch, features) = self.features(coordination).await?;
         let (cluster_id, id) = identity::establish(&**coordination, &survey, &self.config).await?;
         let online = usable_directories(&survey);
         let mut producer_ids_may_be_new = false;
@@ -464,14 +416,9 @@ impl Start {
         );
 
         let registration = self.registration(id, listeners);
-        let registered =
-            startup::register_broker(&**coordination, &registration, registering(&self.config)).await?;
-        tracing::info!(
-            target: "kafka.zk.KafkaZkClient",
-            "Registered broker {id} at path /brokers/ids/{id} with addresses: {}, czxid (broker epoch): {}",
-            registration.broker.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
-            registered.epoch
-        );
+        let how = registering(&self.config);
+        let membership = Membership::join(coordination, &self.clock, registration, how).await?;
+        let membership = Arc::new(membership);
         logs.write_metadata(&BrokerMetadata {
             broker_id: id,
             cluster_id: Some(cluster_id.clone()),
@@ -480,7 +427,7 @@ impl Start {
             adoption::remember(&**coordination, &**io, &online).await?;
         }
 
-        let epoch = Arc::new(AtomicI64::new(registered.epoch));
+        let epoch = membership.epoch();
         let (commands, carrying_out) = CommandHandler::start(CommandTargets {
             broker_id: id,
             broker_epoch: Arc::clone(&epoch),
@@ -512,19 +459,22 @@ impl Start {
                 () = &mut control => return Err(StartError::Controller),
             }
         }
+        let bounded = BoundedCoordination::new(Arc::clone(coordination), OUTAGE_HIDDEN_FROM_CLIENTS);
+        let bounded: Arc<dyn Coordination> = Arc::new(bounded);
         let broker = Broker {
             id,
             epoch,
+            features_epoch,
             cluster_id: cluster_id.into(),
             topics: TopicAdmin::new(
                 id,
-                Arc::clone(coordination),
+                Arc::clone(&bounded),
                 Arc::clone(&metadata),
                 Arc::clone(&config),
             ),
             configs: ConfigAdmin::new(
                 id,
-                Arc::clone(coordination),
+                Arc::clone(&bounded),
                 Arc::clone(&metadata),
                 Arc::clone(&config),
                 crate::logging::loggers(),
@@ -537,11 +487,11 @@ impl Start {
             replicas,
             metadata,
             groups,
-            producer_ids: ProducerIdManager::new(id, Arc::clone(coordination)),
+            producer_ids: ProducerIdManager::new(id, Arc::clone(&bounded)),
             fetch_sessions: Mutex::new(FetchSessionCache::new(
                 self.config.fetch.max_incremental_session_cache_slots as usize,
             )),
-            coordination: Arc::clone(coordination),
+            coordination: bounded,
         };
         let limits = ConnectionLimits::new(
             connection_quotas(&broker.config()),
@@ -569,6 +519,9 @@ impl Start {
                 (Some(fetchers), Some(replication))
             }
         };
+        let failures = observer.failures();
+        let place = membership::keep(membership, controller.clone(), failures.clone());
+        let losses = observer.tell_controller(id, Arc::clone(coordination));
         let control = async move {
             let dynamic = async move {
                 let lost = dynamic.run(&reconfigure).await;
@@ -579,7 +532,12 @@ impl Start {
                     replication.await;
                 }
             };
-            tokio::join!(control, dynamic, replication);
+            let features = async move {
+                if let Some(features) = features {
+                    features::run(features, failures).await;
+                }
+            };
+            tokio::join!(control, dynamic, replication, place, losses, features);
         };
         Ok(Joined {
             broker: Arc::new(broker),
@@ -588,6 +546,25 @@ impl Start {
             fetchers,
             control: Box::pin(control),
         })
+    }
+
+    /// The epoch of what the cluster has agreed to use, and who keeps looking at it; alone there is nothing to agree upon.
+    async fn features(
+        &self,
+        coordination: &Arc<dyn Coordination>,
+    ) -> Result<(Arc<AtomicI64>, Option<FeatureWatch>), StartError> {
+        let Some(zookeeper) = &self.config.zookeeper else {
+            return Ok((Arc::new(AtomicI64::new(0)), None));
+        };
+        let epoch = Arc::new(AtomicI64::new(features::NO_EPOCH));
+        if self.config.inter_broker_protocol_version < ApiVersion::V2_7_IV0 {
+            return Ok((epoch, None));
+        }
+        let watch = FeatureWatch::new(coordination, Arc::clone(&epoch));
+        let timeout_ms = zookeeper.connection_timeout_ms;
+        let read = tokio::time::timeout(Duration::from_millis(timeout_ms.into()), watch.read());
+        read.await.map_err(|_| FeatureError::TimedOut { timeout_ms })??;
+        Ok((epoch, Some(watch)))
     }
 
     fn registration(&self, id: i32, listeners: &[BoundListener]) -> BrokerRegistration {

@@ -114,9 +114,11 @@ pub async fn take_block(
         };
         match written {
             Ok(()) => return Ok(block),
-            // Another broker was faster, or the answer to a write that happened was lost: either way a block is read anew.
+            // Another broker was faster, or the answer to a write that happened was lost, and with it a block that nobody misses:
+            // either way the next is taken.
             Err(
-                CoordinationError::BadVersion { .. }
+                CoordinationError::ConnectionLoss
+                | CoordinationError::BadVersion { .. }
                 | CoordinationError::NodeExists { .. }
                 | CoordinationError::NoNode { .. },
             ) => {}

@@ -114,13 +114,12 @@ pub struct Registering {
 /// Registers a broker as alive, for as long as the session lasts.
 ///
 /// # Errors
-/// Another live broker has this id, or one of its addresses.
+/// Another live broker has this id.
 pub async fn register_broker(
     coordination: &dyn Coordination,
     registration: &BrokerRegistration,
     how: Registering,
 ) -> Result<Registered, JoinError> {
-    check_addresses(coordination, registration).await?;
     let id = registration.broker.id;
     let path = znodes::broker_id(id);
     let deadline = Instant::now() + how.patience;
@@ -174,8 +173,28 @@ pub async fn register_broker(
     }
 }
 
+/// Writes what others see of a broker anew; whoever writes it twice writes the same.
+pub async fn update_registration(
+    coordination: &dyn Coordination,
+    registration: &BrokerRegistration,
+    version: RegistrationVersion,
+) -> Result<(), CoordinationError> {
+    let path = znodes::broker_id(registration.broker.id);
+    loop {
+        let data = registration.encode(version);
+        match coordination.set(&path, data, ExpectedVersion::Any).await {
+            Ok(_) => return Ok(()),
+            Err(CoordinationError::ConnectionLoss) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// No other broker may have an address that this one advertises.
-async fn check_addresses(
+///
+/// # Errors
+/// One has.
+pub async fn check_addresses(
     coordination: &dyn Coordination,
     registration: &BrokerRegistration,
 ) -> Result<(), JoinError> {
@@ -273,12 +292,23 @@ mod tests {
                 matches!(refused, JoinError::BrokerIdInUse { id: 0, .. }),
                 "{refused}"
             );
-            let refused = register_broker(two.as_ref(), &registration(1, 9092), AT_ONCE).await;
-            let refused = refused.unwrap_err();
+            let refused = check_addresses(two.as_ref(), &registration(1, 9092))
+                .await
+                .unwrap_err();
             assert!(
                 matches!(refused, JoinError::EndpointInUse { owner: 0, .. }),
                 "{refused}"
             );
+            check_addresses(two.as_ref(), &registration(1, 9093))
+                .await
+                .unwrap();
+            let moved = registration(0, 9094);
+            update_registration(one.as_ref(), &moved, RegistrationVersion::V5)
+                .await
+                .unwrap();
+            let node = one.get("/brokers/ids/0", None).await.unwrap().unwrap();
+            assert_eq!(node.data.unwrap(), moved.encode(RegistrationVersion::V5));
+            assert_eq!(node.stat.czxid, registered.epoch);
         });
     }
 

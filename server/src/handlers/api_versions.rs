@@ -6,10 +6,12 @@
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::api_versions::{ApiVersionsRequest, ApiVersionsResponse, served_response};
 
-/// The epoch of the finalized features of a cluster that has none: the version of a `/feature` node that was written once.
-const FINALIZED_FEATURES_EPOCH: i64 = 0;
-
-pub fn handle(version: i16, request: &ApiVersionsRequest<'_>) -> ApiVersionsResponse<'static> {
+/// `features_epoch` is that of the cluster's finalized features, of which there are none.
+pub fn handle(
+    version: i16,
+    request: &ApiVersionsRequest<'_>,
+    features_epoch: i64,
+) -> ApiVersionsResponse<'static> {
     let names = [&request.client_software_name, &request.client_software_version];
     if version >= 3 && !names.iter().all(|name| is_software_name(name)) {
         return ApiVersionsResponse {
@@ -18,7 +20,7 @@ pub fn handle(version: i16, request: &ApiVersionsRequest<'_>) -> ApiVersionsResp
         };
     }
     ApiVersionsResponse {
-        finalized_features_epoch: FINALIZED_FEATURES_EPOCH,
+        finalized_features_epoch: features_epoch,
         ..served_response()
     }
 }

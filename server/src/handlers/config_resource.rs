@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::admin::configs::{ConfigAdminError, ConfigResource, ConfigResourceType};
+use crate::admin::dynamic::ConfigTreeError;
 use crate::protocol::ErrorCode;
 
 /// A resource as it is named on the wire.
@@ -32,7 +33,11 @@ pub(super) fn refusal(
                 target: "kafka.server.AdminManager",
                 "Error processing settings of {} '{}': {error}", resource.resource_type.name(), resource.name
             );
-            (ErrorCode::UnknownServerError.code(), None)
+            let is_passing = matches!(error, ConfigTreeError::Coordination(error) if error.is_passing());
+            match is_passing {
+                true => (ErrorCode::RequestTimedOut.code(), None),
+                false => (ErrorCode::UnknownServerError.code(), None),
+            }
         }
     }
 }

@@ -63,5 +63,8 @@ pub(super) async fn load(
 
 fn refused(error: &CoordinationError, path: &str) -> ErrorCode {
     tracing::error!(target: "kafka.server.KafkaApis", "{path} cannot be read or written: {error}");
-    ErrorCode::UnknownServerError
+    match error.is_passing() {
+        true => ErrorCode::RequestTimedOut,
+        false => ErrorCode::UnknownServerError,
+    }
 }

@@ -333,11 +333,12 @@ async fn join(world: Rc<World>, running: Rc<Running>) {
     };
     let channel = Arc::new(SimulatedChannel { commands });
     let clock: Arc<dyn Clock> = world.clock.clone();
-    let (_controller, control) = Controller::start(settings, Arc::clone(&tree), channel, clock);
+    let (controller, control) = Controller::start(settings, Arc::clone(&tree), channel, clock);
     running.spawn(control);
     running.spawn(command(Rc::clone(&world), Rc::clone(&running), outbox));
     while expirations.recv().await.is_some() {
         former = Some(register(&running, &*tree, former).await);
+        controller.registered();
     }
 }
 

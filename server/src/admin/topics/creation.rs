@@ -204,12 +204,8 @@ impl TopicAdmin {
         names: &mut Option<BTreeSet<String>>,
     ) -> Result<Plan, AdminError> {
         use AdminErrorKind::{InvalidReplicaAssignment, InvalidRequest, InvalidTopic};
-        let exists = || {
-            let message = format!("Topic '{}' already exists.", topic.name);
-            AdminError::new(AdminErrorKind::TopicAlreadyExists, message)
-        };
         if self.metadata.contains_topic(&topic.name) {
-            return Err(exists());
+            return Err(already_exists(&topic.name));
         }
         let nulls: Vec<&str> = topic
             .configs
@@ -249,7 +245,7 @@ impl TopicAdmin {
             .await?
             .is_some()
         {
-            return Err(exists());
+            return Err(already_exists(&topic.name));
         }
         if topic_name::has_collision_characters(&topic.name) {
             if names.is_none() {
@@ -290,7 +286,8 @@ impl TopicAdmin {
         })
     }
 
-    /// Judges the first attempt to write a topic; repeats it where the settings node of a former topic stands in the way.
+    /// Judges the first attempt to write a topic; repeats it where the settings node of a former topic stands in the way, and after
+    /// a lost connection if it did not happen.
     async fn finish_creation(
         &self,
         name: &str,
@@ -314,8 +311,7 @@ impl TopicAdmin {
                     ..
                 }) => {
                     if path != config_path {
-                        let message = format!("Topic '{name}' already exists.");
-                        return Err(AdminError::new(AdminErrorKind::TopicAlreadyExists, message));
+                        return Err(already_exists(name));
                     }
                     true
                 }
@@ -323,11 +319,28 @@ impl TopicAdmin {
                     error: CoordinationError::NoNode { path },
                     ..
                 }) if path == config_path => false,
+                Err(MultiError {
+                    error: CoordinationError::ConnectionLoss,
+                    ..
+                }) => {
+                    let present = self.coordination.get(&znodes::topic(name), None).await?;
+                    match present {
+                        // It was not there before: it is ours, or another client's who wanted the very same.
+                        Some(node) if node.data.as_ref() == Some(&plan.assignment.encode()) => return Ok(()),
+                        Some(_) => return Err(already_exists(name)),
+                        None => self.coordination.get(&config_path, None).await?.is_some(),
+                    }
+                }
                 Err(failed) => return Err(failed.error.into()),
             };
             written = self.coordination.multi(creation(name, plan, config_exists)).await;
         }
     }
+}
+
+fn already_exists(name: &str) -> AdminError {
+    let message = format!("Topic '{name}' already exists.");
+    AdminError::new(AdminErrorKind::TopicAlreadyExists, message)
 }
 
 /// The transaction that makes a topic.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{TopicAdmin, in_time};
 use crate::admin::check_topic_name;
 use crate::admin::error::{AdminError, AdminErrorKind};
-use crate::coordination::{CoordinationError, MultiError, Operation, Watch, znodes};
+use crate::coordination::{CoordinationError, MultiError, Operation, OperationResult, Watch, znodes};
 
 impl TopicAdmin {
     /// Deletes topics and waits until they are gone; an answer for each, in order. Names must not repeat.
@@ -17,33 +17,16 @@ impl TopicAdmin {
         let mut answers = Vec::with_capacity(names.len());
         let mut writes = Vec::with_capacity(names.len());
         for name in names {
-            let exists = async {
-                if check_topic_name(name).is_err() {
-                    return Ok(false);
-                }
-                Ok::<_, CoordinationError>(self.coordination.get(&znodes::topic(name), None).await?.is_some())
-            };
-            writes.push(match exists.await {
-                Ok(true) => {
-                    let request = Operation::create(znodes::delete_topic(name), None);
-                    Ok(self.coordination.multi(vec![request]))
-                }
-                Ok(false) => Err(AdminError::bare(AdminErrorKind::UnknownTopicOrPartition)),
+            writes.push(match self.incarnation(name).await {
+                Ok(Some(czxid)) => Ok((czxid, self.coordination.multi(vec![mark(name)]))),
+                Ok(None) => Err(AdminError::bare(AdminErrorKind::UnknownTopicOrPartition)),
                 Err(error) => Err(error.into()),
             });
         }
-        for write in writes {
+        for (name, write) in names.iter().zip(writes) {
             answers.push(match write {
                 Err(error) => Err(error),
-                Ok(write) => match write.await {
-                    // Already marked: this request waits like the one that marked it.
-                    Ok(_)
-                    | Err(MultiError {
-                        error: CoordinationError::NodeExists { .. },
-                        ..
-                    }) => Ok(()),
-                    Err(failed) => Err(failed.error.into()),
-                },
+                Ok((czxid, write)) => self.finish_mark(name, czxid, write.await).await,
             });
         }
         let going: Vec<&str> = names
@@ -76,6 +59,38 @@ impl TopicAdmin {
             .collect()
     }
 
+    /// Which topic of this name there is: the transaction that made it.
+    async fn incarnation(&self, name: &str) -> Result<Option<i64>, CoordinationError> {
+        if check_topic_name(name).is_err() {
+            return Ok(None);
+        }
+        let node = self.coordination.get(&znodes::topic(name), None).await?;
+        Ok(node.map(|node| node.stat.czxid))
+    }
+
+    /// Judges the attempt to mark a topic. After a lost connection it is made again, but not if meanwhile the topic is gone or
+    /// another has its name: that one nobody wanted to delete.
+    async fn finish_mark(
+        &self,
+        name: &str,
+        czxid: i64,
+        mut written: Result<Vec<OperationResult>, MultiError>,
+    ) -> Result<(), AdminError> {
+        loop {
+            match written.map_err(|failed| failed.error) {
+                // Already marked: this request waits like the one that marked it.
+                Ok(_) | Err(CoordinationError::NodeExists { .. }) => return Ok(()),
+                Err(CoordinationError::ConnectionLoss) => {
+                    if self.incarnation(name).await? != Some(czxid) {
+                        return Ok(());
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+            written = self.coordination.multi(vec![mark(name)]).await;
+        }
+    }
+
     async fn wait_until_gone(&self, path: &str) -> Result<(), CoordinationError> {
         loop {
             let changed = Arc::new(tokio::sync::Notify::new());
@@ -87,4 +102,9 @@ impl TopicAdmin {
             changed.notified().await;
         }
     }
+}
+
+/// The wish to delete a topic.
+fn mark(name: &str) -> Operation {
+    Operation::create(znodes::delete_topic(name), None)
 }

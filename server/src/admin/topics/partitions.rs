@@ -164,16 +164,27 @@ impl TopicAdmin {
             .into_iter()
             .map(|(number, ids)| (number, ReplicaAssignment::new(ids)));
         assignment.partitions.extend(new);
-        let expected = ExpectedVersion::Exactly(node.stat.version);
-        match self.coordination.set(&path, assignment.encode(), expected).await {
-            Ok(_) => Ok(()),
-            // Someone else changed the topic in between: the client looks again.
-            Err(CoordinationError::BadVersion { .. }) => {
-                let message = format!("Topic '{topic}' was changed by another request.");
-                refuse(AdminErrorKind::UnknownServerError, message)
+        let data = assignment.encode();
+        loop {
+            let expected = ExpectedVersion::Exactly(node.stat.version);
+            match self.coordination.set(&path, data.clone(), expected).await {
+                Ok(_) => return Ok(()),
+                Err(CoordinationError::ConnectionLoss | CoordinationError::BadVersion { .. }) => {}
+                Err(CoordinationError::NoNode { .. }) => return Err(unknown()),
+                Err(error) => return Err(error.into()),
             }
-            Err(CoordinationError::NoNode { .. }) => Err(unknown()),
-            Err(error) => Err(error.into()),
+            let present = self.coordination.get(&path, None).await?.ok_or_else(unknown)?;
+            if present.stat.version == node.stat.version {
+                continue;
+            }
+            // It happened, and the answer was lost; or someone else changed the topic: the client looks again.
+            return match present.data == Some(data) {
+                true => Ok(()),
+                false => {
+                    let message = format!("Topic '{topic}' was changed by another request.");
+                    refuse(AdminErrorKind::UnknownServerError, message)
+                }
+            };
         }
     }
 }

@@ -10,11 +10,14 @@ use std::time::Duration;
 use milena_engine::log_manager::{LoadProgress, LogManagerObserver, Survey};
 use milena_engine::units::TopicPartition;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::coordination::embedded::EmbeddedTree;
-use crate::coordination::{Coordination, SessionEvent};
+use crate::coordination::{Coordination, CreateMode, SessionEvent, znodes};
 use crate::replication::ReplicaManager;
+
+/// Before the controller is told again.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Tells the broker what happened to its directories and logs.
 pub(super) struct Observer {
@@ -22,6 +25,8 @@ pub(super) struct Observer {
     failures: mpsc::UnboundedSender<String>,
     /// Of a broker that stands alone.
     tree: Option<Arc<EmbeddedTree>>,
+    /// Of a broker in a cluster, whose controller has to know.
+    directories_lost: Arc<Notify>,
 }
 
 impl Observer {
@@ -31,7 +36,45 @@ impl Observer {
             replicas: Mutex::new(None),
             failures,
             tree,
+            directories_lost: Arc::default(),
         }
+    }
+
+    /// Tells the controller of every directory that failed, so that others lead what lies there: a node below
+    /// `/log_dir_event_notification` (`ReplicaManager.handleLogDirFailure`).
+    pub(super) fn tell_controller(
+        &self,
+        broker_id: i32,
+        coordination: Arc<dyn Coordination>,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let lost = Arc::clone(&self.directories_lost);
+        async move {
+            loop {
+                lost.notified().await;
+                let data = Some(znodes::encode_log_dir_event(broker_id));
+                let prefix = znodes::LOG_DIR_EVENT_PREFIX;
+                match coordination
+                    .create(prefix, data, CreateMode::PersistentSequential)
+                    .await
+                {
+                    Ok(_) => {}
+                    // Told twice, the controller asks twice.
+                    Err(error) if error.is_passing() => {
+                        tokio::time::sleep(PAUSE).await;
+                        lost.notify_one();
+                    }
+                    Err(error) => tracing::error!(
+                        target: "kafka.server.ReplicaManager",
+                        "the controller does not know of a failed log directory: {error}"
+                    ),
+                }
+            }
+        }
+    }
+
+    /// Hears why the broker cannot go on.
+    pub(super) fn failures(&self) -> mpsc::UnboundedSender<String> {
+        self.failures.clone()
     }
 
     /// From now on these replicas hear of losses too.
@@ -71,6 +114,7 @@ impl LogManagerObserver for Observer {
                 drop(self.failures.send(message));
             }
         }
+        self.directories_lost.notify_one();
         if let Some(tree) = &self.tree
             && tree.path().parent() == Some(directory)
         {

@@ -137,7 +137,7 @@ def expiry_is_the_servers_word(place):
         until(30, "loss", lambda: client.events()[-1] == "Disconnected")
         for _ in range(2):
             # Each is given up after the session's time.
-            equal(client.ask("get /e"), "error the connection to the coordination service was lost", "a request that waited")
+            equal(client.ask("set /e y"), "error the connection to the coordination service was lost", "a write that waited")
         equal(client.events()[-1], "Disconnected", "no server, no expiry")
         server.start()
         until(30, "a connection", lambda: client.events()[-1] == "Connected")

@@ -1,0 +1,244 @@
+"""Milena as a broker of a cluster: its life on a ZooKeeper, beside Apache Kafka's."""
+
+import json
+import re
+import struct
+import time
+
+import subject as subjects
+from scenario import Skip, contains, equal, scenario, until
+from znodes import Proxy, Znodes
+
+SESSION_MS = 2000
+
+
+class Cluster:
+    """A ZooKeeper, brokers on it, and a look into it."""
+
+    def __init__(self, place):
+        if place.subject != "milena":
+            raise Skip("Apache's brokers take part beside Milena's")
+        self.place = place
+        self.zookeeper = subjects.ZooKeeper(place.directory / "zookeeper", settings={"maxSessionTimeout": 60000}).start()
+        self.znodes = Znodes(self.zookeeper)
+        self.parts = [self.zookeeper]
+
+    def broker(self, kind, number, settings=None, zookeeper=None, **options):
+        """A broker that is not started yet."""
+        settings = {"broker.id": str(number), **(settings or {})}
+        broker = subjects.subject(kind, self.place.directory / f"{kind}-{number}", settings,
+                                  zookeeper=zookeeper or self.zookeeper, session_ms=SESSION_MS, **options)
+        self.parts.append(broker)
+        return broker
+
+    def proxy(self):
+        proxy = Proxy(self.zookeeper)
+        self.parts.append(proxy)
+        return proxy
+
+    def json(self, path):
+        return json.loads(self.znodes.data(path))
+
+    def epoch(self, number):
+        """The broker's epoch: the czxid of its node."""
+        found = self.znodes.get(f"/brokers/ids/{number}")
+        return found and found[1].czxid
+
+    def controller(self):
+        data = self.znodes.data("/controller")
+        return data and json.loads(data)["brokerid"]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for part in reversed(self.parts):
+            part.close()
+
+
+def begin(broker):
+    """Starts a broker that need not know of a controller yet."""
+    before = len(broker.log.read_text()) if broker.log.exists() else 0
+    broker.process = subjects.Process(broker.command(broker.properties()), broker.log, cwd=broker.directory)
+    until(60, f"{broker.name} started", lambda: re.search(r"\[KafkaServer id=\d+\] started", broker.log.read_text()[before:]))
+
+
+def refused(broker):
+    """Starts a broker that must not start; returns its log."""
+    process = subjects.Process(broker.command(broker.properties()), broker.log, cwd=broker.directory)
+    until(60, "the end of a start that is refused", lambda: not process.running())
+    code = process.end(9, 5)
+    if code == 0:
+        raise AssertionError("the start was not refused")
+    return broker.log.read_text()
+
+
+def meta(broker):
+    lines = (broker.data / "meta.properties").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+
+
+@scenario(240)
+def registered_as_kafka(place):
+    """The same settings make the same node, key by key and in the same order, at each protocol version; ids and cluster agree."""
+    with Cluster(place) as cluster:
+        settings = {
+            "listeners": "PLAINTEXT://127.0.0.1:{0},EXT://127.0.0.1:{1}",
+            "advertised.listeners": "PLAINTEXT://h:9092,EXT://g:9093",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,EXT:PLAINTEXT",
+            "broker.rack": "r1",
+            # Nobody is at h.
+            "controlled.shutdown.enable": "false",
+        }
+        for protocol in ("2.7", "2.6", "1.0"):
+            written = {}
+            for kind in ("kafka", "milena"):
+                settings["inter.broker.protocol.version"] = protocol
+                broker = cluster.broker(kind, 7, settings)
+                broker.settings["listeners"] = settings["listeners"].format(broker.port, subjects.free_port())
+                begin(broker)
+                data, stat = cluster.znodes.get("/brokers/ids/7")
+                written[kind] = (re.sub(rb'"timestamp":"\d+"', b'"timestamp":""', data), stat.version)
+                if protocol == "2.7":
+                    equal(meta(broker)["cluster.id"], cluster.json("/cluster/id")["id"], "cluster.id")
+                    equal(meta(broker)["broker.id"], "7", "broker.id")
+                broker.stop()
+                until(10, "the end of its node", lambda: cluster.epoch(7) is None)
+            print(protocol, *written.values())
+            equal(written["milena"], written["kafka"], f"/brokers/ids/7 at {protocol}")
+
+
+@scenario(180)
+def who_is_who(place):
+    """Generated ids lie above the reserved ones and stay; another's id, address, directory or cluster is refused in Kafka's words."""
+    with Cluster(place) as cluster:
+        kafka = cluster.broker("kafka", -1)
+        begin(kafka)
+        milena = cluster.broker("milena", -1, {"reserved.broker.max.id": "2000"})
+        begin(milena)
+        equal(cluster.znodes.children("/brokers/ids"), ["1001", "2002"], "generated ids")
+        milena.stop()
+        begin(milena)
+        equal(cluster.znodes.children("/brokers/ids"), ["1001", "2002"], "the id of meta.properties")
+        high = {"reserved.broker.max.id": "5000"}
+        twin = cluster.broker("milena", 1001, high)
+        began = time.monotonic()
+        contains(refused(twin), "Error while creating ephemeral at /brokers/ids/1001, node already exists and owner")
+        if time.monotonic() - began < SESSION_MS / 1000:
+            raise AssertionError("the session of the other might have ended")
+        squatter = cluster.broker("milena", 3, {"advertised.listeners": f"PLAINTEXT://127.0.0.1:{kafka.port}"})
+        contains(refused(squatter), f"Configured end points 127.0.0.1:{kafka.port} in advertised listeners are already "
+                                    "registered by broker 1001")
+        milena.stop()
+        milena.settings |= {"broker.id": "5", **high}
+        contains(refused(milena), "Configured broker.id 5 doesn't match stored broker.id 2002")
+        milena.settings |= {"broker.id": "2002", "zookeeper.connect": f"{cluster.zookeeper.connect}/elsewhere"}
+        contains(refused(milena), "doesn't match stored clusterId", "Configured zookeeper.connect may be wrong")
+        equal(cluster.znodes.children("/elsewhere/brokers/ids"), [], "registered in the wrong cluster")
+
+
+@scenario(120)
+def killed_and_back(place):
+    """A broker that was killed waits for its own former session, and then has a later epoch."""
+    with Cluster(place) as cluster:
+        broker = cluster.broker("milena", 0)
+        broker.start()
+        before = cluster.epoch(0)
+        subjects.Subject.kill(broker)
+        seconds = broker.start()
+        contains(broker.log.read_text(), "/brokers/ids/0 belongs to session 0x")
+        if not before < cluster.epoch(0):
+            raise AssertionError("the epoch did not grow")
+        print(f"back after {seconds:.1f} s with sessions of {SESSION_MS} ms")
+        until(20, "controller again", lambda: cluster.controller() == 0)
+
+
+@scenario(180)
+def a_session_that_ends(place):
+    """Ended from outside, a session is followed by another: a later epoch, a controller again, and clients served all the time."""
+    with Cluster(place) as cluster:
+        proxy = cluster.proxy()
+        broker = cluster.broker("milena", 0, zookeeper=proxy)
+        broker.start()
+        until(20, "a controller", lambda: cluster.controller() == 0)
+        epoch, controller_epoch = cluster.epoch(0), int(cluster.znodes.data("/controller_epoch"))
+        for _ in range(5):
+            proxy.expire()
+            until(20, "a new registration", lambda: (cluster.epoch(0) or 0) > epoch)
+            until(20, "a controller", lambda: cluster.controller() == 0)
+            if not subjects.answers_metadata(broker.port):
+                raise AssertionError("the broker does not answer")
+            now = int(cluster.znodes.data("/controller_epoch"))
+            if not now > controller_epoch:
+                raise AssertionError(f"controller epoch {now} after {controller_epoch}")
+            epoch, controller_epoch = cluster.epoch(0), now
+        log = broker.log.read_text()
+        equal(log.count("WARN the session expired"), 5, "sessions that ended")
+        # Registered before elected, each time.
+        order = re.findall(r"Registered broker 0|successfully elected", log)
+        equal(order, ["Registered broker 0", "successfully elected"] * 6, "order")
+
+
+@scenario(180)
+def a_zookeeper_that_is_away(place):
+    """Without ZooKeeper, wishes of clients are answered in time; afterwards they are granted, in the session of before."""
+    with Cluster(place) as cluster:
+        proxy = cluster.proxy()
+        # The session outlives the outage.
+        broker = cluster.broker("milena", 0, {"zookeeper.session.timeout.ms": "60000"}, zookeeper=proxy)
+        broker.start()
+        until(20, "a controller", lambda: cluster.controller() == 0)
+        epoch = cluster.epoch(0)
+        proxy.cut()
+        began = time.monotonic()
+        equal(create_topic(broker.port, "t", 20), 7, "CreateTopics without ZooKeeper: REQUEST_TIMED_OUT")
+        took = time.monotonic() - began
+        print(f"answered after {took:.1f} s")
+        if took > 18:
+            raise AssertionError(f"answered after {took:.1f} s")
+        proxy.cut(False)
+        until(30, "ZooKeeper again", lambda: create_topic(broker.port, "u", 20) == 0)
+        if cluster.epoch(0) < epoch:
+            raise AssertionError("the epoch went back")
+
+
+def create_topic(port, name, timeout):
+    """The error code of CreateTopics v0 for one partition of one replica."""
+    topic = name.encode()
+    body = struct.pack(">hhih", 19, 0, 1, -1) + struct.pack(">i", 1)
+    body += struct.pack(">h", len(topic)) + topic + struct.pack(">ihii", 1, 1, 0, 0) + struct.pack(">i", 15000)
+    answer = subjects.exchange(port, body, timeout=timeout)
+    return struct.unpack_from(">h", answer, 10 + len(topic))[0]
+
+
+@scenario(120)
+def features_that_nobody_here_knows(place):
+    """A finalized feature is one too many: at the start, and while the broker runs."""
+    with Cluster(place) as cluster:
+        broker = cluster.broker("milena", 0)
+        broker.start()
+        unknown = b'{"features":{"group":{"min_version_level":1,"max_version_level":3}},"status":1,"version":1}'
+        if cluster.znodes.get("/feature") is None:
+            cluster.znodes.create("/feature", unknown)
+        else:
+            cluster.znodes.set("/feature", unknown)
+        until(20, "the end of the broker", lambda: not broker.process.running())
+        equal(broker.process.end(9, 5), 3, "exit code")
+        words = "FinalizedFeatureCache update failed since feature compatibility checks failed!"
+        contains(broker.log.read_text(), words)
+        contains(refused(cluster.broker("milena", 1)), words)
+        cluster.broker("milena", 2, {"inter.broker.protocol.version": "2.6"}).start()
+
+
+@scenario(120)
+def a_node_that_stood_alone(place):
+    """A directory with an embedded tree is not taken into a cluster, and stays as it is."""
+    with Cluster(place) as cluster:
+        alone = subjects.subject("milena", place.directory / "alone", {"broker.id": "0"})
+        cluster.parts.append(alone)
+        alone.start()
+        alone.stop()
+        alone.zookeeper = cluster.zookeeper
+        contains(refused(alone), "milena export-znodes", str(alone.data / "milena.tree"))
+        alone.zookeeper = None
+        alone.start()

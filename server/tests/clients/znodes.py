@@ -1,0 +1,208 @@
+"""ZooKeeper from outside: a client of a few lines, and a proxy that ends the session of whoever talks through it.
+
+The wire is jute: big-endian numbers, strings and buffers with their length. Sources: `ClientCnxn.java`, `zookeeper.jute`.
+"""
+
+import socket
+import struct
+import threading
+import time
+
+NO_PASSWORD = bytes(16)
+OPEN_UNSAFE = struct.pack(">ii", 1, 31) + struct.pack(">i", 5) + b"world" + struct.pack(">i", 6) + b"anyone"
+CREATE, DELETE, EXISTS, GET_DATA, SET_DATA, GET_CHILDREN, CLOSE = 1, 2, 3, 4, 5, 8, -11
+NO_NODE = -101
+
+
+class ZnodeError(Exception):
+    """ZooKeeper refused; `code` says why."""
+
+    def __init__(self, path, code):
+        super().__init__(f"{path}: ZooKeeper's code {code}")
+        self.code = code
+
+
+def buffer(data):
+    return struct.pack(">i", -1) if data is None else struct.pack(">i", len(data)) + data
+
+
+def text(string):
+    return buffer(string.encode())
+
+
+def shut(end):
+    try:
+        end.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+
+
+class Stat:
+    """What ZooKeeper knows of a node beside its data."""
+
+    def __init__(self, raw):
+        (self.czxid, self.mzxid, _, _, self.version, _, _, self.owner, _, _, _) = struct.unpack(">qqqqiiiqiiq", raw)
+
+
+class Znodes:
+    """A client; with another's session, if its id and password are given. Its own it renews when it was not used for long."""
+
+    def __init__(self, server, session=0, password=NO_PASSWORD):
+        self.server = server
+        self.identity = (session, password)
+        self.connection = None
+        self.used = 0
+        self.xid = 0
+
+    def open(self):
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                self.connection = socket.create_connection(("127.0.0.1", self.server.port), timeout=30)
+                session, password = self.identity
+                self.send(struct.pack(">iqiq", 0, 0, 10000, session) + buffer(password) + b"\0")
+                self.receive()
+                return
+            except OSError:
+                # It answers words before it has sessions.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+    def send(self, body):
+        self.connection.sendall(struct.pack(">i", len(body)) + body)
+
+    def receive(self):
+        size = struct.unpack(">i", self.exactly(4))[0]
+        return self.exactly(size)
+
+    def exactly(self, size):
+        data = b""
+        while len(data) < size:
+            more = self.connection.recv(size - len(data))
+            if not more:
+                raise OSError("ZooKeeper closed the connection")
+            data += more
+        return data
+
+    def ask(self, kind, path, body):
+        if time.monotonic() - self.used > 3:
+            self.open()
+        self.used = time.monotonic()
+        self.xid += 1
+        self.send(struct.pack(">ii", self.xid, kind) + body)
+        answer = self.receive()
+        code = struct.unpack_from(">i", answer, 12)[0]
+        if code:
+            raise ZnodeError(path, code)
+        return answer[16:]
+
+    def get(self, path):
+        """Data and stat, or none."""
+        try:
+            answer = self.ask(GET_DATA, path, text(path) + b"\0")
+        except ZnodeError as error:
+            if error.code == NO_NODE:
+                return None
+            raise
+        size = struct.unpack_from(">i", answer)[0]
+        return (answer[4:4 + size] if size >= 0 else None), Stat(answer[4 + max(size, 0):4 + max(size, 0) + 68])
+
+    def data(self, path):
+        found = self.get(path)
+        return found and found[0]
+
+    def children(self, path):
+        answer = self.ask(GET_CHILDREN, path, text(path) + b"\0")
+        count, at, names = struct.unpack_from(">i", answer)[0], 4, []
+        for _ in range(count):
+            size = struct.unpack_from(">i", answer, at)[0]
+            names.append(answer[at + 4:at + 4 + size].decode())
+            at += 4 + size
+        return sorted(names)
+
+    def create(self, path, data, ephemeral=False):
+        self.ask(CREATE, path, text(path) + buffer(data) + OPEN_UNSAFE + struct.pack(">i", 1 if ephemeral else 0))
+
+    def set(self, path, data):
+        self.ask(SET_DATA, path, text(path) + buffer(data) + struct.pack(">i", -1))
+
+    def end(self):
+        """Ends the session."""
+        self.open()
+        self.xid += 1
+        self.send(struct.pack(">ii", self.xid, CLOSE))
+        self.receive()
+        self.connection.close()
+
+
+class Proxy:
+    """Between a broker and its ZooKeeper: knows the broker's session, and can end it or cut the wire."""
+
+    def __init__(self, server):
+        self.server = server
+        self.identity = None
+        self.is_cut = False
+        self.pairs = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    @property
+    def connect(self):
+        return f"127.0.0.1:{self.port}"
+
+    def accept(self):
+        while True:
+            try:
+                near, _ = self.listener.accept()
+            except OSError:
+                return
+            if self.is_cut:
+                near.close()
+                continue
+            far = socket.create_connection(("127.0.0.1", self.server.port))
+            self.pairs.append((near, far))
+            threading.Thread(target=self.carry, args=(near, far, None), daemon=True).start()
+            threading.Thread(target=self.carry, args=(far, near, self.learn), daemon=True).start()
+
+    def learn(self, first):
+        """The first answer of a server: version, timeout, session, password."""
+        if len(first) >= 40:
+            session = struct.unpack_from(">q", first, 12)[0]
+            if session:
+                self.identity = (session, first[24:40])
+
+    @staticmethod
+    def carry(source, target, learn):
+        try:
+            while data := source.recv(65536):
+                if learn:
+                    learn(data)
+                    learn = None
+                target.sendall(data)
+        except OSError:
+            pass
+        for end in (source, target):
+            shut(end)
+
+    def expire(self):
+        """Ends the session as its own client would: ZooKeeper then tells the broker that it is over."""
+        session, password = self.identity
+        # The broker must not take it back meanwhile.
+        self.is_cut = True
+        Znodes(self.server, session, password).end()
+        self.is_cut = False
+
+    def cut(self, is_cut=True):
+        """No connection from now on, or again."""
+        self.is_cut = is_cut
+        if is_cut:
+            for pair in self.pairs:
+                for end in pair:
+                    shut(end)
+            self.pairs = []
+
+    def close(self):
+        self.listener.close()
+        self.cut()
