@@ -85,6 +85,8 @@ impl Cluster {
             broker_id: id,
             delete_topic_enable: true,
             unclean_leader_election_enable: false,
+            leader_rebalance: None,
+            feature_versioning: true,
         };
         let channel: Arc<dyn BrokerChannel> = Arc::clone(&self.brokers) as Arc<dyn BrokerChannel>;
         let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;

@@ -442,6 +442,8 @@ impl Start {
             broker_id: id,
             delete_topic_enable: self.config.topics.delete_topic_enable,
             unclean_leader_election_enable: config.load().topic_defaults.unclean_leader_election_enable,
+            leader_rebalance: None,
+            feature_versioning: true,
         };
         let (controller, control) = Controller::start(
             settings,

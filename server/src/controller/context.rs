@@ -120,6 +120,11 @@ impl PartitionContext {
             None => self.replicas.push((broker, phase)),
         }
     }
+
+    /// The replica is no more.
+    pub(super) fn forget_replica(&mut self, broker: i32) {
+        self.replicas.retain(|(id, _)| *id != broker);
+    }
 }
 
 pub(super) type Partitions = BTreeMap<i32, PartitionContext>;

@@ -13,14 +13,19 @@
 //! up inside. Work that needs several writes lies in a queue of [`Work`], taken from the front. All writes are fenced by the
 //! controller epoch: their first operation checks its version, and one that fails there ends the reign.
 //!
-//! This file has what goes in and out, the queue of work and the fence; the files below have what happens to brokers, to new
-//! topics, to leaders and to topics that go. It leaves reading, writing, sending and watches to the shell
+//! This file has the queue of work and the fence, `dialogue` what goes in and out; the other files below have what happens to
+//! brokers, to new topics, to leaders and in-sync sets, to replicas that move and to topics that go. It leaves reading, writing, sending and watches to the shell
 //! ([`super::Controller`]). Source classes: `KafkaController`, `ZkPartitionStateMachine`, `ZkReplicaStateMachine`,
 //! `TopicDeletionManager`.
 
 mod brokers;
 mod deletion;
+mod dialogue;
 mod elections;
+mod isr;
+mod preferred;
+mod reassignment;
+mod shutdown;
 mod topics;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -28,123 +33,21 @@ use std::sync::Arc;
 
 use milena_engine::units::{TimestampMs, TopicPartition};
 
-use super::command::{BrokerCommand, BrokerReply};
+pub use dialogue::{
+    AssignmentReading, ClusterReading, Input, Output, RequestedMoves, StateNode, StatesReading,
+};
+use reassignment::Step;
+
 use super::context::{ControllerContext, LiveBroker, PartitionPhase, ReplicaPhase};
 use super::election::ElectionStrategy;
+use super::request::{ControllerErrorKind, PartitionResults, Request, RequestId};
 use super::request_batch::RequestBatch;
 use crate::cluster::LeaderAndIsr;
-use crate::coordination::znodes::{self, PartitionState, TopicAssignment};
-use crate::coordination::{CoordinationError, MultiError, Operation, OperationResult};
+use crate::coordination::znodes::{self, PartitionState, ReplicaAssignment};
+use crate::coordination::{CoordinationError, MultiError, Operation};
 
 /// Bytes of one write: ZooKeeper's frames end at 1 MiB.
 const WRITE_BYTES_MAX: usize = 512 * 1024;
-
-/// Everything in the tree that a new controller reads.
-#[derive(Clone, Debug, Default)]
-pub struct ClusterReading {
-    pub brokers: Vec<LiveBroker>,
-    pub topics: Vec<(Arc<str>, TopicAssignment)>,
-    pub states: Vec<(TopicPartition, StateNode)>,
-    pub deletions: Vec<Arc<str>>,
-}
-
-/// A partition's state node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StateNode {
-    pub state: PartitionState,
-    /// Id of the transaction that last wrote it.
-    pub mzxid: i64,
-}
-
-/// What the machine is told.
-#[derive(Clone, Debug)]
-pub enum Input {
-    /// This broker won the election and read the tree.
-    Elected {
-        epoch: i32,
-        epoch_zk_version: i32,
-        reading: ClusterReading,
-    },
-    /// Another broker is the controller, or the session is gone.
-    Resigned,
-    /// The live brokers, after one came, went or changed.
-    Brokers(Vec<LiveBroker>),
-    /// All names below `/brokers/topics`, and the assignments of those that the machine does not know.
-    Topics {
-        names: BTreeSet<Arc<str>>,
-        new: Vec<(Arc<str>, TopicAssignment)>,
-    },
-    /// The assignment of a topic changed.
-    Assignment {
-        topic: Arc<str>,
-        assignment: TopicAssignment,
-    },
-    /// The names below `/admin/delete_topics`.
-    Deletions(Vec<Arc<str>>),
-    /// These nodes of `/log_dir_event_notification` tell of failed log directories of these brokers.
-    LogDirEvents {
-        brokers: BTreeSet<i32>,
-        nodes: Vec<String>,
-    },
-    /// An out-of-sync replica may lead from now on: of this topic, or by the broker's default.
-    UncleanLeaderElectionEnabled {
-        topic: Option<Arc<str>>,
-    },
-    /// A broker answered a LeaderAndIsr about these partitions.
-    LeaderAndIsrReplied {
-        broker: i32,
-        partitions: Vec<TopicPartition>,
-        reply: BrokerReply,
-    },
-    /// A broker answered a StopReplica that was to delete these partitions.
-    StopReplicaReplied {
-        broker: i32,
-        deleted: Vec<TopicPartition>,
-        reply: BrokerReply,
-    },
-
-    // The answers to outputs; exactly one is awaited at a time.
-    Written(Result<Vec<OperationResult>, MultiError>),
-    StatesRead(StatesReading),
-    TopicRemoved(Result<(), MultiError>),
-}
-
-/// The present states of partitions, and the topics that let an out-of-sync replica lead.
-#[derive(Clone, Debug, Default)]
-pub struct StatesReading {
-    /// Partitions without a state node are left out.
-    pub states: Vec<(TopicPartition, StateNode)>,
-    pub unclean_topics: BTreeSet<Arc<str>>,
-    /// The tree could not be read.
-    pub failed: Option<CoordinationError>,
-}
-
-/// What the machine wants done, in order.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Output {
-    Send {
-        broker: i32,
-        command: BrokerCommand,
-    },
-    /// Answered by [`Input::Written`].
-    Write(Vec<Operation>),
-    /// Answered by [`Input::StatesRead`].
-    ReadStates(Vec<TopicPartition>),
-    /// Delete the topic's nodes: its subtree of `/brokers/topics`, then its settings, then the request, each fenced by the
-    /// check. Answered by [`Input::TopicRemoved`].
-    RemoveTopic {
-        topic: Arc<str>,
-        fence: Operation,
-    },
-    /// Watch the assignments of these topics.
-    Watch(Vec<Arc<str>>),
-    /// These brokers are alive: commands to others are given up.
-    LiveBrokers(Vec<LiveBroker>),
-    /// A line for the log.
-    Note(String),
-    /// The reign is over: another controller wrote.
-    Moved,
-}
 
 /// Something that takes one or more writes, or that has to wait for what does.
 #[derive(Debug)]
@@ -171,8 +74,54 @@ enum Work {
     },
     /// These replicas were down, though it was not seen: see [`ControllerMachine::unseen_bounces`].
     Distrust(BTreeMap<TopicPartition, Vec<i32>>),
-    /// The rest of what did not fit into one write.
     Update(Update),
+    /// A new leader epoch, with nothing else changed.
+    BumpEpoch(Vec<TopicPartition>),
+    /// The states of these partitions were changed by their leaders.
+    RefreshStates(Vec<TopicPartition>),
+    AnswerAlterIsr {
+        id: RequestId,
+        asked: Vec<TopicPartition>,
+    },
+    /// As in [`ControllerMachine::moves_requested`].
+    Moves(Option<RequestedMoves>),
+    /// Takes these out of `/admin/reassign_partitions`: those to this target, or to any.
+    TickOffMoves(Vec<(TopicPartition, Option<Arc<[i32]>>)>),
+    Reassign {
+        at: TopicPartition,
+        to: ReplicaAssignment,
+    },
+    WriteAssignment {
+        at: TopicPartition,
+        to: ReplicaAssignment,
+        then: Step,
+    },
+    /// Looks whether the target is in sync; if not and the move begins (anew), tells all replicas.
+    ContinueReassignment {
+        at: TopicPartition,
+        begin: bool,
+    },
+    /// Those of these brokers, or all.
+    ResumeReassignments(Option<Vec<i32>>),
+    RemoveReplicas {
+        at: TopicPartition,
+        replicas: Vec<i32>,
+    },
+    DeleteReplicas {
+        at: TopicPartition,
+        replicas: Vec<i32>,
+    },
+    AnswerReassignments(RequestId),
+    AnswerControlledShutdown {
+        id: RequestId,
+        broker_id: i32,
+    },
+    AnswerElections {
+        id: RequestId,
+        partitions: BTreeSet<TopicPartition>,
+        /// Of those that nothing is known of.
+        unelected: ControllerErrorKind,
+    },
     /// Send what was collected.
     Flush,
     /// [`Work::Flush`], which tells all brokers who is alive in any case.
@@ -183,6 +132,8 @@ enum Work {
     ResumeDeletions,
     /// As in [`ControllerMachine::trigger_online`].
     TriggerOnline,
+    /// As in [`ControllerMachine::preferred_election_requested`].
+    PreferredElection(Vec<TopicPartition>),
 }
 
 /// Of each operation that creates a node: the partition it is for and its first state, if it creates the state node.
@@ -204,6 +155,22 @@ enum Waiting {
         partitions: Vec<TopicPartition>,
     },
     DistrustStates(BTreeMap<TopicPartition, Vec<i32>>),
+    BumpStates(Vec<TopicPartition>),
+    AssignmentToWrite {
+        at: TopicPartition,
+        to: ReplicaAssignment,
+        then: Step,
+    },
+    AssignmentWritten {
+        at: TopicPartition,
+        to: ReplicaAssignment,
+        then: Step,
+    },
+    ReassignState {
+        at: TopicPartition,
+        begin: bool,
+    },
+    RefreshStates(Vec<TopicPartition>),
     Update(Update),
     /// Nothing depends on the outcome.
     Written,
@@ -229,6 +196,16 @@ enum UpdateReason {
     Distrust {
         replicas: BTreeMap<TopicPartition, Vec<i32>>,
     },
+    BumpEpoch,
+    AlterIsr,
+}
+
+/// What came of the parts of the event that is worked off, for the answer at its end.
+#[derive(Debug, Default)]
+struct Outcomes {
+    isr: PartitionResults<LeaderAndIsr>,
+    elections: PartitionResults<i32>,
+    reassignments: PartitionResults<()>,
 }
 
 /// See the module.
@@ -242,6 +219,9 @@ pub struct ControllerMachine {
     work: VecDeque<Work>,
     waiting: Option<Waiting>,
     batch: RequestBatch,
+    outcomes: Outcomes,
+    /// What `/admin/reassign_partitions` still asks for.
+    moves: Option<RequestedMoves>,
     out: Vec<Output>,
 }
 
@@ -257,6 +237,8 @@ impl ControllerMachine {
             work: VecDeque::new(),
             waiting: None,
             batch: RequestBatch::default(),
+            outcomes: Outcomes::default(),
+            moves: None,
             out: Vec::new(),
         }
     }
@@ -280,6 +262,9 @@ impl ControllerMachine {
             }
             (Input::Written(result), Some(waiting)) => self.written(waiting, result),
             (Input::StatesRead(reading), Some(waiting)) => self.states_read(waiting, reading),
+            (Input::AssignmentRead(reading), Some(Waiting::AssignmentToWrite { at, to, then })) => {
+                self.assignment_read((at, to, then), reading);
+            }
             (Input::TopicRemoved(result), Some(waiting)) => self.topic_removed(waiting, result),
             (input, waiting) => {
                 self.waiting = waiting;
@@ -305,6 +290,7 @@ impl ControllerMachine {
         self.work.clear();
         self.waiting = None;
         self.batch = RequestBatch::default();
+        self.moves = None;
     }
 
     fn note(&mut self, line: String) {
@@ -338,6 +324,7 @@ impl ControllerMachine {
     }
 
     fn handle(&mut self, input: Input) {
+        self.outcomes = Outcomes::default();
         match input {
             Input::Elected {
                 epoch,
@@ -363,6 +350,14 @@ impl ControllerMachine {
                 }
                 self.next([Work::Flush, Work::DeleteNodes(nodes)]);
             }
+            Input::IsrChanges { partitions, nodes } => {
+                self.next([Work::RefreshStates(partitions), Work::DeleteNodes(nodes)]);
+            }
+            Input::PreferredElection(partitions) => self.preferred_election_requested(partitions),
+            Input::Moves(requested) => self.moves_requested(requested),
+            Input::StateChanged(at) => self.check_reassignments(vec![at]),
+            Input::RebalanceLeaders { imbalance_percentage } => self.rebalance_leaders(imbalance_percentage),
+            Input::Request { id, request } => self.requested(id, request),
             Input::UncleanLeaderElectionEnabled { topic } => {
                 let of = topic
                     .as_ref()
@@ -384,7 +379,31 @@ impl ControllerMachine {
             } => {
                 self.stop_replica_replied(broker, deleted, reply);
             }
-            Input::Written(_) | Input::StatesRead(_) | Input::TopicRemoved(_) | Input::Resigned => {}
+            Input::Written(_)
+            | Input::StatesRead(_)
+            | Input::AssignmentRead(_)
+            | Input::TopicRemoved(_)
+            | Input::Resigned => {}
+        }
+    }
+
+    fn requested(&mut self, id: RequestId, request: Request) {
+        match request {
+            Request::AlterIsr {
+                broker_id,
+                broker_epoch,
+                proposals,
+            } => self.alter_isr(id, broker_id, broker_epoch, proposals),
+            Request::ControlledShutdown {
+                broker_id,
+                broker_epoch,
+            } => self.controlled_shutdown(id, broker_id, broker_epoch),
+            Request::ElectLeaders {
+                partitions,
+                election_type,
+            } => self.elect_leaders(id, partitions, election_type),
+            Request::AlterReassignments(wanted) => self.alter_reassignments(id, wanted),
+            Request::ListReassignments(partitions) => self.list_reassignments(id, partitions),
         }
     }
 
@@ -442,6 +461,30 @@ impl ControllerMachine {
                 self.read_states(partitions, |_| Waiting::DistrustStates(replicas));
             }
             Work::Update(update) => self.update(update),
+            Work::BumpEpoch(partitions) => self.read_states(partitions, Waiting::BumpStates),
+            Work::RefreshStates(partitions) => self.read_states(partitions, Waiting::RefreshStates),
+            Work::Moves(requested) => self.moves_requested(requested),
+            Work::TickOffMoves(done) => self.tick_off_moves(&done),
+            Work::Reassign { at, to } => self.reassign(at, to),
+            Work::WriteAssignment { at, to, then } => {
+                let read = Output::ReadAssignment(Arc::clone(&at.topic));
+                self.ask(read, Waiting::AssignmentToWrite { at, to, then });
+            }
+            Work::ContinueReassignment { at, begin } => self.continue_reassignment(at, begin),
+            Work::ResumeReassignments(brokers) => self.resume_reassignments(brokers.as_deref()),
+            Work::RemoveReplicas { at, replicas } => self.remove_replicas(at, replicas),
+            Work::DeleteReplicas { at, replicas } => self.delete_replicas(&at, &replicas),
+            Work::AnswerReassignments(id) => self.answer_reassignments(id),
+            Work::PreferredElection(partitions) => self.preferred_election_requested(partitions),
+            Work::AnswerAlterIsr { id, asked } => self.answer_alter_isr(id, asked),
+            Work::AnswerControlledShutdown { id, broker_id } => {
+                self.answer_controlled_shutdown(id, broker_id);
+            }
+            Work::AnswerElections {
+                id,
+                partitions,
+                unelected,
+            } => self.answer_elections(id, partitions, unelected),
             Work::DeleteNodes(paths) => self.delete_nodes(paths),
             Work::RemoveTopic(topic) => {
                 let output = Output::RemoveTopic {
@@ -478,7 +521,7 @@ impl ControllerMachine {
         self.ask(Output::Write(operations), Waiting::DeleteNodes(paths));
     }
 
-    fn written(&mut self, waiting: Waiting, result: Result<Vec<OperationResult>, MultiError>) {
+    fn written(&mut self, waiting: Waiting, result: Result<(), MultiError>) {
         if let Err(failed) = &result
             && is_fenced(failed)
         {
@@ -492,6 +535,9 @@ impl ControllerMachine {
                 self.write_plan(plan);
             }
             (Waiting::Update(update), result) => self.updated(update, result),
+            (Waiting::AssignmentWritten { at, to, then }, result) => {
+                self.assignment_write_answered((at, to, then), result);
+            }
             (Waiting::DeleteNodes(mut paths), Err(failed)) => {
                 // A node that is gone already is as good as deleted.
                 let gone = matches!(failed.error, CoordinationError::NoNode { .. });
@@ -517,7 +563,7 @@ impl ControllerMachine {
 fn is_answer(input: &Input) -> bool {
     matches!(
         input,
-        Input::Written(_) | Input::StatesRead(_) | Input::TopicRemoved(_)
+        Input::Written(_) | Input::StatesRead(_) | Input::AssignmentRead(_) | Input::TopicRemoved(_)
     )
 }
 
@@ -531,7 +577,7 @@ fn is_fenced(failed: &MultiError) -> bool {
 }
 
 /// How many operations of these sizes one write takes: at least one.
-fn fitting(sizes: impl IntoIterator<Item = usize>) -> usize {
+pub(super) fn fitting(sizes: impl IntoIterator<Item = usize>) -> usize {
     /// Lengths, flags and rights of an operation on ZooKeeper's wire.
     const OVERHEAD: usize = 64;
     let mut bytes = 0;

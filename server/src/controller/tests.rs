@@ -1,8 +1,7 @@
 //! The controller on an embedded tree: elections, topics that come, grow and go, fencing.
 
-use super::*;
-use crate::coordination::Coordination;
-use crate::coordination::znodes::{ReplicaAssignment, TopicAssignment};
+use crate::coordination::znodes::{self, ReplicaAssignment, TopicAssignment};
+use crate::coordination::{Coordination, CreateMode, ExpectedVersion, Operation};
 use crate::test_cluster::{Cluster, run, until_gone};
 
 fn assignment(partitions: i32, replicas: &[i32]) -> TopicAssignment {

@@ -6,16 +6,17 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use milena_engine::units::TopicPartition;
 
 use super::context::LiveBroker;
-use super::machine::{ClusterReading, StateNode, StatesReading};
-use super::{Event, Shell};
+use super::machine::{AssignmentReading, ClusterReading, RequestedMoves, StateNode, StatesReading, fitting};
+use super::shell::{Event, Shell};
 use crate::coordination::znodes::{
     self, BrokerRegistration, EntityConfig, EntityType, PartitionState, TopicAssignment, ZnodeError,
     config::entity_path,
 };
-use crate::coordination::{CoordinationError, ExpectedVersion, MultiError, Node, Operation};
+use crate::coordination::{CoordinationError, MultiError, Node, Operation};
 
 /// Nodes per reading.
 const READ_CHUNK: usize = 4096;
@@ -24,6 +25,12 @@ type NewTopics = Vec<(Arc<str>, TopicAssignment)>;
 
 impl Shell {
     pub(super) async fn read_cluster(&self) -> Result<ClusterReading, CoordinationError> {
+        // What was told before this reign is in what is read now.
+        let (_, mut stale) = self.read_log_dir_events().await?;
+        stale.extend(self.read_isr_changes().await?.1);
+        for node in stale {
+            self.forget(&node).await?;
+        }
         let brokers = self.read_brokers().await?;
         let (_, topics) = self.read_topics().await?;
         let partitions: Vec<TopicPartition> = topics
@@ -35,33 +42,33 @@ impl Shell {
                     .map(|number| TopicPartition::new(Arc::clone(topic), *number))
             })
             .collect();
-        let states = self.read_partition_states(partitions).await?;
-        let deletions = self.read_deletions().await?;
-        // What failed before this reign shows when brokers answer; notifications of it are stale.
-        let (_, stale) = self.read_log_dir_events().await?;
-        for node in stale {
-            self.coordination.delete(&node, ExpectedVersion::Any).await?;
-        }
         Ok(ClusterReading {
             brokers,
             topics,
-            states,
-            deletions,
+            states: self.read_partition_states(partitions).await?,
+            deletions: self.read_deletions().await?,
+            moves: self.read_moves().await?,
+            preferred_election: self.read_preferred_election().await?,
         })
     }
 
+    async fn forget(&self, node: &str) -> Result<(), CoordinationError> {
+        match self.write(vec![Operation::delete(node)]).await {
+            Ok(()) => Ok(()),
+            Err(failed) if matches!(failed.error, CoordinationError::NoNode { .. }) => Ok(()),
+            Err(failed) => Err(failed.error),
+        }
+    }
+
     pub(super) async fn read_brokers(&self) -> Result<Vec<LiveBroker>, CoordinationError> {
-        let watch = self.watch(Event::BrokersChanged);
         let ids = self
-            .coordination
-            .children(znodes::BROKER_IDS, watch)
-            .await?
-            .unwrap_or_default();
+            .children(znodes::BROKER_IDS, Some(Event::BrokersChanged))
+            .await?;
         let mut brokers = Vec::with_capacity(ids.len());
         for id in ids {
             let Ok(id) = id.parse::<i32>() else { continue };
-            let watch = self.watch(Event::BrokersChanged);
-            let Some(node) = self.coordination.get(&znodes::broker_id(id), watch).await? else {
+            let path = znodes::broker_id(id);
+            let Some(node) = self.get(&path, Some(Event::BrokersChanged)).await? else {
                 continue;
             };
             let data = node.data.unwrap_or_default();
@@ -77,12 +84,7 @@ impl Shell {
 
     /// All names, and the assignments of those that the machine does not know.
     pub(super) async fn read_topics(&self) -> Result<(BTreeSet<Arc<str>>, NewTopics), CoordinationError> {
-        let watch = self.watch(Event::TopicsChanged);
-        let names = self
-            .coordination
-            .children(znodes::TOPICS, watch)
-            .await?
-            .unwrap_or_default();
+        let names = self.children(znodes::TOPICS, Some(Event::TopicsChanged)).await?;
         let names: BTreeSet<Arc<str>> = names.into_iter().map(Arc::from).collect();
         let known: BTreeSet<&Arc<str>> = self.machine.context().topic_names().collect();
         let new: Vec<Arc<str>> = names
@@ -92,10 +94,10 @@ impl Shell {
             .collect();
         let mut topics = Vec::with_capacity(new.len());
         for chunk in new.chunks(READ_CHUNK) {
-            let paths = chunk.iter().map(|topic| znodes::topic(topic)).collect();
-            let nodes = self.coordination.get_many(paths).await?;
+            let paths: Vec<String> = chunk.iter().map(|topic| znodes::topic(topic)).collect();
+            let nodes = self.get_many(&paths).await?;
             for (topic, node) in chunk.iter().zip(nodes) {
-                if let Some(assignment) = self.decode_assignment(topic, node) {
+                if let Some((assignment, _)) = self.decode_assignment(topic, node) {
                     topics.push((Arc::clone(topic), assignment));
                 }
             }
@@ -104,45 +106,101 @@ impl Shell {
     }
 
     /// Without a watch: the machine asks for it when it has taken the assignment.
-    pub(super) async fn read_assignment(
-        &self,
-        topic: &str,
-    ) -> Result<Option<TopicAssignment>, CoordinationError> {
-        let node = self.coordination.get(&znodes::topic(topic), None).await?;
+    pub(super) async fn read_assignment(&self, topic: &str) -> AssignmentReading {
+        let node = self.get(&znodes::topic(topic), None).await?;
         Ok(self.decode_assignment(topic, node))
     }
 
-    pub(super) fn decode_assignment(&self, topic: &str, node: Option<Node>) -> Option<TopicAssignment> {
-        let data = node?.data.unwrap_or_default();
-        self.checked(TopicAssignment::decode(&znodes::topic(topic), &data))
+    /// The assignment, and the data version of its node.
+    pub(super) fn decode_assignment(
+        &self,
+        topic: &str,
+        node: Option<Node>,
+    ) -> Option<(TopicAssignment, i32)> {
+        let node = node?;
+        let data = node.data.unwrap_or_default();
+        let assignment = self.checked(TopicAssignment::decode(&znodes::topic(topic), &data))?;
+        Some((assignment, node.stat.version))
     }
 
     pub(super) async fn read_deletions(&self) -> Result<Vec<Arc<str>>, CoordinationError> {
-        let watch = self.watch(Event::DeletionsChanged);
-        let topics = self.coordination.children(znodes::DELETE_TOPICS, watch).await?;
-        Ok(topics.unwrap_or_default().into_iter().map(Arc::from).collect())
+        let topics = self
+            .children(znodes::DELETE_TOPICS, Some(Event::DeletionsChanged))
+            .await?;
+        Ok(topics.into_iter().map(Arc::from).collect())
+    }
+
+    pub(super) async fn read_moves(&self) -> Result<Option<RequestedMoves>, CoordinationError> {
+        let path = znodes::REASSIGN_PARTITIONS;
+        let Some(node) = self.get(path, Some(Event::MovesChanged)).await? else {
+            return Ok(None);
+        };
+        let data = node.data.unwrap_or_default();
+        let moves = self.checked(znodes::topic::decode_reassignment(path, &data));
+        Ok(Some(RequestedMoves {
+            // What nobody can read asks for nothing, and goes.
+            moves: moves.unwrap_or_default(),
+            version: node.stat.version,
+        }))
+    }
+
+    pub(super) async fn read_preferred_election(
+        &self,
+    ) -> Result<Option<Vec<TopicPartition>>, CoordinationError> {
+        let path = znodes::PREFERRED_REPLICA_ELECTION;
+        let Some(node) = self.get(path, Some(Event::PreferredElection)).await? else {
+            return Ok(None);
+        };
+        let data = node.data.unwrap_or_default();
+        let partitions = self.checked(znodes::topic::decode_partitions(path, &data));
+        Ok(Some(partitions.unwrap_or_default()))
     }
 
     /// The brokers that lost a log directory, and the nodes that say so.
     pub(super) async fn read_log_dir_events(
         &self,
     ) -> Result<(BTreeSet<i32>, Vec<String>), CoordinationError> {
-        let watch = self.watch(Event::LogDirEvents);
-        let names = self
-            .coordination
-            .children(znodes::LOG_DIR_EVENT_NOTIFICATION, watch)
-            .await?;
+        let root = znodes::LOG_DIR_EVENT_NOTIFICATION;
+        let notes = self.read_notifications(root, Event::LogDirEvents).await?;
         let (mut brokers, mut nodes) = (BTreeSet::new(), Vec::new());
-        for name in names.unwrap_or_default() {
-            let path = format!("{}/{name}", znodes::LOG_DIR_EVENT_NOTIFICATION);
-            let Some(node) = self.coordination.get(&path, None).await? else {
-                continue;
-            };
-            let data = node.data.unwrap_or_default();
+        for (path, data) in notes {
             brokers.extend(self.checked(znodes::decode_log_dir_event(&path, &data)));
             nodes.push(path);
         }
         Ok((brokers, nodes))
+    }
+
+    /// The partitions whose in-sync sets their leaders changed, and the nodes that say so.
+    pub(super) async fn read_isr_changes(
+        &self,
+    ) -> Result<(Vec<TopicPartition>, Vec<String>), CoordinationError> {
+        let root = znodes::ISR_CHANGE_NOTIFICATION;
+        let notes = self.read_notifications(root, Event::IsrChanges).await?;
+        let (mut partitions, mut nodes) = (BTreeSet::new(), Vec::new());
+        for (path, data) in notes {
+            let told = self.checked(znodes::topic::decode_partitions(&path, &data));
+            partitions.extend(told.into_iter().flatten());
+            nodes.push(path);
+        }
+        Ok((partitions.into_iter().collect(), nodes))
+    }
+
+    /// Paths and data of the children, oldest first.
+    async fn read_notifications(
+        &self,
+        root: &str,
+        event: Event,
+    ) -> Result<Vec<(String, Bytes)>, CoordinationError> {
+        let names = self.children(root, Some(event)).await?;
+        let paths: Vec<String> = names.iter().map(|name| format!("{root}/{name}")).collect();
+        let mut notes = Vec::with_capacity(paths.len());
+        for chunk in paths.chunks(READ_CHUNK) {
+            for (path, node) in chunk.iter().zip(self.get_many(chunk).await?) {
+                let data = node.map(|node| node.data.unwrap_or_default());
+                notes.extend(data.map(|data| (path.clone(), data)));
+            }
+        }
+        Ok(notes)
     }
 
     async fn read_partition_states(
@@ -152,10 +210,8 @@ impl Shell {
         let mut states = Vec::with_capacity(partitions.len());
         for chunk in partitions.chunks(READ_CHUNK) {
             let path = |at: &TopicPartition| znodes::partition_state(&at.topic, at.partition);
-            let nodes = self
-                .coordination
-                .get_many(chunk.iter().map(path).collect())
-                .await?;
+            let paths: Vec<String> = chunk.iter().map(path).collect();
+            let nodes = self.get_many(&paths).await?;
             for (at, node) in chunk.iter().zip(nodes) {
                 let Some(node) = node else { continue };
                 let data = node.data.unwrap_or_default();
@@ -178,7 +234,7 @@ impl Shell {
         }
         for topic in topics {
             let path = entity_path(EntityType::Topics, &topic);
-            let unclean = match self.coordination.get(&path, None).await {
+            let unclean = match self.get(&path, None).await {
                 Ok(node) => {
                     let data = node.and_then(|node| node.data);
                     let config = self.checked(EntityConfig::decode(&path, data.as_deref()));
@@ -205,25 +261,54 @@ impl Shell {
             index: usize::MAX,
             error,
         };
-        let mut paths = self
-            .coordination
-            .subtree(&znodes::topic(topic))
-            .await
-            .map_err(whole)?;
-        for path in [
-            entity_path(EntityType::Topics, topic),
-            znodes::delete_topic(topic),
-        ] {
-            if self.coordination.get(&path, None).await.map_err(whole)?.is_some() {
-                paths.push(path);
+        loop {
+            let mut paths = self.subtree(znodes::topic(topic)).await.map_err(whole)?;
+            let besides = [
+                entity_path(EntityType::Topics, topic),
+                znodes::delete_topic(topic),
+            ];
+            let found = self.get_many(&besides).await.map_err(whole)?;
+            let there = besides.into_iter().zip(found).filter(|(_, node)| node.is_some());
+            paths.extend(there.map(|(path, _)| path));
+            match self.delete_all(&paths, &fence).await {
+                // Someone else deleted or created below it: what is there now goes.
+                Err(failed)
+                    if failed.index > 0
+                        && matches!(
+                            failed.error,
+                            CoordinationError::NoNode { .. } | CoordinationError::NotEmpty { .. }
+                        ) => {}
+                answer => return answer,
             }
         }
-        for chunk in paths.chunks(READ_CHUNK) {
+    }
+
+    async fn delete_all(&self, paths: &[String], fence: &Operation) -> Result<(), MultiError> {
+        let mut rest = paths;
+        while !rest.is_empty() {
+            let (piece, others) = rest.split_at(fitting(rest.iter().map(String::len)));
             let mut operations = vec![fence.clone()];
-            operations.extend(chunk.iter().map(Operation::delete));
-            self.coordination.multi(operations).await?;
+            operations.extend(piece.iter().map(Operation::delete));
+            self.write(operations).await?;
+            rest = others;
         }
         Ok(())
+    }
+
+    /// `path` and everything below it, children before parents; nothing if it does not exist.
+    async fn subtree(&self, path: String) -> Result<Vec<String>, CoordinationError> {
+        if self.get(&path, None).await?.is_none() {
+            return Ok(Vec::new());
+        }
+        let mut found = Vec::new();
+        let mut open = vec![path];
+        while let Some(path) = open.pop() {
+            let children = self.children(&path, None).await?;
+            open.extend(children.iter().map(|child| format!("{path}/{child}")));
+            found.push(path);
+        }
+        found.reverse();
+        Ok(found)
     }
 
     /// Logs a damaged node and goes on without it.

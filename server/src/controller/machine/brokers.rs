@@ -23,6 +23,9 @@ impl ControllerMachine {
         for (topic, assignment) in reading.topics {
             self.context.assign(&topic, assignment);
         }
+        let moving = self.context.all_partitions();
+        let moving = moving.filter(|(_, one)| one.assignment.is_being_reassigned());
+        self.context.being_reassigned = moving.map(|(at, _)| at).collect();
         let mut distrusted = BTreeMap::new();
         for (at, node) in reading.states {
             let bounced = self.unseen_bounces(&at, &node);
@@ -59,9 +62,12 @@ impl ControllerMachine {
         );
         works.extend([
             Work::TriggerOnline,
+            Work::Moves(reading.moves),
+            Work::ResumeReassignments(None),
             Work::DeleteNodes(refused),
             Work::ResumeDeletions,
         ]);
+        works.extend(reading.preferred_election.map(Work::PreferredElection));
         self.next(works);
     }
 
@@ -210,7 +216,7 @@ impl ControllerMachine {
             }
         }
         self.flush();
-        let mut works = vec![Work::TriggerOnline];
+        let mut works = vec![Work::TriggerOnline, Work::ResumeReassignments(Some(new))];
         if !waiting_for_deletion.is_empty() {
             self.context
                 .topics_ineligible_for_deletion

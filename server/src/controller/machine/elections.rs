@@ -8,14 +8,16 @@ use std::collections::BTreeMap;
 
 use milena_engine::units::TopicPartition;
 
+use super::preferred::not_elected;
 use super::{
     ControllerMachine, Output, StateNode, StatesReading, Update, UpdateReason, Waiting, Work, fitting,
 };
 use crate::cluster::LeaderAndIsr;
 use crate::controller::context::{PartitionPhase, ReplicaPhase, Standing};
-use crate::controller::election::{ElectionStrategy, elect, without};
+use crate::controller::election::{ElectionStrategy, elect, in_new_epoch, without};
+use crate::controller::request::{ControllerError, ControllerErrorKind};
 use crate::coordination::znodes::{self, PartitionState};
-use crate::coordination::{CoordinationError, ExpectedVersion, MultiError, Operation, OperationResult};
+use crate::coordination::{CoordinationError, ExpectedVersion, MultiError, Operation};
 
 impl ControllerMachine {
     /// New and offline partitions, of one topic or of all, try to get a leader.
@@ -68,10 +70,15 @@ impl ControllerMachine {
                     );
                     match elected {
                         Some(elected) => changes.push((at, elected)),
-                        None => self.note(format!(
-                            "{at} gets no leader by {strategy:?}: of its in-sync replicas {:?} none may lead",
-                            present.isr
-                        )),
+                        None => {
+                            let line = format!(
+                                "{at} gets no leader by {strategy:?}: of its in-sync replicas {:?} none may lead",
+                                present.isr
+                            );
+                            let refusal = ControllerError::new(not_elected(strategy), line.clone());
+                            self.outcomes.elections.insert(at, Err(refusal));
+                            self.note(line);
+                        }
                     }
                 }
                 self.update(Update {
@@ -102,6 +109,23 @@ impl ControllerMachine {
                 self.update(Update {
                     changes,
                     why: UpdateReason::TakeOffline { replica },
+                });
+            }
+            Waiting::ReassignState { at, begin } => {
+                let node = states.get(&at);
+                self.reassign_state_read(at, begin, node);
+            }
+            Waiting::RefreshStates(partitions) => self.refreshed(partitions, states),
+            Waiting::BumpStates(partitions) => {
+                let mut changes = Vec::new();
+                for at in partitions {
+                    if let Some(present) = self.usable(&at, states.get(&at)) {
+                        changes.push((at, in_new_epoch(&present)));
+                    }
+                }
+                self.update(Update {
+                    changes,
+                    why: UpdateReason::BumpEpoch,
                 });
             }
             Waiting::DistrustStates(replicas) => {
@@ -175,7 +199,7 @@ impl ControllerMachine {
         self.ask(Output::Write(operations), Waiting::Update(update));
     }
 
-    pub(super) fn updated(&mut self, update: Update, result: Result<Vec<OperationResult>, MultiError>) {
+    pub(super) fn updated(&mut self, update: Update, result: Result<(), MultiError>) {
         let Update { mut changes, why } = update;
         match result {
             Ok(_) => {
@@ -195,15 +219,36 @@ impl ControllerMachine {
                     Some(index) if stale => {
                         let (at, _) = changes.remove(index);
                         // Someone changed that one meanwhile: it is read again; the others stand.
-                        self.next([again(&why, at)]);
+                        match again(&why, &at) {
+                            Some(work) => self.next([work]),
+                            None => self.isr_not_written(at, &failed.error),
+                        }
                         self.update(Update { changes, why });
                     }
-                    _ => self.note(format!(
-                        "{} partition states were not written: {failed}",
-                        changes.len()
-                    )),
+                    _ => {
+                        self.note(format!(
+                            "{} partition states were not written: {failed}",
+                            changes.len()
+                        ));
+                        for (at, _) in changes {
+                            self.state_not_written(at, &why, &failed.error);
+                        }
+                    }
                 }
             }
+        }
+    }
+
+    /// Who waits for it hears why.
+    fn state_not_written(&mut self, at: TopicPartition, why: &UpdateReason, error: &CoordinationError) {
+        match why {
+            UpdateReason::AlterIsr => self.isr_not_written(at, error),
+            UpdateReason::Elect { .. } => {
+                let refusal =
+                    ControllerError::new(ControllerErrorKind::UnknownServerError, error.to_string());
+                self.outcomes.elections.insert(at, Err(refusal));
+            }
+            UpdateReason::TakeOffline { .. } | UpdateReason::Distrust { .. } | UpdateReason::BumpEpoch => {}
         }
     }
 
@@ -223,7 +268,15 @@ impl ControllerMachine {
                     })
                     .collect();
                 self.batch.add_leader_and_isr(&self.context, told, at, false);
+                self.elected(at);
             }
+            UpdateReason::AlterIsr => {
+                if let Some(state) = self.context.leadership(at) {
+                    let holds = state.leader_and_isr.clone();
+                    self.outcomes.isr.insert(at.clone(), Ok(holds));
+                }
+            }
+            UpdateReason::BumpEpoch => self.tell_all_replicas(at),
             UpdateReason::TakeOffline { replica } => self.taken_offline(*replica, at),
             UpdateReason::Distrust { .. } => {
                 let leader = self
@@ -233,10 +286,28 @@ impl ControllerMachine {
                 if leader.is_none() {
                     self.set_partition(at, PartitionPhase::Offline);
                 }
-                let replicas = self.context.replicas_of(at);
-                self.batch
-                    .add_leader_and_isr(&self.context, replicas.iter().copied(), at, false);
+                self.tell_all_replicas(at);
             }
+        }
+    }
+
+    /// A partition has a leader: who asked for it hears so.
+    pub(super) fn elected(&mut self, at: &TopicPartition) {
+        if let Some(leader) = self.leader_of(at) {
+            self.outcomes.elections.insert(at.clone(), Ok(leader));
+        }
+    }
+
+    /// Those that a reassignment adds are new: a log of theirs may be created even while a log directory is offline.
+    fn tell_all_replicas(&mut self, at: &TopicPartition) {
+        let Some(partition) = self.context.partition(at) else {
+            return;
+        };
+        let assignment = partition.assignment.clone();
+        for replica in assignment.replicas.iter() {
+            let is_new = assignment.adding_replicas.contains(replica);
+            self.batch
+                .add_leader_and_isr(&self.context, [*replica], at, is_new);
         }
     }
 
@@ -252,20 +323,23 @@ impl ControllerMachine {
     }
 }
 
-/// The work that decides a change anew.
-fn again(why: &UpdateReason, at: TopicPartition) -> Work {
-    match why {
+/// The work that decides a change anew; `None` if its leader has to.
+fn again(why: &UpdateReason, at: &TopicPartition) -> Option<Work> {
+    let partitions = vec![at.clone()];
+    Some(match why {
+        UpdateReason::AlterIsr => return None,
+        UpdateReason::BumpEpoch => Work::BumpEpoch(partitions),
         UpdateReason::Elect { strategy } => Work::Elect {
-            partitions: vec![at],
+            partitions,
             strategy: *strategy,
         },
         UpdateReason::TakeOffline { replica } => Work::TakeOffline {
             replica: *replica,
-            partitions: vec![at],
+            partitions,
         },
         UpdateReason::Distrust { replicas } => {
-            let gone = replicas.get(&at).cloned().unwrap_or_default();
-            Work::Distrust(BTreeMap::from([(at, gone)]))
+            let gone = replicas.get(at).cloned().unwrap_or_default();
+            Work::Distrust(BTreeMap::from([(at.clone(), gone)]))
         }
-    }
+    })
 }

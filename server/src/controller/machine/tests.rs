@@ -1,16 +1,19 @@
 //! Dialogues with the machine: what it is told, and every command and write that follows.
 
 mod brokers;
+mod crash;
 mod elections;
+mod reassignment;
+mod requests;
 mod world;
 
 use milena_engine::units::LeaderEpoch;
 
 use super::*;
 use crate::cluster::{Broker, Endpoint, SecurityProtocol};
-use crate::controller::command::{CommandRefusal, MetadataLeader};
-use crate::coordination::Stat;
-use crate::coordination::znodes::ReplicaAssignment;
+use crate::controller::command::{BrokerCommand, CommandRefusal, MetadataLeader};
+use crate::controller::request::Answer;
+use crate::coordination::znodes::TopicAssignment;
 
 fn broker(id: i32, epoch: i64) -> LiveBroker {
     let endpoint = Endpoint {
@@ -64,7 +67,9 @@ fn told(outputs: &[Output]) -> Vec<String> {
 fn line(output: &Output) -> Option<String> {
     let ids = |ids: &[i32]| format!("{ids:?}");
     Some(match output {
-        Output::Note(_) | Output::Watch(_) | Output::LiveBrokers(_) => return None,
+        Output::Note(_) | Output::Watch(_) | Output::WatchState(_) | Output::LiveBrokers(_) => return None,
+        Output::Answer { answer, .. } => format!("answer {answer:?}"),
+        Output::ReadAssignment(topic) => format!("read {topic}"),
         Output::Moved => "moved".into(),
         Output::RemoveTopic { topic, .. } => format!("remove {topic}"),
         Output::ReadStates(partitions) => format!("read {partitions:?}"),
@@ -180,7 +185,7 @@ impl Dialogue {
     }
 
     fn written(&mut self) -> Vec<String> {
-        self.tell(Input::Written(Ok(Vec::new())))
+        self.tell(Input::Written(Ok(())))
     }
 
     fn refused(&mut self, index: usize, error: CoordinationError) -> Vec<String> {
@@ -336,6 +341,7 @@ fn with_deletion_disabled_requests_are_removed_and_topics_stay() {
         topics: vec![("t".into(), assignment(&[&[0]]))],
         states: vec![(at("t", 0), state(0, 3, &[0], 4))],
         deletions: vec!["t".into()],
+        ..ClusterReading::default()
     };
     let elected = Input::Elected {
         epoch: 5,
@@ -353,7 +359,7 @@ fn a_new_controller_tells_of_brokers_first_then_leaders_and_writes_nothing_if_al
         brokers: vec![broker(0, 11)],
         topics: vec![("t".into(), assignment(&[&[0]]))],
         states: vec![(at("t", 0), state(0, 3, &[0], 4))],
-        deletions: vec![],
+        ..ClusterReading::default()
     };
     let (dialogue, said) = Dialogue::elected(reading);
     assert_eq!(
@@ -378,6 +384,7 @@ fn a_new_controller_finishes_what_the_last_one_left_undone() {
             (at("v", 0), state(0, 0, &[0], 0)),
         ],
         deletions: vec!["v".into()],
+        ..ClusterReading::default()
     };
     let (mut dialogue, said) = Dialogue::elected(reading);
     assert!(
@@ -551,23 +558,4 @@ fn a_broker_that_moved_is_announced_to_all() {
         ["0 hears of [0]"]
     );
     assert_eq!(dialogue.tell(Input::Brokers(vec![moved])), [""; 0]);
-}
-
-/// Every stat is the same here: the machine reads none of them.
-#[test]
-fn results_of_writes_are_taken_by_their_success_alone() {
-    let stat = Stat {
-        czxid: 1,
-        mzxid: 1,
-        ctime: TimestampMs(0),
-        mtime: TimestampMs(0),
-        version: 0,
-        cversion: 0,
-        ephemeral_owner: None,
-        child_count: 0,
-    };
-    let mut dialogue = Dialogue::alone();
-    dialogue.topics(&["t"], vec![("t", assignment(&[&[0]]))]);
-    let said = dialogue.tell(Input::Written(Ok(vec![OperationResult::Set(stat)])));
-    assert_eq!(said[0], "0 leads t-0 0@0 [0] new");
 }

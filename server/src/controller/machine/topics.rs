@@ -167,6 +167,7 @@ impl ControllerMachine {
             for replica in self.context.replicas_of(&at).iter() {
                 self.set_replica(&at, *replica, ReplicaPhase::Online);
             }
+            self.elected(&at);
             self.batch
                 .add_leader_and_isr(&self.context, isr.iter().copied(), &at, true);
         }

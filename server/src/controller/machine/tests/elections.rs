@@ -14,7 +14,7 @@ fn a_dead_broker_loses_its_leaderships_and_leaves_the_in_sync_sets() {
             (at("t", 0), state(1, 0, &[1, 0], 0)),
             (at("u", 0), state(0, 0, &[0, 1], 0)),
         ],
-        deletions: vec![],
+        ..ClusterReading::default()
     };
     let (mut dialogue, _) = Dialogue::elected(reading);
     assert_eq!(dialogue.tell(Input::Brokers(vec![broker(0, 11)])), ["read [t-0]"]);
@@ -60,7 +60,7 @@ fn a_state_that_changed_meanwhile_is_read_again_and_the_others_stand() {
             (at("t", 0), state(-1, 0, &[0], 0)),
             (at("t", 1), state(-1, 0, &[0], 0)),
         ],
-        deletions: vec![],
+        ..ClusterReading::default()
     };
     let (mut dialogue, said) = Dialogue::elected(reading);
     assert_eq!(said.last().unwrap(), "read [t-0, t-1]");
@@ -96,7 +96,7 @@ fn leaderless() -> Dialogue {
         brokers: vec![broker(0, 20)],
         topics: vec![behind("t"), behind("u")],
         states: vec![led("t", 0), led("t", 1), led("u", 0), led("u", 1)],
-        deletions: Vec::new(),
+        ..ClusterReading::default()
     });
     // The dead broker's replicas, then the election: nobody in sync is alive.
     while dialogue.machine.waiting.is_some() {

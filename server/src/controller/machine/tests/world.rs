@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::coordination::ExpectedVersion;
+use crate::coordination::znodes::topic::{decode_partitions, decode_reassignment};
 
 #[derive(Clone, Debug)]
 struct Held {
@@ -26,6 +27,10 @@ pub(super) struct World {
     pub(super) writes_left: Option<usize>,
     /// What brokers were told, oldest first.
     pub(super) told: Vec<(i32, BrokerCommand)>,
+    /// How many of those brokers have worked off.
+    pub(super) worked_off: usize,
+    answer: Option<Answer>,
+    is_dead: bool,
 }
 
 impl World {
@@ -39,6 +44,9 @@ impl World {
             epoch: 0,
             writes_left: None,
             told: Vec::new(),
+            worked_off: 0,
+            answer: None,
+            is_dead: false,
         };
         world.put(znodes::CONTROLLER_EPOCH, "0");
         for id in brokers {
@@ -134,12 +142,26 @@ impl World {
             topics,
             states,
             deletions: self.deletions(),
+            moves: self.moves(),
+            preferred_election: self
+                .text(znodes::PREFERRED_REPLICA_ELECTION)
+                .map(|data| decode_partitions(znodes::PREFERRED_REPLICA_ELECTION, data.as_bytes()).unwrap()),
         }
+    }
+
+    fn moves(&self) -> Option<RequestedMoves> {
+        let path = znodes::REASSIGN_PARTITIONS;
+        let data = self.text(path)?;
+        Some(RequestedMoves {
+            moves: decode_reassignment(path, data.as_bytes()).unwrap(),
+            version: self.nodes[path].version,
+        })
     }
 
     /// A new controller is elected and reads the tree; returns what brokers are told.
     pub(super) fn elect(&mut self) -> Vec<String> {
         self.epoch += 1;
+        self.is_dead = false;
         let epoch = self.epoch;
         self.put(znodes::CONTROLLER_EPOCH, &epoch.to_string());
         self.machine = ControllerMachine::new(0, true);
@@ -167,6 +189,42 @@ impl World {
             .filter(|(name, _)| !known.contains(name))
             .collect();
         self.tell(Input::Topics { names, new })
+    }
+
+    pub(super) fn deletions_changed(&mut self) -> Vec<String> {
+        self.tell(Input::Deletions(self.deletions()))
+    }
+
+    pub(super) fn moves_changed(&mut self) -> Vec<String> {
+        self.tell(Input::Moves(self.moves()))
+    }
+
+    /// What brokers are told, and the answer.
+    pub(super) fn ask(&mut self, request: Request) -> (Vec<String>, Option<Answer>) {
+        self.answer = None;
+        let id = RequestId(1);
+        let said = self.tell(Input::Request { id, request });
+        (said, self.answer.take())
+    }
+
+    /// Broker `leader` proposes in-sync replicas of partition 0.
+    pub(super) fn propose(&mut self, topic: &str, leader: i32, isr: &[i32]) -> (Vec<String>, Option<Answer>) {
+        let present = self.state(&at(topic, 0)).unwrap().state.leader_and_isr;
+        let proposed = LeaderAndIsr {
+            leader: Some(leader),
+            isr: isr.into(),
+            ..present
+        };
+        self.ask(Request::AlterIsr {
+            broker_id: leader,
+            broker_epoch: self.brokers[&leader].epoch,
+            proposals: vec![(at(topic, 0), proposed)],
+        })
+    }
+
+    /// Whether the controller ended because its writes were used up.
+    pub(super) fn is_dead(&self) -> bool {
+        self.is_dead
     }
 
     pub(super) fn tell(&mut self, input: Input) -> Vec<String> {
@@ -199,7 +257,17 @@ impl World {
                     true => Input::TopicRemoved(Ok(())),
                     false => return lines,
                 },
-                Output::Note(_) | Output::Watch(_) | Output::LiveBrokers(_) => continue,
+                Output::ReadAssignment(topic) => {
+                    let version = self.nodes.get(&znodes::topic(&topic)).map(|held| held.version);
+                    Input::AssignmentRead(Ok(self.assignment(&topic).zip(version)))
+                }
+                Output::Answer { answer, .. } => {
+                    self.answer = Some(answer);
+                    continue;
+                }
+                Output::Note(_) | Output::Watch(_) | Output::WatchState(_) | Output::LiveBrokers(_) => {
+                    continue;
+                }
                 Output::Moved => panic!("fenced, though there is no other controller"),
             };
             todo.extend(self.step(answer));
@@ -212,9 +280,12 @@ impl World {
     }
 
     /// `None` if the controller ended before.
-    fn write(&mut self, operations: &[Operation]) -> Option<Result<Vec<OperationResult>, MultiError>> {
+    fn write(&mut self, operations: &[Operation]) -> Option<Result<(), MultiError>> {
         match &mut self.writes_left {
-            Some(0) => return None,
+            Some(0) => {
+                self.is_dead = true;
+                return None;
+            }
             Some(left) => *left -= 1,
             None => {}
         }
@@ -226,7 +297,7 @@ impl World {
             }
         }
         self.nodes = nodes;
-        Some(Ok(Vec::new()))
+        Some(Ok(()))
     }
 
     /// Node by node: the controller may end between any two. `false` if it did.

@@ -1,0 +1,615 @@
+//! The controller's shell: one task that hears watches, requests and answers, feeds the machine and does what it says.
+//!
+//! A request of the tree that the connection was lost under is asked again, a write after a look whether it happened ([`super::writes`]).
+//! When the session is over the reign is over at once, before the client of the tree has another session; this broker stands for
+//! election again when it has registered anew, as in 2.7.2 (`RegisterBrokerAndReelect`). Source classes: `KafkaController`,
+//! `ControllerEventManager`.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use milena_engine::io::Clock;
+use milena_engine::units::TopicPartition;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::command::{BrokerChannel, BrokerCommand, BrokerReply};
+use super::machine::{ControllerMachine, Input, Output};
+use super::request::{Answer, Request, RequestId};
+use super::{ControllerSettings, Present};
+use crate::coordination::znodes::{self, ControllerNode};
+use crate::coordination::{
+    Coordination, CoordinationError, CreateMode, ExpectedVersion, MultiError, Operation, OperationResult,
+    SessionEvent, Watch,
+};
+
+/// From the begin of a reign to the first look at the balance of leaders.
+const FIRST_REBALANCE: Duration = Duration::from_secs(5);
+
+/// What wakes the controller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    ControllerChanged,
+    BrokersChanged,
+    TopicsChanged,
+    AssignmentChanged(Arc<str>),
+    DeletionsChanged,
+    LogDirEvents,
+    IsrChanges,
+    MovesChanged,
+    PreferredElection,
+    StateChanged(TopicPartition),
+    SessionExpired,
+}
+
+#[derive(Debug)]
+pub(super) enum Message {
+    Event(Event),
+    Input(Input),
+    Request(Request, oneshot::Sender<Answer>),
+    /// `unclean.leader.election.enable` of the broker is this now.
+    UncleanByDefault(bool),
+    /// This broker registered again.
+    Registered,
+    Rebalance,
+}
+
+/// What this broker wrote when it last stood for election.
+struct Candidacy {
+    data: Bytes,
+    epoch: i32,
+}
+
+pub(super) struct Shell {
+    pub(super) settings: ControllerSettings,
+    pub(super) coordination: Arc<dyn Coordination>,
+    channel: Arc<dyn BrokerChannel>,
+    clock: Arc<dyn Clock>,
+    pub(super) machine: ControllerMachine,
+    messages: mpsc::UnboundedSender<Message>,
+    present: Arc<Present>,
+    /// Requests that the machine has not answered yet.
+    answers: HashMap<RequestId, oneshot::Sender<Answer>>,
+    last_request: u64,
+    /// States with a watch of ours that has not fired.
+    watched_states: HashSet<TopicPartition>,
+    candidacy: Option<Candidacy>,
+    /// Whether this broker is registered in the present session.
+    registered: bool,
+    /// When to look at the balance of leaders.
+    rebalance_at: Option<Instant>,
+    /// Sessions that were over when the present event began.
+    expired_sessions: u64,
+}
+
+impl Shell {
+    pub(super) fn new(
+        settings: ControllerSettings,
+        coordination: Arc<dyn Coordination>,
+        channel: Arc<dyn BrokerChannel>,
+        clock: Arc<dyn Clock>,
+        messages: mpsc::UnboundedSender<Message>,
+        present: Arc<Present>,
+    ) -> Shell {
+        let machine = ControllerMachine::new(settings.broker_id, settings.delete_topic_enable);
+        Shell {
+            settings,
+            coordination,
+            channel,
+            clock,
+            machine,
+            messages,
+            present,
+            answers: HashMap::new(),
+            last_request: 0,
+            watched_states: HashSet::new(),
+            candidacy: None,
+            registered: true,
+            rebalance_at: None,
+            expired_sessions: 0,
+        }
+    }
+
+    pub(super) async fn run(
+        mut self,
+        mut inbox: mpsc::UnboundedReceiver<Message>,
+        mut stopped: watch::Receiver<bool>,
+    ) {
+        self.listen();
+        self.put(Event::ControllerChanged);
+        loop {
+            let message = tokio::select! {
+                biased;
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+                message = inbox.recv() => message,
+                () = reached(self.rebalance_at) => Some(Message::Rebalance),
+            };
+            let Some(message) = message else { return };
+            // What waits for a server that is gone must not keep the broker from stopping.
+            tokio::select! {
+                biased;
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+                () = self.take(message) => {}
+            }
+        }
+    }
+
+    fn listen(&self) {
+        let (messages, present) = (self.messages.clone(), Arc::clone(&self.present));
+        self.coordination.listen(Arc::new(move |event| {
+            let event = match event {
+                SessionEvent::Expired => {
+                    present.active.store(false, Ordering::Release);
+                    present.expired_sessions.fetch_add(1, Ordering::AcqRel);
+                    Event::SessionExpired
+                }
+                SessionEvent::Connected => Event::ControllerChanged,
+                SessionEvent::Disconnected | SessionEvent::AuthenticationFailed | SessionEvent::Lost(_) => {
+                    return;
+                }
+            };
+            // Nobody listens once the controller ended.
+            let _ = messages.send(Message::Event(event));
+        }));
+    }
+
+    /// Puts an event at the end of the queue.
+    fn put(&self, event: Event) {
+        // The inbox lives as long as this shell runs.
+        let _ = self.messages.send(Message::Event(event));
+    }
+
+    async fn take(&mut self, message: Message) {
+        self.expired_sessions = self.present.expired_sessions.load(Ordering::Acquire);
+        match message {
+            Message::Input(input) => self.feed(input).await,
+            Message::Request(request, answer) => {
+                // Who asks somebody else than the controller hears of it by the dropped channel.
+                if self.machine.is_active() {
+                    self.last_request += 1;
+                    let id = RequestId(self.last_request);
+                    self.answers.insert(id, answer);
+                    self.feed(Input::Request { id, request }).await;
+                }
+            }
+            Message::UncleanByDefault(enabled) => {
+                let before = self.settings.unclean_leader_election_enable;
+                self.settings.unclean_leader_election_enable = enabled;
+                if enabled && !before {
+                    self.feed(Input::UncleanLeaderElectionEnabled { topic: None })
+                        .await;
+                }
+            }
+            Message::Registered => {
+                self.registered = true;
+                self.put(Event::ControllerChanged);
+            }
+            Message::Rebalance => {
+                self.rebalance_at = None;
+                if let Some(rebalance) = self.settings.leader_rebalance {
+                    let imbalance_percentage = rebalance.imbalance_percentage;
+                    self.feed(Input::RebalanceLeaders { imbalance_percentage }).await;
+                    if self.machine.is_active() {
+                        self.rebalance_at = Some(Instant::now() + rebalance.interval);
+                    }
+                }
+            }
+            Message::Event(event) => {
+                if let Err(error) = self.react(&event).await {
+                    self.log_error(&format!("{event:?}: {error}"));
+                    if self.machine.is_active() {
+                        self.resign(&error).await;
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn log(&self, line: &str) {
+        let id = self.settings.broker_id;
+        tracing::info!(target: "kafka.controller.KafkaController", "[Controller id={id}] {line}");
+    }
+
+    pub(super) fn log_error(&self, line: &str) {
+        let id = self.settings.broker_id;
+        tracing::error!(target: "kafka.controller.KafkaController", "[Controller id={id}] {line}");
+    }
+
+    /// A watch that sends `event`.
+    pub(super) fn watch(&self, event: Event) -> Watch {
+        let messages = self.messages.clone();
+        Box::new(move |_| drop(messages.send(Message::Event(event))))
+    }
+
+    async fn react(&mut self, event: &Event) -> Result<(), CoordinationError> {
+        match event {
+            Event::ControllerChanged => return self.follow_election().await,
+            Event::SessionExpired => {
+                self.registered = false;
+                self.stand_down(None);
+                return Ok(());
+            }
+            _ if !self.machine.is_active() => return Ok(()),
+            Event::BrokersChanged => {
+                let brokers = self.read_brokers().await?;
+                self.feed(Input::Brokers(brokers)).await;
+            }
+            Event::TopicsChanged => {
+                let (names, new) = self.read_topics().await?;
+                self.feed(Input::Topics { names, new }).await;
+            }
+            Event::AssignmentChanged(topic) => {
+                if let Some((assignment, _)) = self.read_assignment(topic).await? {
+                    self.feed(Input::Assignment {
+                        topic: Arc::clone(topic),
+                        assignment,
+                    })
+                    .await;
+                }
+            }
+            Event::DeletionsChanged => {
+                let topics = self.read_deletions().await?;
+                self.feed(Input::Deletions(topics)).await;
+            }
+            Event::LogDirEvents => {
+                let (brokers, nodes) = self.read_log_dir_events().await?;
+                if !nodes.is_empty() {
+                    self.feed(Input::LogDirEvents { brokers, nodes }).await;
+                }
+            }
+            Event::IsrChanges => {
+                let (partitions, nodes) = self.read_isr_changes().await?;
+                if !nodes.is_empty() {
+                    self.feed(Input::IsrChanges { partitions, nodes }).await;
+                }
+            }
+            Event::MovesChanged => {
+                let moves = self.read_moves().await?;
+                self.feed(Input::Moves(moves)).await;
+            }
+            Event::PreferredElection => {
+                if let Some(partitions) = self.read_preferred_election().await? {
+                    self.feed(Input::PreferredElection(partitions)).await;
+                }
+            }
+            Event::StateChanged(at) => {
+                self.watched_states.remove(at);
+                self.feed(Input::StateChanged(at.clone())).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads who the controller is; stands for election if there is none.
+    async fn follow_election(&mut self) -> Result<(), CoordinationError> {
+        loop {
+            let node = self
+                .get(znodes::CONTROLLER, Some(Event::ControllerChanged))
+                .await?;
+            let Some(node) = node else {
+                self.stand_down(None);
+                if !self.registered {
+                    return Ok(());
+                }
+                match self.stand_for_election().await? {
+                    Some((epoch, epoch_zk_version)) => return self.reign(epoch, epoch_zk_version).await,
+                    None => continue,
+                }
+            };
+            let data = node.data.unwrap_or_default();
+            if !self.machine.is_active()
+                && let Some((epoch, epoch_zk_version)) = self.won_unheard(&data).await?
+            {
+                return self.reign(epoch, epoch_zk_version).await;
+            }
+            let controller = match ControllerNode::decode(&data) {
+                Ok(node) => Some(node.broker_id),
+                Err(error) => {
+                    self.log_error(&error.to_string());
+                    None
+                }
+            };
+            let me = controller == Some(self.settings.broker_id);
+            if !(me && self.machine.is_active()) {
+                self.stand_down(controller);
+            }
+            return Ok(());
+        }
+    }
+
+    /// Takes `/controller` and raises the epoch, in one transaction; `None` if another broker was faster, or the answer was lost.
+    async fn stand_for_election(&mut self) -> Result<Option<(i32, i32)>, CoordinationError> {
+        let (present, version, create) = match self.read_epoch().await? {
+            Some((epoch, version)) => (epoch, version, None),
+            None => {
+                let data = Some(znodes::encode_controller_epoch(0));
+                (0, 0, Some(Operation::create(znodes::CONTROLLER_EPOCH, data)))
+            }
+        };
+        let node = ControllerNode {
+            broker_id: self.settings.broker_id,
+            timestamp_ms: self.clock.wall().get(),
+        };
+        let (data, epoch) = (node.encode(), present + 1);
+        self.candidacy = Some(Candidacy {
+            data: data.clone(),
+            epoch,
+        });
+        let mut operations: Vec<Operation> = create.into_iter().collect();
+        operations.push(Operation::Create {
+            path: znodes::CONTROLLER.to_owned(),
+            data: Some(data),
+            mode: CreateMode::Ephemeral,
+        });
+        let raised = znodes::encode_controller_epoch(epoch);
+        let expected = ExpectedVersion::Exactly(version);
+        operations.push(Operation::set(znodes::CONTROLLER_EPOCH, raised, expected));
+        match self.coordination.multi(operations).await {
+            Ok(results) => match results.last() {
+                Some(OperationResult::Set(stat)) => Ok(Some((epoch, stat.version))),
+                other => unreachable!("set answered {other:?}"),
+            },
+            Err(MultiError {
+                error:
+                    CoordinationError::NodeExists { .. }
+                    | CoordinationError::BadVersion { .. }
+                    | CoordinationError::ConnectionLoss,
+                ..
+            }) => Ok(None),
+            Err(failed) => Err(failed.error),
+        }
+    }
+
+    /// Whether `/controller` is what this broker wrote though it did not hear so: the epoch, and its version.
+    async fn won_unheard(&mut self, data: &Bytes) -> Result<Option<(i32, i32)>, CoordinationError> {
+        let Some(candidacy) = self.candidacy.take_if(|candidacy| candidacy.data == *data) else {
+            return Ok(None);
+        };
+        let present = self.read_epoch().await?;
+        Ok(present.filter(|(epoch, _)| *epoch == candidacy.epoch))
+    }
+
+    /// The epoch and the data version of its node.
+    async fn read_epoch(&self) -> Result<Option<(i32, i32)>, CoordinationError> {
+        let Some(node) = self.get(znodes::CONTROLLER_EPOCH, None).await? else {
+            return Ok(None);
+        };
+        let data = node.data.unwrap_or_default();
+        let epoch = znodes::decode_controller_epoch(&data).map_err(|error| CoordinationError::Lost {
+            path: error.path.clone(),
+            reason: error.to_string(),
+        })?;
+        Ok(Some((epoch, node.stat.version)))
+    }
+
+    /// Begins a reign. One that cannot begin is given up at once, so that another broker may try.
+    async fn reign(&mut self, epoch: i32, epoch_zk_version: i32) -> Result<(), CoordinationError> {
+        self.candidacy = None;
+        self.log(&format!("successfully elected as the controller, epoch {epoch}"));
+        let reading = async {
+            self.set_up_features(epoch_zk_version).await?;
+            self.read_cluster().await
+        };
+        let reading = match reading.await {
+            Ok(reading) => reading,
+            Err(error) => {
+                self.give_up(epoch_zk_version, &error).await;
+                return Err(error);
+            }
+        };
+        let topic_count = reading.topics.len();
+        self.feed(Input::Elected {
+            epoch,
+            epoch_zk_version,
+            reading,
+        })
+        .await;
+        if !self.machine.is_active() {
+            return Ok(());
+        }
+        self.present
+            .controller_id
+            .store(self.settings.broker_id, Ordering::Release);
+        self.present.active.store(true, Ordering::Release);
+        if self.settings.leader_rebalance.is_some() {
+            self.rebalance_at = Some(Instant::now() + FIRST_REBALANCE);
+        }
+        self.log(&format!(
+            "Ready to serve as the new controller with epoch {epoch}, {topic_count} topics"
+        ));
+        Ok(())
+    }
+
+    /// Follows `controller` from now on.
+    fn stand_down(&mut self, controller: Option<i32>) {
+        self.present.active.store(false, Ordering::Release);
+        self.present
+            .controller_id
+            .store(controller.unwrap_or(-1), Ordering::Release);
+        if self.machine.is_active() {
+            self.log("Resigned");
+            self.channel.live_brokers(&[]);
+        }
+        self.answers.clear();
+        self.watched_states.clear();
+        self.rebalance_at = None;
+        self.step(Input::Resigned);
+    }
+
+    /// Gives the office up so that another election follows, as after an error that leaves the machine behind the tree.
+    async fn resign(&mut self, error: &CoordinationError) {
+        let version = self.machine.context().epoch_zk_version;
+        self.stand_down(None);
+        self.give_up(version, error).await;
+    }
+
+    async fn give_up(&self, epoch_zk_version: i32, error: &CoordinationError) {
+        if ends_session(error) {
+            return;
+        }
+        let fence = Operation::Check {
+            path: znodes::CONTROLLER_EPOCH.to_owned(),
+            version: epoch_zk_version,
+        };
+        let give_up = vec![fence, Operation::delete(znodes::CONTROLLER)];
+        if let Err(failed) = self.write(give_up).await {
+            self.log_error(&format!("could not resign: {failed}"));
+        }
+    }
+
+    fn step(&mut self, input: Input) -> Vec<Output> {
+        self.machine.step(self.clock.wall(), input)
+    }
+
+    /// Feeds the machine and carries out what it says, until it waits for nothing.
+    async fn feed(&mut self, input: Input) {
+        let mut todo: VecDeque<Output> = self.step(input).into();
+        while let Some(output) = todo.pop_front() {
+            let answer = match output {
+                Output::Note(line) => {
+                    self.log(&line);
+                    continue;
+                }
+                Output::Send { broker, command } => {
+                    self.send(broker, command);
+                    continue;
+                }
+                Output::LiveBrokers(brokers) => {
+                    self.channel.live_brokers(&brokers);
+                    continue;
+                }
+                Output::Watch(topics) => {
+                    self.watch_topics(topics).await;
+                    continue;
+                }
+                Output::WatchState(at) => {
+                    self.watch_state(at).await;
+                    continue;
+                }
+                Output::Answer { id, answer } => {
+                    if let Some(asked) = self.answers.remove(&id) {
+                        // Who asked may be gone.
+                        let _ = asked.send(answer);
+                    }
+                    continue;
+                }
+                Output::Moved => {
+                    self.stand_down(None);
+                    self.put(Event::ControllerChanged);
+                    return;
+                }
+                Output::Write(operations) => Input::Written(self.write(operations).await),
+                Output::ReadStates(partitions) => Input::StatesRead(self.read_states(partitions).await),
+                Output::ReadAssignment(topic) => Input::AssignmentRead(self.read_assignment(&topic).await),
+                Output::RemoveTopic { topic, fence } => {
+                    Input::TopicRemoved(self.remove_topic(&topic, fence).await)
+                }
+            };
+            if self.present.expired_sessions.load(Ordering::Acquire) != self.expired_sessions {
+                // The rest of the reign is not for the session that follows.
+                self.stand_down(None);
+                return;
+            }
+            todo.extend(self.step(answer));
+        }
+    }
+
+    /// Sends a command; the answer comes back as an input.
+    fn send(&self, broker: i32, command: BrokerCommand) {
+        let about: Option<Box<dyn FnOnce(BrokerReply) -> Input + Send>> = match &command {
+            BrokerCommand::LeaderAndIsr(command) => {
+                let partitions = command
+                    .partitions
+                    .iter()
+                    .map(|one| one.topic_partition.clone())
+                    .collect();
+                Some(Box::new(move |reply| Input::LeaderAndIsrReplied {
+                    broker,
+                    partitions,
+                    reply,
+                }))
+            }
+            BrokerCommand::StopReplica(command) => {
+                let deleted: Vec<_> = command
+                    .partitions
+                    .iter()
+                    .filter(|one| one.delete_partition)
+                    .map(|one| one.topic_partition.clone())
+                    .collect();
+                (!deleted.is_empty()).then_some(Box::new(move |reply| Input::StopReplicaReplied {
+                    broker,
+                    deleted,
+                    reply,
+                }))
+            }
+            BrokerCommand::UpdateMetadata(_) => None,
+        };
+        let answered = self.channel.send(broker, command);
+        let messages = self.messages.clone();
+        tokio::spawn(async move {
+            let reply = answered.await;
+            match about {
+                Some(about) => drop(messages.send(Message::Input(about(reply)))),
+                None => {
+                    if let Err(refusal) = reply {
+                        tracing::warn!(
+                            target: "kafka.controller.KafkaController",
+                            "Broker {broker} refused an UpdateMetadata: {refusal}"
+                        );
+                    }
+                }
+            }
+        });
+    }
+
+    async fn watch_topics(&mut self, topics: Vec<Arc<str>>) {
+        for topic in topics {
+            let event = Event::AssignmentChanged(Arc::clone(&topic));
+            let node = match self.get(&znodes::topic(&topic), Some(event.clone())).await {
+                Ok(node) => node,
+                Err(error) => {
+                    self.log_error(&format!("topic {topic} is not watched: {error}"));
+                    continue;
+                }
+            };
+            // It may have grown between the reading that the machine has and this watch.
+            let Some((present, _)) = self.decode_assignment(&topic, node) else {
+                continue;
+            };
+            if present.partitions.len() > self.machine.context().partition_count(&topic) {
+                self.put(event);
+            }
+        }
+    }
+
+    async fn watch_state(&mut self, at: TopicPartition) {
+        if !self.watched_states.insert(at.clone()) {
+            return;
+        }
+        let path = znodes::partition_state(&at.topic, at.partition);
+        if let Err(error) = self.get(&path, Some(Event::StateChanged(at.clone()))).await {
+            self.log_error(&format!("the state of {at} is not watched: {error}"));
+            self.watched_states.remove(&at);
+        }
+    }
+}
+
+/// Whether nothing more can be done in this session.
+fn ends_session(error: &CoordinationError) -> bool {
+    matches!(
+        error,
+        CoordinationError::SessionExpired
+            | CoordinationError::AuthenticationFailed
+            | CoordinationError::Lost { .. }
+    )
+}
+
+async fn reached(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
