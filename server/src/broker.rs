@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use crate::admin::configs::ConfigAdmin;
 use crate::admin::topics::TopicAdmin;
 use crate::config::BrokerConfig;
+use crate::controller::Controller;
 use crate::coordination::producer_ids::ProducerIdManager;
 use crate::fetch_session::FetchSessionCache;
 use crate::group::{GROUP_METADATA_TOPIC_NAME, GroupCoordinator};
@@ -54,6 +55,7 @@ pub struct Broker {
     pub logs: Arc<LogManager>,
     /// What the controller commands.
     pub commands: CommandHandler,
+    pub controller: Controller,
     pub replicas: Arc<ReplicaManager>,
     pub metadata: Arc<MetadataCache>,
     pub groups: Arc<GroupCoordinator>,

@@ -127,7 +127,7 @@ impl Controller {
     }
 
     /// This broker has registered again, after its session expired: it may stand for election from now on.
-    pub fn broker_registered(&self) {
+    pub fn registered(&self) {
         self.tell(Message::Registered);
     }
 

@@ -15,15 +15,20 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use crate::broker::Broker;
+use crate::config::ApiVersion;
 use crate::network::{FileRange, Peer, Reply, RequestHandler, Response};
 use crate::protocol::messages::api_versions::unsupported_version_response;
 use crate::protocol::{ApiKey, Message, Reader, RequestHeader, ResponseHeader, Writer};
 
 mod admin_error;
 pub mod alter_configs;
+pub mod alter_isr;
+pub mod alter_partition_reassignments;
 pub mod api_versions;
 mod config_resource;
 mod consumer_offset_znodes;
+pub mod controlled_shutdown;
+mod controller_error;
 pub mod create_acls;
 pub mod create_partitions;
 pub mod create_topics;
@@ -35,6 +40,7 @@ pub mod describe_acls;
 pub mod describe_configs;
 pub mod describe_groups;
 pub mod describe_log_dirs;
+pub mod elect_leaders;
 pub mod fetch;
 pub mod find_coordinator;
 mod group_error;
@@ -46,6 +52,7 @@ pub mod leader_and_isr;
 pub mod leave_group;
 pub mod list_groups;
 pub mod list_offsets;
+pub mod list_partition_reassignments;
 pub mod metadata;
 pub mod offset_commit;
 pub mod offset_delete;
@@ -54,6 +61,7 @@ pub mod offset_for_leader_epoch;
 pub mod produce;
 pub mod stop_replica;
 pub mod sync_group;
+pub mod update_features;
 pub mod update_metadata;
 pub mod write_txn_markers;
 
@@ -337,14 +345,58 @@ impl Handlers {
                 serve!(|_broker, _ctx, message| delete_acls::handle(&message))
             }
             ApiKey::CreateTopics => {
-                serve!(|broker, _ctx, message| create_topics::handle(&broker.topics, &message).await)
+                serve!(|broker, _ctx, message| create_topics::handle(
+                    &broker.topics,
+                    broker.controller.is_active(),
+                    &message
+                )
+                .await)
             }
             ApiKey::DeleteTopics => serve!(|broker, ctx, message| {
-                delete_topics::handle(&broker.topics, ctx.api_version, &message).await
+                delete_topics::handle(
+                    &broker.topics,
+                    broker.controller.is_active(),
+                    ctx.api_version,
+                    &message,
+                )
+                .await
             }),
             ApiKey::CreatePartitions => {
-                serve!(|broker, _ctx, message| create_partitions::handle(&broker.topics, &message).await)
+                serve!(|broker, _ctx, message| create_partitions::handle(
+                    &broker.topics,
+                    broker.controller.is_active(),
+                    &message
+                )
+                .await)
             }
+            ApiKey::ControlledShutdown => serve!(|broker, _ctx, message| {
+                controlled_shutdown::handle(&broker.controller, &message).await
+            }),
+            ApiKey::AlterIsr => {
+                serve!(|broker, _ctx, message| alter_isr::handle(&broker.controller, &message).await)
+            }
+            ApiKey::ElectLeaders => self.later(request, async move |scope, request| {
+                let (controller, metadata) = (&scope.broker.controller, &scope.broker.metadata);
+                let message = match request.decode() {
+                    Ok(message) => message,
+                    Err(reason) => return Reply::Close(reason),
+                };
+                match elect_leaders::handle(controller, metadata, &message).await {
+                    Ok(answer) => scope.respond(&request.context, &answer, Vec::new()),
+                    Err(reason) => Reply::Close(reason),
+                }
+            }),
+            ApiKey::AlterPartitionReassignments => serve!(|broker, _ctx, message| {
+                alter_partition_reassignments::handle(&broker.controller, &message).await
+            }),
+            ApiKey::ListPartitionReassignments => serve!(|broker, _ctx, message| {
+                list_partition_reassignments::handle(&broker.controller, &message).await
+            }),
+            ApiKey::UpdateFeatures => serve!(|broker, _ctx, message| {
+                let version = broker.config().inter_broker_protocol_version;
+                let is_versioned = version >= ApiVersion::V2_7_IV0;
+                update_features::handle(broker.controller.is_active(), is_versioned, &message)
+            }),
             other => Reply::Close(format!("{other} is not served")),
         }
     }

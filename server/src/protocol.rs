@@ -12,15 +12,12 @@
 //!
 //! What is served is served in all versions that 2.7.2 has, no more and no fewer, so that every client that
 //! speaks with a 2.7.2 broker speaks with this one. **Deviation:** not served, and so not advertised:
-//! - `ControlledShutdown`, `AlterIsr` (7, 56): what brokers ask a controller;
 //! - `SaslHandshake`, `SaslAuthenticate` and the delegation tokens (17, 36, 38 to 41),
 //!   `DescribeUserScramCredentials` and `AlterUserScramCredentials` (50, 51): there is no SASL listener;
 //! - the transactions (24 to 26, 28): there is no transaction coordinator; `InitProducerId` serves idempotent
 //!   producers, `WriteTxnMarkers` the coordinators of other brokers;
 //! - `AlterReplicaLogDirs` (34): replicas do not move between the directories of a broker;
-//! - `ElectLeaders`, `AlterPartitionReassignments`, `ListPartitionReassignments` (43, 45, 46): there is one
-//!   replica;
-//! - the client quotas (48, 49) and `UpdateFeatures` (57): there are none;
+//! - the client quotas (48, 49): there are none;
 //! - `Vote` to `DescribeQuorum` (52 to 55): no 2.7.2 broker serves them either.
 
 pub mod api_key;
@@ -47,6 +44,7 @@ pub const SERVED: &[ApiKey] = &[
     ApiKey::LeaderAndIsr,
     ApiKey::StopReplica,
     ApiKey::UpdateMetadata,
+    ApiKey::ControlledShutdown,
     ApiKey::OffsetCommit,
     ApiKey::OffsetFetch,
     ApiKey::FindCoordinator,
@@ -71,8 +69,13 @@ pub const SERVED: &[ApiKey] = &[
     ApiKey::DescribeLogDirs,
     ApiKey::CreatePartitions,
     ApiKey::DeleteGroups,
+    ApiKey::ElectLeaders,
     ApiKey::IncrementalAlterConfigs,
+    ApiKey::AlterPartitionReassignments,
+    ApiKey::ListPartitionReassignments,
     ApiKey::OffsetDelete,
+    ApiKey::AlterIsr,
+    ApiKey::UpdateFeatures,
 ];
 
 /// The versions of an API that are served, inclusive; `None` when it is not served at all.
@@ -89,16 +92,14 @@ mod tests {
         assert!(SERVED.is_sorted_by(|a, b| a < b));
         let ids: Vec<i16> = SERVED.iter().map(|key| key.id()).collect();
         let expected: Vec<i16> = [
-            0..=6,
-            8..=16,
+            0..=16,
             18..=23,
             27..=27,
             29..=33,
             35..=35,
             37..=37,
-            42..=42,
-            44..=44,
-            47..=47,
+            42..=47,
+            56..=57,
         ]
         .into_iter()
         .flatten()

@@ -29,7 +29,6 @@ pub use partitions::NewPartitions;
 /// Creates, grows and deletes topics. Shared by all lanes.
 #[derive(Debug)]
 pub struct TopicAdmin {
-    broker_id: i32,
     coordination: Arc<dyn Coordination>,
     metadata: Arc<MetadataCache>,
     config: Arc<ArcSwap<BrokerConfig>>,
@@ -38,22 +37,15 @@ pub struct TopicAdmin {
 impl TopicAdmin {
     /// `config` is [`super::dynamic::DynamicConfigManager::config`].
     pub fn new(
-        broker_id: i32,
         coordination: Arc<dyn Coordination>,
         metadata: Arc<MetadataCache>,
         config: Arc<ArcSwap<BrokerConfig>>,
     ) -> TopicAdmin {
         TopicAdmin {
-            broker_id,
             coordination,
             metadata,
             config,
         }
-    }
-
-    /// Whether this broker is the controller, as far as it was told: only the controller answers these wishes.
-    pub fn is_controller(&self) -> bool {
-        self.metadata.load().controller_id() == Some(self.broker_id)
     }
 
     /// `delete.topic.enable`

@@ -48,7 +48,7 @@ use crate::admin::topics::TopicAdmin;
 use crate::adoption::{self, AdoptionError, Import};
 use crate::cluster::{self, BoxFuture};
 use crate::config::{ApiVersion, BrokerConfig, IoBackend, local_host_name};
-use crate::controller::{Controller, ControllerSettings};
+use crate::controller::Controller;
 use crate::coordination::Coordination;
 use crate::coordination::bounded::BoundedCoordination;
 use crate::coordination::producer_ids::{ProducerIdManager, raise_above};
@@ -67,7 +67,8 @@ use features::{FeatureError, FeatureWatch};
 use losses::{Observer, stop_when_lost};
 use membership::Membership;
 use settings::{
-    channel_settings, group_config, log_manager_config, network_config, registering, replica_manager_settings,
+    channel_settings, controller_settings, group_config, log_manager_config, network_config, registering,
+    replica_manager_settings,
 };
 use tree::Tree;
 
@@ -438,13 +439,7 @@ impl Start {
             blocks_for_disk: false,
         });
         let channels = BrokerChannels::new(channel_settings(id, &self.config), commands.clone());
-        let settings = ControllerSettings {
-            broker_id: id,
-            delete_topic_enable: self.config.topics.delete_topic_enable,
-            unclean_leader_election_enable: config.load().topic_defaults.unclean_leader_election_enable,
-            leader_rebalance: None,
-            feature_versioning: true,
-        };
+        let settings = controller_settings(id, &config.load());
         let (controller, control) = Controller::start(
             settings,
             Arc::clone(coordination),
@@ -469,7 +464,6 @@ impl Start {
             features_epoch,
             cluster_id: cluster_id.into(),
             topics: TopicAdmin::new(
-                id,
                 Arc::clone(&bounded),
                 Arc::clone(&metadata),
                 Arc::clone(&config),
@@ -486,6 +480,7 @@ impl Start {
             clock: Arc::clone(&self.clock),
             logs,
             commands,
+            controller: controller.clone(),
             replicas,
             metadata,
             groups,

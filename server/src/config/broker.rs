@@ -50,6 +50,7 @@ pub struct BrokerConfig {
     pub offsets: OffsetsSettings,
     pub transactions: TransactionSettings,
     pub fetch: FetchSettings,
+    pub leader_balance: LeaderBalanceSettings,
     pub replication: ReplicationSettings,
     /// `milena.io.backend`
     pub io_backend: IoBackend,
@@ -195,6 +196,17 @@ pub struct FetchSettings {
     pub max_bytes: u32,
     /// `max.incremental.fetch.session.cache.slots`
     pub max_incremental_session_cache_slots: u32,
+}
+
+/// Leadership that returns to preferred replicas by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct LeaderBalanceSettings {
+    /// `auto.leader.rebalance.enable`
+    pub auto_leader_rebalance_enable: bool,
+    /// `leader.imbalance.per.broker.percentage`
+    pub leader_imbalance_per_broker_percentage: u32,
+    /// `leader.imbalance.check.interval.seconds`, at least 1.
+    pub leader_imbalance_check_interval: Duration,
 }
 
 /// Following and being followed.

@@ -16,8 +16,9 @@ use crate::cluster::SecurityProtocol;
 use super::ConfigError;
 use super::api_version::ApiVersion;
 use super::broker::{
-    BrokerConfig, FetchSettings, GroupSettings, IoBackend, LogManagerSettings, LogOutput, NetworkSettings,
-    OffsetsSettings, ReplicationSettings, TopicManagementSettings, TransactionSettings,
+    BrokerConfig, FetchSettings, GroupSettings, IoBackend, LeaderBalanceSettings, LogManagerSettings,
+    LogOutput, NetworkSettings, OffsetsSettings, ReplicationSettings, TopicManagementSettings,
+    TransactionSettings,
 };
 use super::definition::{Effect, RACK_AWARE_REPLICA_SELECTOR, broker_definition, broker_definitions};
 use super::dynamic::is_listener_limit;
@@ -158,6 +159,7 @@ pub(super) fn build(sources: Arc<Sources>) -> Result<BrokerConfig, Vec<Fault>> {
                     max_incremental_session_cache_slots: values
                         .u32("max.incremental.fetch.session.cache.slots"),
                 },
+                leader_balance: leader_balance(&values),
                 replication: replication(&values),
                 io_backend: match values.text("milena.io.backend") {
                     Some("uring") => IoBackend::Uring,
@@ -176,6 +178,16 @@ pub(super) fn build(sources: Arc<Sources>) -> Result<BrokerConfig, Vec<Fault>> {
             })
         }
         _ => Err(faults.0),
+    }
+}
+
+fn leader_balance(values: &Values) -> LeaderBalanceSettings {
+    let seconds = values.i64("leader.imbalance.check.interval.seconds");
+    let percentage = values.i32("leader.imbalance.per.broker.percentage");
+    LeaderBalanceSettings {
+        auto_leader_rebalance_enable: values.boolean("auto.leader.rebalance.enable"),
+        leader_imbalance_per_broker_percentage: u32::try_from(percentage).unwrap_or(0),
+        leader_imbalance_check_interval: Duration::from_secs(u64::try_from(seconds).unwrap_or(0).max(1)),
     }
 }
 

@@ -1,7 +1,6 @@
 //! The controller's shell: one task that hears watches, requests and answers, feeds the machine and does what it says.
 //!
-//! A request of the tree that the connection was lost under is asked again, a write after a look whether it happened ([`super::writes`]).
-//! When the session is over the reign is over at once, before the client of the tree has another session; this broker stands for
+//! A write that the connection was lost under is done again after a look whether it happened ([`super::writes`]). When the session is over the reign is over at once, before the client of the tree has another session; this broker stands for
 //! election again when it has registered anew, as in 2.7.2 (`RegisterBrokerAndReelect`). Source classes: `KafkaController`,
 //! `ControllerEventManager`.
 
@@ -10,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
 use milena_engine::io::Clock;
 use milena_engine::units::TopicPartition;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -23,7 +21,7 @@ use super::{ControllerSettings, Present};
 use crate::coordination::znodes::{self, ControllerNode};
 use crate::coordination::{
     Coordination, CoordinationError, CreateMode, ExpectedVersion, MultiError, Operation, OperationResult,
-    SessionEvent, Watch,
+    SessionEvent, Stat, Watch,
 };
 
 /// From the begin of a reign to the first look at the balance of leaders.
@@ -57,12 +55,6 @@ pub(super) enum Message {
     Rebalance,
 }
 
-/// What this broker wrote when it last stood for election.
-struct Candidacy {
-    data: Bytes,
-    epoch: i32,
-}
-
 pub(super) struct Shell {
     pub(super) settings: ControllerSettings,
     pub(super) coordination: Arc<dyn Coordination>,
@@ -76,7 +68,8 @@ pub(super) struct Shell {
     last_request: u64,
     /// States with a watch of ours that has not fired.
     watched_states: HashSet<TopicPartition>,
-    candidacy: Option<Candidacy>,
+    /// The epoch that this broker last stood for, until it knows what came of it.
+    candidacy: Option<i32>,
     /// Whether this broker is registered in the present session.
     registered: bool,
     /// When to look at the balance of leaders.
@@ -299,13 +292,12 @@ impl Shell {
                     None => continue,
                 }
             };
-            let data = node.data.unwrap_or_default();
             if !self.machine.is_active()
-                && let Some((epoch, epoch_zk_version)) = self.won_unheard(&data).await?
+                && let Some((epoch, epoch_zk_version)) = self.won_unheard(&node.stat).await?
             {
                 return self.reign(epoch, epoch_zk_version).await;
             }
-            let controller = match ControllerNode::decode(&data) {
+            let controller = match ControllerNode::decode(&node.data.unwrap_or_default()) {
                 Ok(node) => Some(node.broker_id),
                 Err(error) => {
                     self.log_error(&error.to_string());
@@ -333,15 +325,12 @@ impl Shell {
             broker_id: self.settings.broker_id,
             timestamp_ms: self.clock.wall().get(),
         };
-        let (data, epoch) = (node.encode(), present + 1);
-        self.candidacy = Some(Candidacy {
-            data: data.clone(),
-            epoch,
-        });
+        let epoch = present + 1;
+        self.candidacy = Some(epoch);
         let mut operations: Vec<Operation> = create.into_iter().collect();
         operations.push(Operation::Create {
             path: znodes::CONTROLLER.to_owned(),
-            data: Some(data),
+            data: Some(node.encode()),
             mode: CreateMode::Ephemeral,
         });
         let raised = znodes::encode_controller_epoch(epoch);
@@ -363,13 +352,15 @@ impl Shell {
         }
     }
 
-    /// Whether `/controller` is what this broker wrote though it did not hear so: the epoch, and its version.
-    async fn won_unheard(&mut self, data: &Bytes) -> Result<Option<(i32, i32)>, CoordinationError> {
-        let Some(candidacy) = self.candidacy.take_if(|candidacy| candidacy.data == *data) else {
+    /// Whether `/controller` is of this session, and the epoch the one that was stood for: the answer was lost then. Returns the
+    /// epoch and the version of its node. Kafka looks at the broker's id, which another process might have too.
+    async fn won_unheard(&mut self, controller: &Stat) -> Result<Option<(i32, i32)>, CoordinationError> {
+        let is_ours = controller.ephemeral_owner == Some(self.coordination.session_id());
+        let Some(stood_for) = self.candidacy.take().filter(|_| is_ours) else {
             return Ok(None);
         };
         let present = self.read_epoch().await?;
-        Ok(present.filter(|(epoch, _)| *epoch == candidacy.epoch))
+        Ok(present.filter(|(epoch, _)| *epoch == stood_for))
     }
 
     /// The epoch and the data version of its node.
@@ -401,6 +392,11 @@ impl Shell {
             }
         };
         let topic_count = reading.topics.len();
+        // Requests may come from now on; they wait.
+        self.present
+            .controller_id
+            .store(self.settings.broker_id, Ordering::Release);
+        self.present.active.store(true, Ordering::Release);
         self.feed(Input::Elected {
             epoch,
             epoch_zk_version,
@@ -410,10 +406,6 @@ impl Shell {
         if !self.machine.is_active() {
             return Ok(());
         }
-        self.present
-            .controller_id
-            .store(self.settings.broker_id, Ordering::Release);
-        self.present.active.store(true, Ordering::Release);
         if self.settings.leader_rebalance.is_some() {
             self.rebalance_at = Some(Instant::now() + FIRST_REBALANCE);
         }

@@ -24,6 +24,23 @@ const READ_CHUNK: usize = 4096;
 type NewTopics = Vec<(Arc<str>, TopicAssignment)>;
 
 impl Shell {
+    /// A node, watched for `event`.
+    pub(super) async fn get(
+        &self,
+        path: &str,
+        event: Option<Event>,
+    ) -> Result<Option<Node>, CoordinationError> {
+        let watch = event.map(|event| self.watch(event));
+        self.coordination.get(path, watch).await
+    }
+
+    /// The children of a node, watched for `event`; none if it does not exist.
+    async fn children(&self, path: &str, event: Event) -> Result<Vec<String>, CoordinationError> {
+        let watch = Some(self.watch(event));
+        let children = self.coordination.children(path, watch).await?;
+        Ok(children.unwrap_or_default())
+    }
+
     pub(super) async fn read_cluster(&self) -> Result<ClusterReading, CoordinationError> {
         // What was told before this reign is in what is read now.
         let (_, mut stale) = self.read_log_dir_events().await?;
@@ -61,9 +78,7 @@ impl Shell {
     }
 
     pub(super) async fn read_brokers(&self) -> Result<Vec<LiveBroker>, CoordinationError> {
-        let ids = self
-            .children(znodes::BROKER_IDS, Some(Event::BrokersChanged))
-            .await?;
+        let ids = self.children(znodes::BROKER_IDS, Event::BrokersChanged).await?;
         let mut brokers = Vec::with_capacity(ids.len());
         for id in ids {
             let Ok(id) = id.parse::<i32>() else { continue };
@@ -84,7 +99,7 @@ impl Shell {
 
     /// All names, and the assignments of those that the machine does not know.
     pub(super) async fn read_topics(&self) -> Result<(BTreeSet<Arc<str>>, NewTopics), CoordinationError> {
-        let names = self.children(znodes::TOPICS, Some(Event::TopicsChanged)).await?;
+        let names = self.children(znodes::TOPICS, Event::TopicsChanged).await?;
         let names: BTreeSet<Arc<str>> = names.into_iter().map(Arc::from).collect();
         let known: BTreeSet<&Arc<str>> = self.machine.context().topic_names().collect();
         let new: Vec<Arc<str>> = names
@@ -95,7 +110,7 @@ impl Shell {
         let mut topics = Vec::with_capacity(new.len());
         for chunk in new.chunks(READ_CHUNK) {
             let paths: Vec<String> = chunk.iter().map(|topic| znodes::topic(topic)).collect();
-            let nodes = self.get_many(&paths).await?;
+            let nodes = self.coordination.get_many(paths).await?;
             for (topic, node) in chunk.iter().zip(nodes) {
                 if let Some((assignment, _)) = self.decode_assignment(topic, node) {
                     topics.push((Arc::clone(topic), assignment));
@@ -125,7 +140,7 @@ impl Shell {
 
     pub(super) async fn read_deletions(&self) -> Result<Vec<Arc<str>>, CoordinationError> {
         let topics = self
-            .children(znodes::DELETE_TOPICS, Some(Event::DeletionsChanged))
+            .children(znodes::DELETE_TOPICS, Event::DeletionsChanged)
             .await?;
         Ok(topics.into_iter().map(Arc::from).collect())
     }
@@ -191,11 +206,14 @@ impl Shell {
         root: &str,
         event: Event,
     ) -> Result<Vec<(String, Bytes)>, CoordinationError> {
-        let names = self.children(root, Some(event)).await?;
+        let names = self.children(root, event).await?;
         let paths: Vec<String> = names.iter().map(|name| format!("{root}/{name}")).collect();
         let mut notes = Vec::with_capacity(paths.len());
         for chunk in paths.chunks(READ_CHUNK) {
-            for (path, node) in chunk.iter().zip(self.get_many(chunk).await?) {
+            for (path, node) in chunk
+                .iter()
+                .zip(self.coordination.get_many(chunk.to_vec()).await?)
+            {
                 let data = node.map(|node| node.data.unwrap_or_default());
                 notes.extend(data.map(|data| (path.clone(), data)));
             }
@@ -211,7 +229,7 @@ impl Shell {
         for chunk in partitions.chunks(READ_CHUNK) {
             let path = |at: &TopicPartition| znodes::partition_state(&at.topic, at.partition);
             let paths: Vec<String> = chunk.iter().map(path).collect();
-            let nodes = self.get_many(&paths).await?;
+            let nodes = self.coordination.get_many(paths).await?;
             for (at, node) in chunk.iter().zip(nodes) {
                 let Some(node) = node else { continue };
                 let data = node.data.unwrap_or_default();
@@ -262,12 +280,20 @@ impl Shell {
             error,
         };
         loop {
-            let mut paths = self.subtree(znodes::topic(topic)).await.map_err(whole)?;
+            let mut paths = self
+                .coordination
+                .subtree(&znodes::topic(topic))
+                .await
+                .map_err(whole)?;
             let besides = [
                 entity_path(EntityType::Topics, topic),
                 znodes::delete_topic(topic),
             ];
-            let found = self.get_many(&besides).await.map_err(whole)?;
+            let found = self
+                .coordination
+                .get_many(besides.to_vec())
+                .await
+                .map_err(whole)?;
             let there = besides.into_iter().zip(found).filter(|(_, node)| node.is_some());
             paths.extend(there.map(|(path, _)| path));
             match self.delete_all(&paths, &fence).await {
@@ -293,22 +319,6 @@ impl Shell {
             rest = others;
         }
         Ok(())
-    }
-
-    /// `path` and everything below it, children before parents; nothing if it does not exist.
-    async fn subtree(&self, path: String) -> Result<Vec<String>, CoordinationError> {
-        if self.get(&path, None).await?.is_none() {
-            return Ok(Vec::new());
-        }
-        let mut found = Vec::new();
-        let mut open = vec![path];
-        while let Some(path) = open.pop() {
-            let children = self.children(&path, None).await?;
-            open.extend(children.iter().map(|child| format!("{path}/{child}")));
-            found.push(path);
-        }
-        found.reverse();
-        Ok(found)
     }
 
     /// Logs a damaged node and goes on without it.

@@ -1,57 +1,13 @@
-//! Requests of the tree over a connection that may be lost.
+//! Writes whose answers may be lost with the connection.
 //!
-//! Reads are asked again until they are answered or the session is over. A write whose answer was lost may have happened: the
-//! nodes it is about are read, and only if they do not look as it leaves them it is written again. Where another writer was
-//! there in between, the second try fails at a version or at a node that exists, and the machine looks again. Source:
-//! `KafkaZkClient` (`retryRequestsUntilConnected`).
+//! Such a write may have happened: the nodes it is about are read, and only if they do not look as it leaves them it is written
+//! again. Where another writer was there in between, the second try fails at a version or at a node that exists, and the
+//! machine looks again. Source: `KafkaZkClient` (`retryRequestsUntilConnected`).
 
-use std::time::Duration;
-
-use super::shell::{Event, Shell};
+use super::shell::Shell;
 use crate::coordination::{CoordinationError, ExpectedVersion, MultiError, Node, Operation};
 
-/// Between two tries. The client of the tree waits for a connection itself.
-const PAUSE: Duration = Duration::from_millis(50);
-
 impl Shell {
-    pub(super) async fn get(
-        &self,
-        path: &str,
-        event: Option<Event>,
-    ) -> Result<Option<Node>, CoordinationError> {
-        loop {
-            let watch = event.clone().map(|event| self.watch(event));
-            match self.coordination.get(path, watch).await {
-                Err(CoordinationError::ConnectionLoss) => tokio::time::sleep(PAUSE).await,
-                answer => return answer,
-            }
-        }
-    }
-
-    /// None if the node does not exist.
-    pub(super) async fn children(
-        &self,
-        path: &str,
-        event: Option<Event>,
-    ) -> Result<Vec<String>, CoordinationError> {
-        loop {
-            let watch = event.clone().map(|event| self.watch(event));
-            match self.coordination.children(path, watch).await {
-                Err(CoordinationError::ConnectionLoss) => tokio::time::sleep(PAUSE).await,
-                answer => return answer.map(Option::unwrap_or_default),
-            }
-        }
-    }
-
-    pub(super) async fn get_many(&self, paths: &[String]) -> Result<Vec<Option<Node>>, CoordinationError> {
-        loop {
-            match self.coordination.get_many(paths.to_vec()).await {
-                Err(CoordinationError::ConnectionLoss) => tokio::time::sleep(PAUSE).await,
-                answer => return answer,
-            }
-        }
-    }
-
     /// Writes persistent nodes.
     pub(super) async fn write(&self, operations: Vec<Operation>) -> Result<(), MultiError> {
         let paths: Vec<String> = operations.iter().map(|one| one.path().to_owned()).collect();
@@ -60,7 +16,7 @@ impl Shell {
                 Ok(_) => return Ok(()),
                 Err(failed) if failed.error == CoordinationError::ConnectionLoss => {
                     self.log("a write lost its connection: looking whether it happened");
-                    let nodes = self.get_many(&paths).await;
+                    let nodes = self.coordination.get_many(paths.clone()).await;
                     let nodes = nodes.map_err(|error| MultiError { index: 0, error })?;
                     if happened(&operations, &nodes) {
                         return Ok(());

@@ -14,10 +14,11 @@ use crate::protocol::messages::topics::{
 
 pub async fn handle(
     topics: &TopicAdmin,
+    is_controller: bool,
     request: &CreatePartitionsRequest<'_>,
 ) -> CreatePartitionsResponse<'static> {
     let mut results = Vec::new();
-    if !topics.is_controller() {
+    if !is_controller {
         for topic in request.topics.iter() {
             results.push(CreatePartitionsTopicResult {
                 name: Cow::Owned(topic.name.to_string()),

@@ -13,7 +13,11 @@ use crate::protocol::messages::topics::{
     CreatableTopic, CreatableTopicConfigs, CreatableTopicResult, CreateTopicsRequest, CreateTopicsResponse,
 };
 
-pub async fn handle(topics: &TopicAdmin, request: &CreateTopicsRequest<'_>) -> CreateTopicsResponse<'static> {
+pub async fn handle(
+    topics: &TopicAdmin,
+    is_controller: bool,
+    request: &CreateTopicsRequest<'_>,
+) -> CreateTopicsResponse<'static> {
     let twice = repeated(request.topics.iter().map(|topic| topic.name.into_owned()));
     let mut results: Vec<CreatableTopicResult<'static>> = Vec::new();
     let mut wanted: Vec<(usize, NewTopic)> = Vec::new();
@@ -23,7 +27,7 @@ pub async fn handle(topics: &TopicAdmin, request: &CreateTopicsRequest<'_>) -> C
             configs: Some(Vec::new().into()),
             ..CreatableTopicResult::default()
         };
-        if !topics.is_controller() {
+        if !is_controller {
             result.error_code = ErrorCode::NotController.code();
         } else if twice.contains(&*topic.name) {
             // One answer for a name, however often it comes.

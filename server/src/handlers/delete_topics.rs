@@ -15,10 +15,11 @@ const KNOWS_DELETION_DISABLED: i16 = 3;
 
 pub async fn handle(
     topics: &TopicAdmin,
+    is_controller: bool,
     api_version: i16,
     request: &DeleteTopicsRequest<'_>,
 ) -> DeleteTopicsResponse<'static> {
-    let refusal = if !topics.is_controller() {
+    let refusal = if !is_controller {
         Some(ErrorCode::NotController)
     } else if topics.is_deletion_enabled() {
         None

@@ -35,7 +35,7 @@ impl Bench {
         ));
         let coordination: Arc<dyn Coordination> = Arc::clone(&session) as Arc<dyn Coordination>;
         let metadata = Arc::clone(&cluster.brokers.caches[&0]);
-        let admin = TopicAdmin::new(0, coordination, metadata, config);
+        let admin = TopicAdmin::new(coordination, metadata, config);
         Bench {
             cluster,
             session,

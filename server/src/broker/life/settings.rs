@@ -7,6 +7,7 @@ use milena_engine::log_manager::LogManagerConfig;
 use crate::broker::channel::ChannelSettings;
 use crate::broker::peer::PeerSettings;
 use crate::config::{ApiVersion, BrokerConfig, InterBrokerVersions};
+use crate::controller::{ControllerSettings, LeaderRebalance};
 use crate::coordination::startup::Registering;
 use crate::coordination::znodes::RegistrationVersion;
 use crate::group::config::GroupConfig;
@@ -49,6 +50,21 @@ pub(super) fn registering(config: &BrokerConfig) -> Registering {
         version,
         former_session: None,
         patience,
+    }
+}
+
+/// By the settings that hold at the start, changes at run time included.
+pub(super) fn controller_settings(broker_id: i32, config: &BrokerConfig) -> ControllerSettings {
+    let balance = &config.leader_balance;
+    ControllerSettings {
+        broker_id,
+        delete_topic_enable: config.topics.delete_topic_enable,
+        unclean_leader_election_enable: config.topic_defaults.unclean_leader_election_enable,
+        leader_rebalance: balance.auto_leader_rebalance_enable.then_some(LeaderRebalance {
+            interval: balance.leader_imbalance_check_interval,
+            imbalance_percentage: balance.leader_imbalance_per_broker_percentage,
+        }),
+        feature_versioning: config.inter_broker_protocol_version >= ApiVersion::V2_7_IV0,
     }
 }
 

@@ -39,11 +39,11 @@ definitions! {
         "Answered requests after which the waiting produces are tidied.";
     "delete.records.purgatory.purge.interval.requests": Int = "1", ANY, Medium, Fixed, NoEffectHere(EVENTS);
         "Answered requests after which the waiting deletions are tidied.";
-    "auto.leader.rebalance.enable": Boolean = "true", ANY, High, Fixed, NoEffectHere(FOLLOWERS);
+    "auto.leader.rebalance.enable": Boolean = "true", ANY, High, Fixed, Served;
         "Whether leadership returns to the preferred replicas by itself.";
-    "leader.imbalance.per.broker.percentage": Int = "10", ANY, High, Fixed, NoEffectHere(FOLLOWERS);
+    "leader.imbalance.per.broker.percentage": Int = "10", ANY, High, Fixed, Served;
         "Share of partitions led elsewhere that starts a rebalance, in per cent.";
-    "leader.imbalance.check.interval.seconds": Long = "300", ANY, High, Fixed, NoEffectHere(FOLLOWERS);
+    "leader.imbalance.check.interval.seconds": Long = "300", ANY, High, Fixed, Served;
         "Seconds between two looks at the balance of leaders.";
     "unclean.leader.election.enable": Boolean = "false", ANY, High, ClusterWide, Served;
         "Whether a replica that is not in sync may lead when no other can, at the price of lost records.";
