@@ -128,7 +128,8 @@ impl Controller {
 
     /// This broker has registered again, after its session expired: it may stand for election from now on.
     pub fn registered(&self) {
-        self.tell(Message::Registered);
+        let expired_sessions = self.present.expired_sessions.load(Ordering::Acquire);
+        self.tell(Message::Registered { expired_sessions });
     }
 
     fn tell(&self, message: Message) {

@@ -71,28 +71,23 @@ impl Cluster {
 
     pub(crate) async fn join(&self, id: i32) -> (Arc<EmbeddedSession>, Controller) {
         let session = self.tree.session();
-        let coordination: Arc<dyn Coordination> = Arc::clone(&session) as Arc<dyn Coordination>;
+        let controller = self.join_over(session.clone(), settings(id)).await;
+        (session, controller)
+    }
+
+    /// Over a session of any kind.
+    pub(crate) async fn join_over(
+        &self,
+        coordination: Arc<dyn Coordination>,
+        settings: ControllerSettings,
+    ) -> Controller {
         create_persistent_paths(coordination.as_ref()).await.unwrap();
-        let how = Registering {
-            version: RegistrationVersion::V5,
-            former_session: None,
-            patience: Duration::ZERO,
-        };
-        register_broker(coordination.as_ref(), &registration(id, 9092 + id), how)
-            .await
-            .unwrap();
-        let settings = ControllerSettings {
-            broker_id: id,
-            delete_topic_enable: true,
-            unclean_leader_election_enable: false,
-            leader_rebalance: None,
-            feature_versioning: true,
-        };
+        register(coordination.as_ref(), settings.broker_id).await;
         let channel: Arc<dyn BrokerChannel> = Arc::clone(&self.brokers) as Arc<dyn BrokerChannel>;
         let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
         let (controller, run) = Controller::start(settings, coordination, channel, clock);
         tokio::spawn(run);
-        (session, controller)
+        controller
     }
 
     /// Waits until the cache of a broker is as it should be.
@@ -103,6 +98,27 @@ impl Cluster {
             updates.changed().await.unwrap();
         }
     }
+}
+
+pub(crate) fn settings(broker_id: i32) -> ControllerSettings {
+    ControllerSettings {
+        broker_id,
+        delete_topic_enable: true,
+        unclean_leader_election_enable: false,
+        leader_rebalance: None,
+        feature_versioning: true,
+    }
+}
+
+/// Registers a broker; returns its epoch.
+pub(crate) async fn register(coordination: &dyn Coordination, id: i32) -> i64 {
+    let how = Registering {
+        version: RegistrationVersion::V5,
+        former_session: None,
+        patience: Duration::ZERO,
+    };
+    let registered = register_broker(coordination, &registration(id, 9092 + id), how).await;
+    registered.unwrap().epoch
 }
 
 /// A tree on a disk of its own.

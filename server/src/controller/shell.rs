@@ -50,9 +50,23 @@ pub(super) enum Message {
     Request(Request, oneshot::Sender<Answer>),
     /// `unclean.leader.election.enable` of the broker is this now.
     UncleanByDefault(bool),
-    /// This broker registered again.
-    Registered,
+    /// This broker registered again, after so many sessions that ended.
+    Registered {
+        expired_sessions: u64,
+    },
     Rebalance,
+}
+
+/// What came of standing for election.
+enum Candidacy {
+    Won {
+        epoch: i32,
+        epoch_zk_version: i32,
+    },
+    /// Another broker was faster, or the answer was lost.
+    Unknown,
+    /// This broker has no place in the cluster until it has registered in its new session.
+    NotNow,
 }
 
 pub(super) struct Shell {
@@ -70,8 +84,8 @@ pub(super) struct Shell {
     watched_states: HashSet<TopicPartition>,
     /// The epoch that this broker last stood for, until it knows what came of it.
     candidacy: Option<i32>,
-    /// Whether this broker is registered in the present session.
-    registered: bool,
+    /// How many sessions were over when this broker last registered.
+    registered_after: u64,
     /// When to look at the balance of leaders.
     rebalance_at: Option<Instant>,
     /// Sessions that were over when the present event began.
@@ -100,7 +114,7 @@ impl Shell {
             last_request: 0,
             watched_states: HashSet::new(),
             candidacy: None,
-            registered: true,
+            registered_after: 0,
             rebalance_at: None,
             expired_sessions: 0,
         }
@@ -176,8 +190,8 @@ impl Shell {
                         .await;
                 }
             }
-            Message::Registered => {
-                self.registered = true;
+            Message::Registered { expired_sessions } => {
+                self.registered_after = expired_sessions;
                 self.put(Event::ControllerChanged);
             }
             Message::Rebalance => {
@@ -221,7 +235,6 @@ impl Shell {
         match event {
             Event::ControllerChanged => return self.follow_election().await,
             Event::SessionExpired => {
-                self.registered = false;
                 self.stand_down(None);
                 return Ok(());
             }
@@ -284,12 +297,13 @@ impl Shell {
                 .await?;
             let Some(node) = node else {
                 self.stand_down(None);
-                if !self.registered {
-                    return Ok(());
-                }
                 match self.stand_for_election().await? {
-                    Some((epoch, epoch_zk_version)) => return self.reign(epoch, epoch_zk_version).await,
-                    None => continue,
+                    Candidacy::Won {
+                        epoch,
+                        epoch_zk_version,
+                    } => return self.reign(epoch, epoch_zk_version).await,
+                    Candidacy::Unknown => continue,
+                    Candidacy::NotNow => return Ok(()),
                 }
             };
             if !self.machine.is_active()
@@ -312,8 +326,8 @@ impl Shell {
         }
     }
 
-    /// Takes `/controller` and raises the epoch, in one transaction; `None` if another broker was faster, or the answer was lost.
-    async fn stand_for_election(&mut self) -> Result<Option<(i32, i32)>, CoordinationError> {
+    /// Takes `/controller` and raises the epoch, in one transaction.
+    async fn stand_for_election(&mut self) -> Result<Candidacy, CoordinationError> {
         let (present, version, create) = match self.read_epoch().await? {
             Some((epoch, version)) => (epoch, version, None),
             None => {
@@ -336,9 +350,15 @@ impl Shell {
         let raised = znodes::encode_controller_epoch(epoch);
         let expected = ExpectedVersion::Exactly(version);
         operations.push(Operation::set(znodes::CONTROLLER_EPOCH, raised, expected));
+        if self.registered_after != self.present.expired_sessions.load(Ordering::Acquire) {
+            return Ok(Candidacy::NotNow);
+        }
         match self.coordination.multi(operations).await {
             Ok(results) => match results.last() {
-                Some(OperationResult::Set(stat)) => Ok(Some((epoch, stat.version))),
+                Some(OperationResult::Set(stat)) => Ok(Candidacy::Won {
+                    epoch,
+                    epoch_zk_version: stat.version,
+                }),
                 other => unreachable!("set answered {other:?}"),
             },
             Err(MultiError {
@@ -347,7 +367,7 @@ impl Shell {
                     | CoordinationError::BadVersion { .. }
                     | CoordinationError::ConnectionLoss,
                 ..
-            }) => Ok(None),
+            }) => Ok(Candidacy::Unknown),
             Err(failed) => Err(failed.error),
         }
     }

@@ -1,5 +1,8 @@
 //! The controller on an embedded tree: elections, topics that come, grow and go, fencing.
 
+mod faults;
+mod requests;
+
 use crate::coordination::znodes::{self, ReplicaAssignment, TopicAssignment};
 use crate::coordination::{Coordination, CreateMode, ExpectedVersion, Operation};
 use crate::test_cluster::{Cluster, run, until_gone};
