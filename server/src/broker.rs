@@ -21,6 +21,7 @@ use crate::metadata_cache::MetadataCache;
 use crate::protocol::ErrorCode;
 use crate::replication::{Partition, PartitionRefusal, ReplicaManager};
 
+mod alter_isr;
 mod channel;
 pub(crate) mod command_handler;
 pub mod command_messages;

@@ -505,6 +505,7 @@ impl Start {
             None => {
                 let parts = replication::Parts {
                     broker_id: id,
+                    broker_epoch: &broker.epoch,
                     config: &self.config,
                     replicas: &broker.replicas,
                     metadata: &broker.metadata,
