@@ -20,6 +20,8 @@ CLASSES = {
     "kafka-delete-records": "kafka.admin.DeleteRecordsCommand",
     "kafka-broker-api-versions": "kafka.admin.BrokerApiVersionsCommand",
     "kafka-acls": "kafka.admin.AclCommand",
+    "kafka-leader-election": "kafka.admin.LeaderElectionCommand",
+    "kafka-reassign-partitions": "kafka.admin.ReassignPartitionsCommand",
     "kafka-get-offset-shell": "kafka.tools.GetOffsetShell",
     "kafka-console-producer": "kafka.tools.ConsoleProducer",
     "kafka-console-consumer": "kafka.tools.ConsoleConsumer",  # by `script` only: it counts in a static field
