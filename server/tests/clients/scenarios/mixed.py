@@ -345,19 +345,21 @@ def diverged(place, kinds, release):
     controller, leader, follower = cluster.brokers
     topic = place.name("t")
     cluster.create(topic, [1, 2], unclean_leader_election_enable="false")
-    kept = [librdkafka.produce(cluster.bootstrap, topic, samples(1, turn), acks="all") for turn in (1, 2)]
+    librdkafka.produce(cluster.bootstrap, topic, samples(1, 1), acks="all")
     follower.process.process.send_signal(signal.SIGSTOP)
-    # Acknowledged by the leader alone: such records may be lost, and are.
-    librdkafka.produce(leader.bootstrap, topic, samples(1, 3)[:50], acks=1)
+    # Acknowledged by the leader alone: such records may be lost, and are. The first may go to the fetch that waits.
+    for turn, count in ((2, 1), (3, 50)):
+        librdkafka.produce(leader.bootstrap, topic, samples(1, turn)[:count], acks=1)
     leader.process.end(signal.SIGKILL, 30)
     follower.process.process.send_signal(signal.SIGCONT)
     cluster.partition(topic, 0, error=0, leader=2, isr=[2])
     acks = librdkafka.produce(f"{controller.bootstrap},{follower.bootstrap}", topic, samples(1, 4)[:20], acks="all")
-    equal(acks[0], (0, sum(map(len, kept))), "the next record takes the place of the first that was lost")
+    survivors = acks[0][1] - 300
+    equal(survivors in (0, 1), True, f"{survivors} of the records survived that the leader alone had")
     leader.start()
     cluster.partition(topic, 0, error=0, leader=2, isr=[1, 2])
     librdkafka.produce(cluster.bootstrap, topic, samples(1, 5), acks="all")
-    wanted = [record.value for turn, end in ((1, None), (2, None), (4, 20), (5, None)) for record in samples(1, turn)[:end]]
+    wanted = [record.value for turn, end in ((1, 300), (2, survivors), (4, 20), (5, 300)) for record in samples(1, turn)[:end]]
     read = librdkafka.read_all(cluster.bootstrap, topic, make=lambda m: (m.offset(), m.value()))
     equal([value for _, value in read] == wanted, True, f"{len(read)} records, of which {len(wanted)} are wanted")
     cluster.end()
