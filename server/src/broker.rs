@@ -71,6 +71,11 @@ impl Broker {
         self.config.load()
     }
 
+    /// Whether there is no ZooKeeper, and so no other broker.
+    pub fn stands_alone(&self) -> bool {
+        self.config().zookeeper.is_none()
+    }
+
     /// Whether a topic belongs to the brokers themselves.
     pub fn is_internal_topic(&self, topic: &str) -> bool {
         matches!(topic, GROUP_METADATA_TOPIC_NAME | TRANSACTION_STATE_TOPIC_NAME)

@@ -181,6 +181,13 @@ impl MetadataCache {
         self.updates.subscribe()
     }
 
+    /// Waits for the first update.
+    pub async fn heard_of_the_controller(&self) {
+        let mut updates = self.subscribe();
+        // The sender lives as long as this.
+        let _ = updates.wait_for(|count| *count > 0).await;
+    }
+
     /// Takes over what the controller says; returns the partitions that were removed (their topic is being deleted), whose
     /// committed offsets the group coordinator drops.
     pub fn update(&self, command: &UpdateMetadataCommand) -> Vec<TopicPartition> {
@@ -388,6 +395,22 @@ mod tests {
         }
         assert_eq!(now.partition_count("a"), Some(3));
         assert_eq!(now.partition_count("b"), None);
+    }
+
+    #[test]
+    fn who_waits_for_the_first_word_of_a_controller_is_woken_by_it_and_waits_no_second_time() {
+        crate::test_cluster::run(async {
+            let cache = MetadataCache::new();
+            let mut waiting = Box::pin(cache.heard_of_the_controller());
+            tokio::select! {
+                biased;
+                () = &mut waiting => panic!("nobody said anything"),
+                () = std::future::ready(()) => {}
+            }
+            cache.update(&update(vec![], vec![]));
+            waiting.await;
+            cache.heard_of_the_controller().await;
+        });
     }
 
     #[test]

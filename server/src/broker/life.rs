@@ -463,11 +463,7 @@ impl Start {
             epoch,
             features_epoch,
             cluster_id: cluster_id.into(),
-            topics: TopicAdmin::new(
-                Arc::clone(&bounded),
-                Arc::clone(&metadata),
-                Arc::clone(&config),
-            ),
+            topics: TopicAdmin::new(Arc::clone(&bounded), Arc::clone(&metadata), Arc::clone(&config)),
             configs: ConfigAdmin::new(
                 id,
                 Arc::clone(&bounded),

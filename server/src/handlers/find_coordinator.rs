@@ -1,16 +1,20 @@
-//! FindCoordinator (key 10): which broker coordinates a group.
+//! FindCoordinator (key 10): which broker coordinates a group, or a transactional producer.
 //!
-//! The coordinator is the leader of the group's partition of `__consumer_offsets`, which is created when first asked for
-//! (`KafkaApis.handleFindCoordinatorRequest`).
+//! The coordinator is the leader of the group's partition of `__consumer_offsets`, which is created when first asked for, or of the
+//! producer's partition of `__transaction_state` (`KafkaApis.handleFindCoordinatorRequest`).
 //!
-//! **Deviation:** for a transactional id the answer is TRANSACTIONAL_ID_AUTHORIZATION_FAILED, which ends a producer with a clear
-//! error: transactions are not built, and COORDINATOR_NOT_AVAILABLE would let it retry for ever.
+//! **Deviation:** transactions are not built. In a cluster another broker may coordinate them, an Apache one; where that is this
+//! broker, or the topic is not there yet, the answer is COORDINATOR_NOT_AVAILABLE, and the topic is not created. A broker that
+//! stands alone answers TRANSACTIONAL_ID_AUTHORIZATION_FAILED, which ends a producer with a clear error: the other would let it
+//! retry for ever.
 
 use std::borrow::Cow;
 
 use super::RequestContext;
-use crate::broker::Broker;
+use crate::broker::{Broker, TRANSACTION_STATE_TOPIC_NAME};
 use crate::group::GROUP_METADATA_TOPIC_NAME;
+use crate::group::records::partition_for;
+use crate::metadata_cache::MetadataSnapshot;
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::find_coordinator::{FindCoordinatorRequest, FindCoordinatorResponse};
 
@@ -26,6 +30,17 @@ pub async fn handle(
 ) -> FindCoordinatorResponse<'static> {
     match request.key_type {
         KEY_TYPE_GROUP => {}
+        KEY_TYPE_TRANSACTION if !broker.stands_alone() => {
+            let snapshot = broker.metadata.snapshot();
+            let count = snapshot.partition_count(TRANSACTION_STATE_TOPIC_NAME);
+            let partition = partition_for(
+                &request.key,
+                count.and_then(|count| i32::try_from(count).ok()).unwrap_or(0),
+            );
+            let coordinator = leader_of(&snapshot, TRANSACTION_STATE_TOPIC_NAME, partition);
+            let elsewhere = coordinator.filter(|leader| *leader != broker.id);
+            return answer(&snapshot, elsewhere, context);
+        }
         KEY_TYPE_TRANSACTION => {
             return refusal(
                 ErrorCode::TransactionalIdAuthorizationFailed,
@@ -46,11 +61,25 @@ pub async fn handle(
         }
         return refused(ErrorCode::CoordinatorNotAvailable);
     }
-    let endpoint = snapshot
-        .partition(GROUP_METADATA_TOPIC_NAME, partition)
-        .and_then(|partition| partition.leader)
-        .and_then(|leader| snapshot.broker(leader))
-        .and_then(|leader| Some((leader.id, leader.endpoint(&context.peer.listener)?)));
+    answer(
+        &snapshot,
+        leader_of(&snapshot, GROUP_METADATA_TOPIC_NAME, partition),
+        context,
+    )
+}
+
+fn leader_of(snapshot: &MetadataSnapshot, topic: &str, partition: i32) -> Option<i32> {
+    snapshot.partition(topic, partition)?.leader
+}
+
+fn answer(
+    snapshot: &MetadataSnapshot,
+    coordinator: Option<i32>,
+    context: &RequestContext,
+) -> FindCoordinatorResponse<'static> {
+    let endpoint = coordinator
+        .and_then(|id| snapshot.broker(id))
+        .and_then(|broker| Some((broker.id, broker.endpoint(&context.peer.listener)?)));
     match endpoint {
         None => refused(ErrorCode::CoordinatorNotAvailable),
         Some((id, endpoint)) => FindCoordinatorResponse {

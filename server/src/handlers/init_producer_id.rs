@@ -1,8 +1,9 @@
 //! InitProducerId (key 22): an identity for an idempotent producer, unique in the cluster
 //! (`TransactionCoordinator.handleInitProducerId`).
 //!
-//! **Deviation:** with a transactional id the answer is TRANSACTIONAL_ID_AUTHORIZATION_FAILED, a fatal error, until transactions
-//! are built. An empty transactional id is INVALID_REQUEST, as in Kafka.
+//! **Deviation:** transactions are not built. With a transactional id the answer is COORDINATOR_NOT_AVAILABLE in a cluster, where
+//! another broker may take over, and TRANSACTIONAL_ID_AUTHORIZATION_FAILED, a fatal error, of a broker that stands alone. An empty
+//! transactional id is INVALID_REQUEST, as in Kafka.
 
 use crate::broker::Broker;
 use crate::protocol::ErrorCode;
@@ -16,6 +17,7 @@ pub async fn handle(broker: &Broker, request: &InitProducerIdRequest<'_>) -> Ini
     match request.transactional_id.as_deref() {
         _ if half_set => refusal(ErrorCode::InvalidRequest),
         Some("") => refusal(ErrorCode::InvalidRequest),
+        Some(_) if !broker.stands_alone() => refusal(ErrorCode::CoordinatorNotAvailable),
         Some(_) => refusal(ErrorCode::TransactionalIdAuthorizationFailed),
         None => match broker.producer_ids.generate().await {
             Ok(producer_id) => InitProducerIdResponse {

@@ -3,9 +3,15 @@
 //! A topic that is asked for by name and does not exist is created where that is allowed; its answer is LEADER_NOT_AVAILABLE
 //! until the controller has placed it, and the client asks again (`KafkaApis.handleTopicMetadataRequest`). Version 0 asks for all
 //! topics by an empty list, later ones by null; from 8 on the operations that a client may do are given on request.
+//!
+//! **Deviation:** a broker that has just joined a cluster and has not heard of the controller yet lets the question wait, up to
+//! five seconds. Kafka's answers at once that there is no broker and no topic, which some clients take for the truth.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::RequestContext;
 use crate::admin::error::AdminErrorKind;
@@ -26,11 +32,16 @@ const OPERATIONS_NOT_ASKED: i32 = i32::MIN;
 const TOPIC_OPERATIONS: i32 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11;
 const CLUSTER_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12;
 
+/// How long the controller may take to greet a broker that has registered.
+const GREETING_WAIT_MAX: Duration = Duration::from_secs(5);
+
 pub async fn handle(
     broker: &Broker,
     context: &RequestContext,
     request: &MetadataRequest<'_>,
 ) -> MetadataResponse<'static> {
+    // Without a controller it answers what it knows: nothing.
+    let _ = timeout(GREETING_WAIT_MAX, broker.metadata.heard_of_the_controller()).await;
     let view = View {
         broker,
         context,

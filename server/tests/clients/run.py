@@ -35,7 +35,8 @@ REASON = "reason"  # the file in which a failed scenario leaves the text of its 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--subject", choices=["milena", "kafka", "both"], default="milena")
-    parser.add_argument("--only", metavar="PATTERN", help="scenarios whose name has this part, or fits this glob")
+    parser.add_argument("--only", metavar="PATTERN", help="scenarios whose name has this part, or fits this glob; "
+                        "those of campaigns run only so")
     parser.add_argument("--binary", help="Milena's binary (default: target/release/milena)")
     parser.add_argument("--jobs", type=int, default=2, help="scenarios at a time (default: 2)")
     parser.add_argument("--cycles", type=int, default=6, help="kills of crash.* (default: 6; the campaign: 200)")
@@ -219,7 +220,8 @@ def main():
 
     pattern = options.only or "*"
     scenarios = [entry for entry in scenario.load().values()
-                 if pattern in entry.name or fnmatch.fnmatch(entry.name, pattern)]
+                 if (pattern in entry.name or fnmatch.fnmatch(entry.name, pattern))
+                 and not (entry.campaign and options.only is None)]
     # The long ones first, so that none of them is left to run alone at the end.
     scenarios.sort(key=lambda entry: -entry.seconds)
     if options.list:

@@ -28,12 +28,15 @@ class Scenario:
     run: object
     seconds: int
     doc: str
+    # Run when it is named only: it repeats another in another setting.
+    campaign: bool
 
 
-def scenario(seconds=120):
+def scenario(seconds=120, campaign=False):
     def register(function):
         name = f"{function.__module__.rsplit('.', 1)[-1]}.{function.__name__}"
-        REGISTRY[name] = Scenario(name, function, seconds, (function.__doc__ or "").strip().splitlines()[0])
+        doc = (function.__doc__ or "").strip().splitlines()[0]
+        REGISTRY[name] = Scenario(name, function, seconds, doc, campaign)
         return function
 
     return register
