@@ -54,6 +54,8 @@ impl ApiVersion {
     pub const V0_10_0_IV1: ApiVersion = ApiVersion(5);
     /// The first with idempotence and headers (format v2).
     pub const V0_11_0_IV0: ApiVersion = ApiVersion(10);
+    /// The first whose followers ask where a leader epoch ends.
+    pub const V0_11_0_IV2: ApiVersion = ApiVersion(12);
     /// The first with versioned features.
     pub const V2_7_IV0: ApiVersion = ApiVersion(28);
 

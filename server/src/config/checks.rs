@@ -311,6 +311,18 @@ fn check_fields_together(values: &Values, faults: &mut Faults) {
             ApiVersion::min_supported_for(format.magic()).short_version()
         ),
     );
+    let is_alone = values
+        .text("zookeeper.connect")
+        .is_none_or(|connect| connect.trim().is_empty());
+    faults.require_allowing(
+        is_alone || protocol >= ApiVersion::V0_11_0_IV2,
+        "inter.broker.protocol.version",
+        &format!(
+            "inter.broker.protocol.version {protocol} cannot be served in a cluster: followers would cut their logs at the high \
+             watermark, which loses acknowledged records (KIP-101)"
+        ),
+        format!("{} or later", ApiVersion::V0_11_0_IV2),
+    );
     let queued = values.i64("queued.max.request.bytes");
     let request_max = values.i64("socket.request.max.bytes");
     faults.require_allowing(

@@ -1,6 +1,9 @@
 //! In which versions a broker asks another: `inter.broker.protocol.version` alone decides, nothing is negotiated, so that a
 //! cluster whose brokers are replaced one after the other speaks like its oldest one.
 //!
+//! **Deviation:** in a cluster 0.11.0-IV2 is the oldest, and a broker with an older one refuses to start; 2.7.2 goes back to 0.8.0.
+//! Before it, followers knew nothing of leader epochs and cut their logs at the high watermark (KIP-101).
+//!
 //! Sources: `ControllerChannelManager`, `ReplicaFetcherThread`, `KafkaServer.controlledShutdown`, `AlterIsrManager` and
 //! `ApiVersion`.
 

@@ -62,6 +62,14 @@ fn settings_that_contradict_each_other_are_refused_in_kafkas_words() {
              to version 0.11.0 or higher",
         ),
         (
+            &[
+                ("zookeeper.connect", "a:2181"),
+                ("inter.broker.protocol.version", "0.11.0-IV1"),
+            ],
+            "inter.broker.protocol.version 0.11.0-IV1 cannot be served in a cluster: followers would cut their logs at \
+             the high watermark, which loses acknowledged records (KIP-101)",
+        ),
+        (
             &[("queued.max.request.bytes", "5")],
             "queued.max.request.bytes must be larger or equal to socket.request.max.bytes",
         ),
