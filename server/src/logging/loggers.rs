@@ -20,8 +20,9 @@ use tracing::level_filters::LevelFilter;
 pub const ROOT: &str = "root";
 
 /// The loggers that write lines, without their ancestors.
-const KNOWN: [&str; 43] = [
+const KNOWN: [&str; 46] = [
     "kafka.cluster.Partition",
+    "kafka.controller.ControllerChannelManager",
     "kafka.controller.KafkaController",
     "kafka.coordinator.group.GroupCoordinator",
     "kafka.coordinator.transaction.ProducerIdManager",
@@ -30,8 +31,10 @@ const KNOWN: [&str; 43] = [
     "kafka.network.SocketServer",
     "kafka.server.AdminManager",
     "kafka.server.AlterIsrManager",
+    "kafka.server.BrokerToControllerRequestThread",
     "kafka.server.DynamicBrokerConfig",
     "kafka.server.DynamicConfigManager",
+    "kafka.server.FinalizedFeatureChangeListener",
     "kafka.server.KafkaApis",
     "kafka.server.KafkaServer",
     "kafka.server.ReplicaFetcherManager",

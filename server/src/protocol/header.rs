@@ -186,9 +186,9 @@ mod tests {
             Err(HeaderError::UnknownApiKey { api_key: 58 })
         );
         assert_eq!(
-            decode(&[0, 4, 0, 0]),
+            decode(&[0, 17, 0, 0]),
             Err(HeaderError::NotServed {
-                api_key: ApiKey::LeaderAndIsr
+                api_key: ApiKey::SaslHandshake
             })
         );
         assert_eq!(

@@ -67,7 +67,7 @@ fn settings_that_contradict_each_other_are_refused_in_kafkas_words() {
                 ("inter.broker.protocol.version", "0.11.0-IV1"),
             ],
             "inter.broker.protocol.version 0.11.0-IV1 cannot be served in a cluster: followers would cut their logs at \
-             the high watermark, which loses acknowledged records (KIP-101)",
+             the high watermark, which loses acknowledged records (KIP-101) (allowed: 0.11.0-IV2 or later)",
         ),
         (
             &[("queued.max.request.bytes", "5")],
