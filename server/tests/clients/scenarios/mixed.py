@@ -242,6 +242,46 @@ class Ledger:
         equal(len(others), len(self.somewhere), "records without a known place")
 
 
+def single_replicas(place, kinds, release):
+    """Two brokers, one replica each: metadata, records, deletion, a bounce and a kill of the one that is not controller."""
+    cluster = Cluster(place, kinds, release)
+    _, other = cluster.brokers
+    topic = place.name("t")
+    cluster.create(topic, [1], [0], [1])
+    equal(cluster.directories(topic), [(0, 1), (1, 0), (1, 2)], "directories")
+    ledger = Ledger(cluster, topic, 3)
+    for broker in cluster.brokers:
+        ledger.produce(broker.bootstrap, enable_idempotence=True, compression_type="lz4")
+    ledger.check()
+
+    gone = place.name("gone")
+    cluster.create(gone, [1], [0])
+    librdkafka.produce(cluster.bootstrap, gone, samples(2, 1))
+    cluster.delete(gone)
+    equal(cluster.directories(topic), [(0, 1), (1, 0), (1, 2)], "directories that stay")
+    # Again under the same name: nothing of the former one is there.
+    cluster.create(gone, [1])
+    equal(librdkafka.read_all(cluster.bootstrap, gone), [], "records of the former topic")
+
+    epoch = cluster.partition(topic, 0)["epoch"]
+    other.stop()
+    # A stop hands over what it leads; nobody is there to take it.
+    seen = cluster.partition(topic, 0, leader=-1)
+    equal((seen["error"], seen["isr"], seen["offline"]), (5, [1], [1]), "a partition whose broker stopped")
+    other.start()
+    seen = cluster.partition(topic, 0, leader=1, error=0, offline=[])
+    equal(seen["epoch"] > epoch, True, f"leader epoch {seen['epoch']} after {epoch}")
+    ledger.check()
+    ledger.produce()
+    other.kill()
+    other.start()
+    cluster.partition(topic, 2, leader=1, error=0, offline=[])
+    ledger.check()
+    ledger.produce()
+    ledger.check()
+    cluster.end()
+
+
 class Groups:
     """Groups enough to have a coordinator on each broker, and what each has committed."""
 
