@@ -1,6 +1,6 @@
 //! The controller: the one broker that decides who leads which partition, and tells the others.
 //!
-//! [`machine`] decides; [`shell`] is what is around it. [`Controller::start`] gives a handle and a future: whoever polls the future
+//! [`machine`] decides; `shell`, with `office`, `tree` and `writes`, is what is around it. [`Controller::start`] gives a handle and a future: whoever polls the future
 //! runs the controller, on one task. The future watches `/controller` and, when this broker is elected, the brokers, the topics
 //! and what is asked for in the tree; it reads what changed, feeds the machine, and carries out what it says: writes to the
 //! tree one at a time, commands to brokers through [`command::BrokerChannel`] without waiting for their answers.
@@ -14,6 +14,7 @@ pub mod context;
 pub mod election;
 mod features;
 pub mod machine;
+mod office;
 mod reassignment;
 pub mod request;
 mod request_batch;

@@ -12,8 +12,8 @@ use crate::cluster::LeaderAndIsr;
 /// Why a leader is elected, which decides who may become it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ElectionStrategy {
-    /// The leader is gone: the first assigned replica that is online and in sync; if none is and the topic allows it (or
-    /// whoever asks, by the flag), the first that is online.
+    /// The leader is gone: the first assigned replica that is online and in sync; if none is and the topic or who asks allows
+    /// it, the first that is online.
     OfflinePartition { allow_unclean: bool },
     /// The first of the target replicas that is online and in sync.
     ReassignPartition,
@@ -32,7 +32,6 @@ pub fn elect(
     assignment: &[i32],
     present: &LeaderAndIsr,
     standing: impl Fn(i32) -> Standing,
-    unclean_allowed: bool,
 ) -> Option<LeaderAndIsr> {
     use ElectionStrategy::{ControlledShutdown, OfflinePartition, PreferredReplica, ReassignPartition};
     let is_online = |id: &i32| standing(*id) == Standing::Online;
@@ -54,7 +53,7 @@ pub fn elect(
             let stays = |id: &i32| standing(*id) != Standing::ShuttingDown && assignment.contains(id);
             (leader, in_sync.filter(stays).collect())
         }
-        (None, OfflinePartition { allow_unclean }) if allow_unclean || unclean_allowed => {
+        (None, OfflinePartition { allow_unclean }) if allow_unclean => {
             let leader = assignment.iter().copied().find(is_online)?;
             (leader, vec![leader])
         }
@@ -112,75 +111,59 @@ mod tests {
         use ElectionStrategy::{ControlledShutdown, OfflinePartition, PreferredReplica, ReassignPartition};
         let offline = OfflinePartition { allow_unclean: false };
         let asked = OfflinePartition { allow_unclean: true };
-        // strategy, assignment, in sync, online, shutting down, unclean allowed -> leader and in-sync replicas
+        // strategy, assignment, in sync, online, shutting down -> leader and in-sync replicas
         type Ids = &'static [i32];
-        type Row = (ElectionStrategy, Ids, Ids, Ids, Ids, bool, Option<(i32, Ids)>);
+        type Row = (ElectionStrategy, Ids, Ids, Ids, Ids, Option<(i32, Ids)>);
         let table: &[Row] = &[
-            (offline, &[1, 2, 3], &[1, 2], &[2, 3], &[], false, Some((2, &[2]))),
-            (
-                offline,
-                &[1, 2, 3],
-                &[3, 2],
-                &[2, 3],
-                &[],
-                false,
-                Some((2, &[3, 2])),
-            ),
-            (offline, &[1, 2, 3], &[1], &[2, 3], &[], false, None),
-            (offline, &[1, 2, 3], &[1], &[3, 2], &[], true, Some((2, &[2]))),
-            (asked, &[1, 2, 3], &[1], &[3, 2], &[], false, Some((2, &[2]))),
-            (offline, &[1], &[1], &[], &[], true, None),
-            (offline, &[1, 2], &[1, 2], &[2], &[1], false, Some((2, &[2]))),
-            // 9 is no replica: it neither leads nor stays.
-            (offline, &[1, 2], &[9, 2], &[2, 9], &[], false, Some((2, &[2]))),
-            (offline, &[1, 2], &[9], &[1, 2, 9], &[], false, None),
+            (offline, &[1, 2, 3], &[1, 2], &[2, 3], &[], Some((2, &[2]))),
+            (offline, &[1, 2, 3], &[3, 2], &[2, 3], &[], Some((2, &[3, 2]))),
+            (offline, &[1, 2, 3], &[1], &[2, 3], &[], None),
+            (asked, &[1, 2, 3], &[1], &[3, 2], &[], Some((2, &[2]))),
+            (asked, &[1], &[1], &[], &[], None),
+            (offline, &[1, 2], &[1, 2], &[2], &[1], Some((2, &[2]))),
+            (offline, &[1, 2], &[9, 2], &[2, 9], &[], Some((2, &[2]))),
+            (offline, &[1, 2], &[9], &[1, 2, 9], &[], None),
             (
                 PreferredReplica,
                 &[1, 2],
                 &[2, 1],
                 &[1, 2],
                 &[],
-                false,
                 Some((1, &[2, 1])),
             ),
-            (PreferredReplica, &[1, 2], &[2], &[1, 2], &[], true, None),
-            (PreferredReplica, &[1, 2], &[1, 2], &[2], &[], true, None),
+            (PreferredReplica, &[1, 2], &[2], &[1, 2], &[], None),
+            (PreferredReplica, &[1, 2], &[1, 2], &[2], &[], None),
             (
                 ReassignPartition,
                 &[4, 5],
                 &[1, 5, 4],
                 &[1, 5],
                 &[],
-                false,
                 Some((5, &[1, 5, 4])),
             ),
-            (ReassignPartition, &[4, 5], &[1, 4], &[1, 5], &[], true, None),
+            (ReassignPartition, &[4, 5], &[1, 4], &[1, 5], &[], None),
             (
                 ControlledShutdown,
                 &[1, 2, 3],
                 &[1, 2, 3],
                 &[2],
                 &[1],
-                false,
                 Some((2, &[2, 3])),
             ),
-            (ControlledShutdown, &[1, 2], &[1, 2], &[], &[1, 2], false, None),
-            (ControlledShutdown, &[1, 2], &[1], &[2], &[1], true, None),
+            (ControlledShutdown, &[1, 2], &[1, 2], &[], &[1, 2], None),
+            (ControlledShutdown, &[1, 2], &[1], &[2], &[1], None),
         ];
-        for (strategy, assignment, isr, online, shutting_down, unclean, expected) in table {
+        for (strategy, assignment, isr, online, shutting_down, expected) in table {
             let standing = |id| match (online.contains(&id), shutting_down.contains(&id)) {
                 (true, _) => Standing::Online,
                 (false, true) => Standing::ShuttingDown,
                 (false, false) => Standing::Offline,
             };
-            let elected = elect(*strategy, assignment, &state(Some(8), isr), standing, *unclean);
+            let elected = elect(*strategy, assignment, &state(Some(8), isr), standing);
             let found = elected
                 .as_ref()
                 .map(|elected| (elected.leader.unwrap(), &elected.isr[..]));
-            assert_eq!(
-                found, *expected,
-                "{strategy:?} {assignment:?} {isr:?} {online:?} {unclean}"
-            );
+            assert_eq!(found, *expected, "{strategy:?} {assignment:?} {isr:?} {online:?}");
             if let Some(elected) = elected {
                 assert_eq!((elected.leader_epoch, elected.zk_version), (LeaderEpoch(5), 9));
             }

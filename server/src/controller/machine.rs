@@ -150,6 +150,11 @@ enum Waiting {
         partitions: Vec<TopicPartition>,
         strategy: ElectionStrategy,
     },
+    /// Partitions that only an out-of-sync replica could lead; the others' changes wait.
+    UncleanTopics {
+        changes: Vec<(TopicPartition, LeaderAndIsr)>,
+        leaderless: Vec<(TopicPartition, LeaderAndIsr)>,
+    },
     OfflineStates {
         replica: i32,
         partitions: Vec<TopicPartition>,
@@ -264,6 +269,9 @@ impl ControllerMachine {
             (Input::StatesRead(reading), Some(waiting)) => self.states_read(waiting, reading),
             (Input::AssignmentRead(reading), Some(Waiting::AssignmentToWrite { at, to, then })) => {
                 self.assignment_read((at, to, then), reading);
+            }
+            (Input::UncleanTopics(topics), Some(Waiting::UncleanTopics { changes, leaderless })) => {
+                self.unclean_topics_read(changes, leaderless, &topics)
             }
             (Input::TopicRemoved(result), Some(waiting)) => self.topic_removed(waiting, result),
             (input, waiting) => {
@@ -381,6 +389,7 @@ impl ControllerMachine {
             }
             Input::Written(_)
             | Input::StatesRead(_)
+            | Input::UncleanTopics(_)
             | Input::AssignmentRead(_)
             | Input::TopicRemoved(_)
             | Input::Resigned => {}
@@ -563,7 +572,11 @@ impl ControllerMachine {
 fn is_answer(input: &Input) -> bool {
     matches!(
         input,
-        Input::Written(_) | Input::StatesRead(_) | Input::AssignmentRead(_) | Input::TopicRemoved(_)
+        Input::Written(_)
+            | Input::StatesRead(_)
+            | Input::UncleanTopics(_)
+            | Input::AssignmentRead(_)
+            | Input::TopicRemoved(_)
     )
 }
 

@@ -244,33 +244,38 @@ impl Shell {
     }
 
     pub(super) async fn read_states(&self, partitions: Vec<TopicPartition>) -> StatesReading {
-        let topics: BTreeSet<Arc<str>> = partitions.iter().map(|at| Arc::clone(&at.topic)).collect();
-        let mut reading = StatesReading::default();
         match self.read_partition_states(partitions).await {
-            Ok(states) => reading.states = states,
-            Err(error) => reading.failed = Some(error),
+            Ok(states) => StatesReading { states, failed: None },
+            Err(error) => StatesReading {
+                states: Vec::new(),
+                failed: Some(error),
+            },
         }
-        for topic in topics {
-            let path = entity_path(EntityType::Topics, &topic);
-            let unclean = match self.get(&path, None).await {
-                Ok(node) => {
-                    let data = node.and_then(|node| node.data);
-                    let config = self.checked(EntityConfig::decode(&path, data.as_deref()));
-                    let own = config.and_then(|config| {
-                        config
-                            .0
-                            .get("unclean.leader.election.enable")
-                            .map(|value| value.trim().eq_ignore_ascii_case("true"))
-                    });
-                    own.unwrap_or(self.settings.unclean_leader_election_enable)
-                }
-                Err(_) => false,
-            };
-            if unclean {
-                reading.unclean_topics.insert(topic);
+    }
+
+    /// Those whose settings, or the broker's, let an out-of-sync replica lead. What cannot be read does not.
+    pub(super) async fn read_unclean_topics(&self, topics: BTreeSet<Arc<str>>) -> BTreeSet<Arc<str>> {
+        let path = |topic: &Arc<str>| entity_path(EntityType::Topics, topic);
+        let paths: Vec<String> = topics.iter().map(path).collect();
+        let nodes = match self.coordination.get_many(paths).await {
+            Ok(nodes) => nodes,
+            Err(error) => {
+                self.log_error(&format!("settings of topics could not be read: {error}"));
+                return BTreeSet::new();
             }
-        }
-        reading
+        };
+        let is_unclean = |(topic, node): &(Arc<str>, Option<Node>)| {
+            let data = node.as_ref().and_then(|node| node.data.as_deref());
+            let config = self.checked(EntityConfig::decode(&path(topic), data));
+            config.is_some_and(|config| {
+                let own = config.0.get("unclean.leader.election.enable");
+                own.map_or(self.settings.unclean_leader_election_enable, |value| {
+                    value.trim().eq_ignore_ascii_case("true")
+                })
+            })
+        };
+        let unclean = topics.into_iter().zip(nodes).filter(is_unclean);
+        unclean.map(|(topic, _)| topic).collect()
     }
 
     /// Deletes the nodes of a topic, in Kafka's order: assignment and states, settings, request.
@@ -280,11 +285,7 @@ impl Shell {
             error,
         };
         loop {
-            let mut paths = self
-                .coordination
-                .subtree(&znodes::topic(topic))
-                .await
-                .map_err(whole)?;
+            let mut paths = self.subtree(znodes::topic(topic)).await.map_err(whole)?;
             let besides = [
                 entity_path(EntityType::Topics, topic),
                 znodes::delete_topic(topic),
@@ -319,6 +320,27 @@ impl Shell {
             rest = others;
         }
         Ok(())
+    }
+
+    /// `path` and everything below it, children before parents; nothing if it does not exist. A level is asked for at a time.
+    async fn subtree(&self, path: String) -> Result<Vec<String>, CoordinationError> {
+        let (mut found, mut level) = (Vec::new(), vec![path]);
+        while !level.is_empty() {
+            let asked: Vec<_> = level
+                .iter()
+                .map(|path| self.coordination.children(path, None))
+                .collect();
+            let mut below = Vec::new();
+            for (path, children) in level.into_iter().zip(asked) {
+                if let Some(children) = children.await? {
+                    below.extend(children.iter().map(|child| format!("{path}/{child}")));
+                    found.push(path);
+                }
+            }
+            level = below;
+        }
+        found.reverse();
+        Ok(found)
     }
 
     /// Logs a damaged node and goes on without it.

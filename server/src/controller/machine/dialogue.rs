@@ -116,16 +116,17 @@ pub enum Input {
     // The answers to outputs; exactly one is awaited at a time.
     Written(Result<(), MultiError>),
     StatesRead(StatesReading),
+    /// Those of the topics asked about that let an out-of-sync replica lead.
+    UncleanTopics(BTreeSet<Arc<str>>),
     AssignmentRead(AssignmentReading),
     TopicRemoved(Result<(), MultiError>),
 }
 
-/// The present states of partitions, and the topics that let an out-of-sync replica lead.
+/// The present states of partitions.
 #[derive(Clone, Debug, Default)]
 pub struct StatesReading {
     /// Partitions without a state node are left out.
     pub states: Vec<(TopicPartition, StateNode)>,
-    pub unclean_topics: BTreeSet<Arc<str>>,
     /// The tree could not be read.
     pub failed: Option<CoordinationError>,
 }
@@ -141,6 +142,8 @@ pub enum Output {
     Write(Vec<Operation>),
     /// Answered by [`Input::StatesRead`].
     ReadStates(Vec<TopicPartition>),
+    /// Answered by [`Input::UncleanTopics`].
+    ReadUncleanTopics(BTreeSet<Arc<str>>),
     /// Answered by [`Input::AssignmentRead`].
     ReadAssignment(Arc<str>),
     /// Delete the topic's nodes: its subtree of `/brokers/topics`, then its settings, then the request, each fenced by the

@@ -4,7 +4,8 @@
 //! while the others stand. Source: `ZkPartitionStateMachine` (`doElectLeaderForPartitions`), `ZkReplicaStateMachine`
 //! (`removeReplicasFromIsr`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use milena_engine::units::TopicPartition;
 
@@ -19,6 +20,10 @@ use crate::controller::request::{ControllerError, ControllerErrorKind};
 use crate::coordination::znodes::{self, PartitionState};
 use crate::coordination::{CoordinationError, ExpectedVersion, MultiError, Operation};
 
+/// Only who is in sync may lead.
+pub(super) const CLEAN: ElectionStrategy = ElectionStrategy::OfflinePartition { allow_unclean: false };
+pub(super) const UNCLEAN: ElectionStrategy = ElectionStrategy::OfflinePartition { allow_unclean: true };
+
 impl ControllerMachine {
     /// New and offline partitions, of one topic or of all, try to get a leader.
     pub(super) fn trigger_online(&mut self, topic: Option<&str>) {
@@ -29,8 +34,7 @@ impl ControllerMachine {
             .into_iter()
             .filter(|at| topic.is_none_or(|topic| *at.topic == *topic))
             .filter(|at| !self.context.is_queued_for_deletion(&at.topic));
-        let strategy = ElectionStrategy::OfflinePartition { allow_unclean: false };
-        self.bring_online(open.collect(), strategy);
+        self.bring_online(open.collect(), CLEAN);
     }
 
     /// -> Online: those that are new get their first leader, the others are elected anew.
@@ -53,38 +57,7 @@ impl ControllerMachine {
         match waiting {
             Waiting::TakeOverStates(partitions) => self.take_over(partitions, &states),
             Waiting::ElectStates { partitions, strategy } => {
-                let mut changes = Vec::new();
-                for at in partitions {
-                    let Some(present) = self.usable(&at, states.get(&at)) else {
-                        continue;
-                    };
-                    let Some(partition) = self.context.partition(&at) else {
-                        continue;
-                    };
-                    let elected = elect(
-                        strategy,
-                        &partition.assignment.replicas,
-                        &present,
-                        |id| self.context.standing(id, &at),
-                        reading.unclean_topics.contains(&at.topic),
-                    );
-                    match elected {
-                        Some(elected) => changes.push((at, elected)),
-                        None => {
-                            let line = format!(
-                                "{at} gets no leader by {strategy:?}: of its in-sync replicas {:?} none may lead",
-                                present.isr
-                            );
-                            let refusal = ControllerError::new(not_elected(strategy), line.clone());
-                            self.outcomes.elections.insert(at, Err(refusal));
-                            self.note(line);
-                        }
-                    }
-                }
-                self.update(Update {
-                    changes,
-                    why: UpdateReason::Elect { strategy },
-                });
+                self.elect_by_states(partitions, strategy, &states);
             }
             Waiting::OfflineStates { replica, partitions } => {
                 let mut changes = Vec::new();
@@ -146,6 +119,79 @@ impl ControllerMachine {
             }
             _ => {}
         }
+    }
+
+    fn elect_by_states(
+        &mut self,
+        partitions: Vec<TopicPartition>,
+        strategy: ElectionStrategy,
+        states: &BTreeMap<TopicPartition, StateNode>,
+    ) {
+        let (mut changes, mut leaderless) = (Vec::new(), Vec::new());
+        for at in partitions {
+            let Some(present) = self.usable(&at, states.get(&at)) else {
+                continue;
+            };
+            match self.elect(&at, &present, strategy) {
+                Some(elected) => changes.push((at, elected)),
+                None if strategy == CLEAN && self.elect(&at, &present, UNCLEAN).is_some() => {
+                    leaderless.push((at, present));
+                }
+                None => self.nobody_elected(at, &present, strategy),
+            }
+        }
+        if leaderless.is_empty() {
+            let why = UpdateReason::Elect { strategy };
+            self.update(Update { changes, why });
+        } else {
+            // Only the settings of these topics matter.
+            let topics = leaderless.iter().map(|(at, _)| Arc::clone(&at.topic)).collect();
+            let waiting = Waiting::UncleanTopics { changes, leaderless };
+            self.ask(Output::ReadUncleanTopics(topics), waiting);
+        }
+    }
+
+    pub(super) fn unclean_topics_read(
+        &mut self,
+        mut changes: Vec<(TopicPartition, LeaderAndIsr)>,
+        leaderless: Vec<(TopicPartition, LeaderAndIsr)>,
+        topics: &BTreeSet<Arc<str>>,
+    ) {
+        for (at, present) in leaderless {
+            let elected = self.elect(&at, &present, UNCLEAN);
+            match elected.filter(|_| topics.contains(&at.topic)) {
+                Some(elected) => {
+                    self.note(format!(
+                        "{at} gets a leader that is out of sync: {:?}",
+                        elected.leader
+                    ));
+                    changes.push((at, elected));
+                }
+                None => self.nobody_elected(at, &present, CLEAN),
+            }
+        }
+        let why = UpdateReason::Elect { strategy: CLEAN };
+        self.update(Update { changes, why });
+    }
+
+    fn elect(
+        &self,
+        at: &TopicPartition,
+        present: &LeaderAndIsr,
+        strategy: ElectionStrategy,
+    ) -> Option<LeaderAndIsr> {
+        let replicas = self.context.replicas_of(at);
+        elect(strategy, &replicas, present, |id| self.context.standing(id, at))
+    }
+
+    fn nobody_elected(&mut self, at: TopicPartition, present: &LeaderAndIsr, strategy: ElectionStrategy) {
+        let line = format!(
+            "{at} gets no leader by {strategy:?}: of its in-sync replicas {:?} none may lead",
+            present.isr
+        );
+        let refusal = ControllerError::new(not_elected(strategy), line.clone());
+        self.outcomes.elections.insert(at, Err(refusal));
+        self.note(line);
     }
 
     /// The state to change, unless a later controller wrote it.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use milena_engine::units::TopicPartition;
 
+use super::elections::UNCLEAN;
 use super::{ControllerMachine, Work};
 use crate::controller::election::ElectionStrategy;
 use crate::controller::request::{Answer, ControllerError, ControllerErrorKind, ElectionType, RequestId};
@@ -36,7 +37,7 @@ impl ControllerMachine {
         }
         let strategy = match election_type {
             ElectionType::Preferred => ElectionStrategy::PreferredReplica,
-            ElectionType::Unclean => ElectionStrategy::OfflinePartition { allow_unclean: true },
+            ElectionType::Unclean => UNCLEAN,
         };
         let unelected = not_elected(strategy);
         self.next([Work::AnswerElections {

@@ -69,6 +69,7 @@ fn line(output: &Output) -> Option<String> {
     Some(match output {
         Output::Note(_) | Output::Watch(_) | Output::WatchState(_) | Output::LiveBrokers(_) => return None,
         Output::Answer { answer, .. } => format!("answer {answer:?}"),
+        Output::ReadUncleanTopics(topics) => format!("unclean? {topics:?}"),
         Output::ReadAssignment(topic) => format!("read {topic}"),
         Output::Moved => "moved".into(),
         Output::RemoveTopic { topic, .. } => format!("remove {topic}"),

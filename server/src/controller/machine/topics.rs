@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use milena_engine::units::{LeaderEpoch, TopicPartition};
 
+use super::elections::CLEAN;
 use super::{ControllerMachine, Output, Plan, StateNode, Waiting, Work, fitting, size_of};
 use crate::cluster::LeaderAndIsr;
 use crate::controller::context::{PartitionPhase, ReplicaPhase};
-use crate::controller::election::ElectionStrategy;
 use crate::coordination::znodes::{self, PartitionState, TopicAssignment};
 use crate::coordination::{CoordinationError, ExpectedVersion, MultiError, Operation};
 
@@ -225,11 +225,10 @@ impl ControllerMachine {
                 leaderless.push(at);
             }
         }
-        let strategy = ElectionStrategy::OfflinePartition { allow_unclean: false };
         self.next([
             Work::Elect {
                 partitions: leaderless,
-                strategy,
+                strategy: CLEAN,
             },
             Work::Flush,
         ]);

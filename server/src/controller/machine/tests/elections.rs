@@ -99,7 +99,11 @@ fn leaderless() -> Dialogue {
         ..ClusterReading::default()
     });
     // The dead broker's replicas, then the election: nobody in sync is alive.
-    while dialogue.machine.waiting.is_some() {
+    while let Some(waiting) = &dialogue.machine.waiting {
+        if matches!(waiting, Waiting::UncleanTopics { .. }) {
+            dialogue.tell(Input::UncleanTopics(BTreeSet::new()));
+            continue;
+        }
         let states = vec![led("t", 0), led("t", 1), led("u", 0), led("u", 1)];
         dialogue.tell(Input::StatesRead(StatesReading {
             states,
@@ -122,10 +126,10 @@ fn where_unclean_elections_are_enabled_leaderless_partitions_of_that_topic_get_l
             (at("t", 0), state(-1, 3, &[1], 4)),
             (at("t", 1), state(-1, 3, &[1], 4)),
         ],
-        unclean_topics: BTreeSet::from(["t".into()]),
         failed: None,
     };
-    let written = dialogue.tell(Input::StatesRead(reading));
+    assert_eq!(dialogue.tell(Input::StatesRead(reading)), [r#"unclean? {"t"}"#]);
+    let written = dialogue.tell(Input::UncleanTopics(BTreeSet::from(["t".into()])));
     assert_eq!(written.len(), 1);
     assert!(
         written[0].contains(r#""leader":0,"version":1,"leader_epoch":4,"isr":[0]"#),

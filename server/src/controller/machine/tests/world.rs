@@ -250,9 +250,10 @@ impl World {
                         .filter_map(|at| Some((at.clone(), self.state(&at)?)));
                     Input::StatesRead(StatesReading {
                         states: states.collect(),
-                        ..StatesReading::default()
+                        failed: None,
                     })
                 }
+                Output::ReadUncleanTopics(_) => Input::UncleanTopics(BTreeSet::new()),
                 Output::RemoveTopic { topic, .. } => match self.remove_topic(&topic) {
                     true => Input::TopicRemoved(Ok(())),
                     false => return lines,
