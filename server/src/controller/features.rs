@@ -24,7 +24,7 @@ fn wanted(versioning: bool, present: Option<&FeatureNode>) -> Option<FeatureNode
 }
 
 impl Shell {
-    pub(super) async fn set_up_features(&self, epoch_zk_version: i32) -> Result<(), CoordinationError> {
+    pub(super) async fn set_up_features(&self, fence: &Operation) -> Result<(), CoordinationError> {
         loop {
             let node = self.get(znodes::FEATURE, None).await?;
             let present = node.as_ref().map(|node| {
@@ -36,10 +36,6 @@ impl Shell {
                 return Ok(());
             };
             self.log(&format!("{} becomes {wanted:?}", znodes::FEATURE));
-            let fence = Operation::Check {
-                path: znodes::CONTROLLER_EPOCH.to_owned(),
-                version: epoch_zk_version,
-            };
             let write = match &node {
                 None => Operation::create(znodes::FEATURE, Some(wanted.encode())),
                 Some(node) => {
@@ -47,7 +43,7 @@ impl Shell {
                     Operation::set(znodes::FEATURE, wanted.encode(), expected)
                 }
             };
-            match self.write(vec![fence, write]).await {
+            match self.write(vec![fence.clone(), write]).await {
                 Ok(()) => return Ok(()),
                 // Someone else wrote it meanwhile.
                 Err(failed)

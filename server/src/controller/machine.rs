@@ -71,6 +71,7 @@ enum Work {
     TakeOffline {
         replica: i32,
         partitions: Vec<TopicPartition>,
+        out_of_sync: OutOfSync,
     },
     /// These replicas were down, though it was not seen: see [`ControllerMachine::unseen_bounces`].
     Distrust(BTreeMap<TopicPartition, Vec<i32>>),
@@ -158,6 +159,7 @@ enum Waiting {
     OfflineStates {
         replica: i32,
         partitions: Vec<TopicPartition>,
+        out_of_sync: OutOfSync,
     },
     DistrustStates(BTreeMap<TopicPartition, Vec<i32>>),
     BumpStates(Vec<TopicPartition>),
@@ -183,6 +185,15 @@ enum Waiting {
     RemoveTopic(Arc<str>),
 }
 
+/// What becomes of the leader epoch where a replica that goes is not in sync, so that nothing else changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OutOfSync {
+    /// It stays.
+    Keeps,
+    /// It rises, see [`ControllerMachine::brokers_failed`].
+    Raises,
+}
+
 /// Conditional writes of partition states.
 #[derive(Debug)]
 struct Update {
@@ -197,6 +208,7 @@ enum UpdateReason {
     },
     TakeOffline {
         replica: i32,
+        out_of_sync: OutOfSync,
     },
     Distrust {
         replicas: BTreeMap<TopicPartition, Vec<i32>>,
@@ -456,13 +468,18 @@ impl ControllerMachine {
             Work::Elect { partitions, strategy } => self.read_states(partitions, |partitions| {
                 Waiting::ElectStates { partitions, strategy }
             }),
-            Work::TakeOffline { replica, partitions } => {
+            Work::TakeOffline {
+                replica,
+                partitions,
+                out_of_sync,
+            } => {
                 for at in &partitions {
                     self.batch.add_stop_replica(replica, at, false);
                 }
                 self.read_states(partitions, |partitions| Waiting::OfflineStates {
                     replica,
                     partitions,
+                    out_of_sync,
                 });
             }
             Work::Distrust(replicas) => {

@@ -143,9 +143,10 @@ impl Shell {
     async fn reign(&mut self, epoch: i32, epoch_zk_version: i32) -> Result<(), CoordinationError> {
         self.candidacy = None;
         self.log(&format!("successfully elected as the controller, epoch {epoch}"));
+        let fence = fence(epoch_zk_version);
         let reading = async {
-            self.set_up_features(epoch_zk_version).await?;
-            self.read_cluster().await
+            self.set_up_features(&fence).await?;
+            self.read_cluster(&fence).await
         };
         let reading = match reading.await {
             Ok(reading) => reading,
@@ -205,14 +206,18 @@ impl Shell {
         if ends_session(error) {
             return;
         }
-        let fence = Operation::Check {
-            path: znodes::CONTROLLER_EPOCH.to_owned(),
-            version: epoch_zk_version,
-        };
-        let give_up = vec![fence, Operation::delete(znodes::CONTROLLER)];
+        let give_up = vec![fence(epoch_zk_version), Operation::delete(znodes::CONTROLLER)];
         if let Err(failed) = self.write(give_up).await {
             self.log_error(&format!("could not resign: {failed}"));
         }
+    }
+}
+
+/// Fails what is written after another controller was elected.
+fn fence(epoch_zk_version: i32) -> Operation {
+    Operation::Check {
+        path: znodes::CONTROLLER_EPOCH.to_owned(),
+        version: epoch_zk_version,
     }
 }
 

@@ -41,13 +41,8 @@ impl Shell {
         Ok(children.unwrap_or_default())
     }
 
-    pub(super) async fn read_cluster(&self) -> Result<ClusterReading, CoordinationError> {
-        // What was told before this reign is in what is read now.
-        let (_, mut stale) = self.read_log_dir_events().await?;
-        stale.extend(self.read_isr_changes().await?.1);
-        for node in stale {
-            self.forget(&node).await?;
-        }
+    pub(super) async fn read_cluster(&self, fence: &Operation) -> Result<ClusterReading, CoordinationError> {
+        self.forget_notifications(fence).await?;
         let brokers = self.read_brokers().await?;
         let (_, topics) = self.read_topics().await?;
         let partitions: Vec<TopicPartition> = topics
@@ -69,11 +64,17 @@ impl Shell {
         })
     }
 
-    async fn forget(&self, node: &str) -> Result<(), CoordinationError> {
-        match self.write(vec![Operation::delete(node)]).await {
-            Ok(()) => Ok(()),
-            Err(failed) if matches!(failed.error, CoordinationError::NoNode { .. }) => Ok(()),
-            Err(failed) => Err(failed.error),
+    /// What was told before this reign is in what is read now.
+    async fn forget_notifications(&self, fence: &Operation) -> Result<(), CoordinationError> {
+        loop {
+            let (_, mut stale) = self.read_log_dir_events().await?;
+            stale.extend(self.read_isr_changes().await?.1);
+            match self.delete_all(&stale, fence).await {
+                // The last controller was still at it.
+                Err(failed)
+                    if failed.index > 0 && matches!(failed.error, CoordinationError::NoNode { .. }) => {}
+                answer => return answer.map_err(|failed| failed.error),
+            }
         }
     }
 

@@ -330,6 +330,8 @@ async fn join(world: Rc<World>, running: Rc<Running>) {
         broker_id: running.id,
         delete_topic_enable: true,
         unclean_leader_election_enable: false,
+        leader_rebalance: None,
+        feature_versioning: true,
     };
     let channel = Arc::new(SimulatedChannel { commands });
     let clock: Arc<dyn Clock> = world.clock.clone();

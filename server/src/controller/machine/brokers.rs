@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use milena_engine::units::TopicPartition;
 
-use super::{ClusterReading, ControllerMachine, Output, StateNode, Work};
+use super::{ClusterReading, ControllerMachine, OutOfSync, Output, StateNode, Work};
 use crate::controller::command::{BrokerReply, CommandRefusal};
 use crate::controller::context::{LiveBroker, PartitionPhase, ReplicaPhase};
 
@@ -58,7 +58,11 @@ impl ControllerMachine {
         works.extend(
             offline
                 .into_iter()
-                .map(|(replica, partitions)| Work::TakeOffline { replica, partitions }),
+                .map(|(replica, partitions)| Work::TakeOffline {
+                    replica,
+                    partitions,
+                    out_of_sync: OutOfSync::Keeps,
+                }),
         );
         works.extend([
             Work::TriggerOnline,
@@ -226,17 +230,30 @@ impl ControllerMachine {
         self.next(works);
     }
 
+    /// **Deviation:** replicas of a broker that is gone without a word get a new leader epoch also where they are not in sync, and
+    /// nothing else changes; 2.7.2 leaves it. No request of a replica says which life of its broker it comes from: a leader that
+    /// remembers how far the former one had come must not take the next one for in sync.
     pub(super) fn brokers_failed(&mut self, dead: &[i32]) {
-        let mut replicas = Vec::new();
+        let (mut replicas, mut behind) = (Vec::new(), BTreeSet::new());
         for broker in dead {
             self.context.live_brokers.remove(broker);
-            self.context.shutting_down.remove(broker);
             self.context.offline_dir_replicas.remove(broker);
         }
         for broker in dead {
-            let on = self.context.partitions_on(*broker);
-            replicas.extend(on.into_iter().map(|at| (*broker, at)));
+            let said_so = self.context.shutting_down.remove(broker);
+            for at in self.context.partitions_on(*broker) {
+                let state = self.context.leadership(&at).map(|state| &state.leader_and_isr);
+                let is_behind = state.is_some_and(|state| {
+                    let leader = state.leader.filter(|id| self.context.is_replica_online(*id, &at));
+                    leader.is_some() && !state.isr.contains(broker)
+                });
+                if is_behind && !said_so && !self.context.is_queued_for_deletion(&at.topic) {
+                    behind.insert(at.clone());
+                }
+                replicas.push((*broker, at));
+            }
         }
+        self.next([Work::BumpEpoch(behind.into_iter().collect()), Work::Flush]);
         self.replicas_offline(replicas);
     }
 
@@ -262,7 +279,11 @@ impl ControllerMachine {
         works.extend(
             by_replica
                 .into_iter()
-                .map(|(replica, partitions)| Work::TakeOffline { replica, partitions }),
+                .map(|(replica, partitions)| Work::TakeOffline {
+                    replica,
+                    partitions,
+                    out_of_sync: OutOfSync::Keeps,
+                }),
         );
         if !halted.is_empty() {
             self.halt_deletions(halted, "offline replicas");

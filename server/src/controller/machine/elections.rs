@@ -11,7 +11,8 @@ use milena_engine::units::TopicPartition;
 
 use super::preferred::not_elected;
 use super::{
-    ControllerMachine, Output, StateNode, StatesReading, Update, UpdateReason, Waiting, Work, fitting,
+    ControllerMachine, OutOfSync, Output, StateNode, StatesReading, Update, UpdateReason, Waiting, Work,
+    fitting,
 };
 use crate::cluster::LeaderAndIsr;
 use crate::controller::context::{PartitionPhase, ReplicaPhase, Standing};
@@ -59,7 +60,11 @@ impl ControllerMachine {
             Waiting::ElectStates { partitions, strategy } => {
                 self.elect_by_states(partitions, strategy, &states);
             }
-            Waiting::OfflineStates { replica, partitions } => {
+            Waiting::OfflineStates {
+                replica,
+                partitions,
+                out_of_sync,
+            } => {
                 let mut changes = Vec::new();
                 for at in partitions {
                     let Some(state) = states.get(&at) else {
@@ -70,9 +75,11 @@ impl ControllerMachine {
                     let Some(present) = self.usable(&at, Some(state)) else {
                         continue;
                     };
-                    if present.isr.contains(&replica)
-                        && (present.isr.len() > 1 || present.leader == Some(replica))
-                    {
+                    let changes_state = match present.isr.contains(&replica) {
+                        true => present.isr.len() > 1 || present.leader == Some(replica),
+                        false => out_of_sync == OutOfSync::Raises,
+                    };
+                    if changes_state {
                         changes.push((at, without(&[replica], &present)));
                     } else {
                         self.refresh(&at, present);
@@ -81,7 +88,7 @@ impl ControllerMachine {
                 }
                 self.update(Update {
                     changes,
-                    why: UpdateReason::TakeOffline { replica },
+                    why: UpdateReason::TakeOffline { replica, out_of_sync },
                 });
             }
             Waiting::ReassignState { at, begin } => {
@@ -323,7 +330,7 @@ impl ControllerMachine {
                 }
             }
             UpdateReason::BumpEpoch => self.tell_all_replicas(at),
-            UpdateReason::TakeOffline { replica } => self.taken_offline(*replica, at),
+            UpdateReason::TakeOffline { replica, .. } => self.taken_offline(*replica, at),
             UpdateReason::Distrust { .. } => {
                 let leader = self
                     .context
@@ -379,9 +386,10 @@ fn again(why: &UpdateReason, at: &TopicPartition) -> Option<Work> {
             partitions,
             strategy: *strategy,
         },
-        UpdateReason::TakeOffline { replica } => Work::TakeOffline {
+        UpdateReason::TakeOffline { replica, out_of_sync } => Work::TakeOffline {
             replica: *replica,
             partitions,
+            out_of_sync: *out_of_sync,
         },
         UpdateReason::Distrust { replicas } => {
             let gone = replicas.get(at).cloned().unwrap_or_default();

@@ -17,7 +17,9 @@ use std::sync::Arc;
 
 use milena_engine::units::TopicPartition;
 
-use super::{AssignmentReading, ControllerMachine, Output, RequestedMoves, StateNode, Waiting, Work};
+use super::{
+    AssignmentReading, ControllerMachine, OutOfSync, Output, RequestedMoves, StateNode, Waiting, Work,
+};
 use crate::controller::context::ReplicaPhase;
 use crate::controller::election::ElectionStrategy;
 use crate::controller::request::{Answer, ControllerError, ControllerErrorKind, RequestId};
@@ -355,6 +357,8 @@ impl ControllerMachine {
         let offline = replicas.iter().map(|replica| Work::TakeOffline {
             replica: *replica,
             partitions: vec![at.clone()],
+            // Only a newer epoch has it delete its log.
+            out_of_sync: OutOfSync::Raises,
         });
         let mut works: Vec<Work> = offline.collect();
         works.push(Work::Flush);

@@ -5,7 +5,7 @@
 
 use milena_engine::units::TopicPartition;
 
-use super::{ControllerMachine, Work};
+use super::{ControllerMachine, OutOfSync, Work};
 use crate::controller::election::ElectionStrategy;
 use crate::controller::request::{Answer, ControllerError, ControllerErrorKind, RequestId};
 
@@ -49,6 +49,8 @@ impl ControllerMachine {
             Work::TakeOffline {
                 replica: broker_id,
                 partitions: followed,
+                // Only a newer epoch has it stop following.
+                out_of_sync: OutOfSync::Raises,
             },
             Work::Flush,
             Work::AnswerControlledShutdown { id, broker_id },

@@ -86,6 +86,27 @@ fn a_dead_follower_leaves_the_in_sync_set_in_a_new_epoch_and_is_offline_to_all()
 }
 
 #[test]
+fn a_dead_follower_that_was_behind_is_told_apart_from_its_next_life_by_a_new_epoch() {
+    let mut world = world(&[0, 1, 2]);
+    world.propose("t", 0, &[0, 1]);
+    world.brokers.remove(&2);
+    world.brokers_changed();
+    assert_eq!(world.led("t"), (0, 1, vec![0, 1]));
+    world.register(2);
+    let said = world.brokers_changed();
+    assert!(said.contains(&"2 leads t-0 0@1 [0, 1]".to_owned()), "{said:?}");
+    // One that said that it would go has had it already.
+    world.ask(Request::ControlledShutdown {
+        broker_id: 2,
+        broker_epoch: None,
+    });
+    assert_eq!(world.led("t").1, 2);
+    world.brokers.remove(&2);
+    world.brokers_changed();
+    assert_eq!(world.led("t").1, 2);
+}
+
+#[test]
 fn all_replicas_gone_leave_the_last_in_sync_replica_which_alone_leads_again() {
     let mut world = world(&[0, 1]);
     for id in [0, 1] {

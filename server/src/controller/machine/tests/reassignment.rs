@@ -107,7 +107,7 @@ fn a_new_target_replaces_the_old_one_and_removes_who_is_in_neither() {
     let (said, _) = world.ask(move_to(Some(&[3, 1])));
     assert_eq!(lists(&world), "[3, 1, 0] +[3] -[0]");
     assert_eq!(to(2, &said), ["stops t-0", "stops t-0 delete"]);
-    assert_eq!(to(3, &said), ["leads t-0 0@1 [0, 1]", "leads t-0 0@2 [0, 1] new"]);
+    assert_eq!(to(3, &said), ["leads t-0 0@2 [0, 1]", "leads t-0 0@3 [0, 1] new"]);
     world.propose("t", 0, &[0, 1, 3]);
     assert_eq!(lists(&world), "[3, 1] +[] -[]");
     assert_eq!(world.led("t").0, 3);
@@ -196,7 +196,7 @@ fn a_move_goes_on_when_a_broker_of_the_target_comes_back() {
     let said = world.brokers_changed();
     assert_eq!(
         to(2, &said).last().unwrap(),
-        &"leads t-0 0@2 [0, 1] new",
+        &"leads t-0 0@3 [0, 1] new",
         "{said:?}"
     );
     world.propose("t", 0, &[0, 1, 2]);

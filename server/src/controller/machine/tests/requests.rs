@@ -207,6 +207,23 @@ fn a_broker_that_shuts_down_hands_its_leaderships_over_and_leaves_the_in_sync_se
 }
 
 #[test]
+fn a_follower_that_is_behind_is_stopped_by_a_newer_epoch() {
+    let mut world = world(&[1, 0]);
+    world.propose("t", 1, &[1]);
+    let (said, _) = world.ask(Request::ControlledShutdown {
+        broker_id: 0,
+        broker_epoch: None,
+    });
+    assert_eq!(world.led("t"), (1, 1, vec![1]));
+    assert_eq!(said.last().unwrap(), "0 stops t-0");
+    let Some((0, BrokerCommand::StopReplica(command))) = world.told.last() else {
+        panic!("{said:?}");
+    };
+    assert_eq!(command.partitions[0].leader_epoch, Some(LeaderEpoch(1)));
+    assert!(!said.contains(&"0 leads t-0 1@1 [1]".to_owned()), "{said:?}");
+}
+
+#[test]
 fn a_broker_keeps_the_leaderships_that_nobody_can_take() {
     let mut world = world(&[1, 0]);
     world.propose("t", 1, &[1]);
