@@ -279,26 +279,38 @@ impl Shell {
         unclean.map(|(topic, _)| topic).collect()
     }
 
-    /// Deletes the nodes of a topic, in Kafka's order: assignment and states, settings, request.
+    /// Deletes the nodes of a topic: states, then in one write assignment, settings and request.
+    ///
+    /// As soon as they are gone the name is free. After an answer that was lost, or another surprise, a topic without a request to
+    /// delete it is another one of that name.
     pub(super) async fn remove_topic(&self, topic: &str, fence: Operation) -> Result<(), MultiError> {
         let whole = |error| MultiError {
             index: usize::MAX,
             error,
         };
+        let root = znodes::topic(topic);
+        let request = znodes::delete_topic(topic);
+        let last = [
+            root.clone(),
+            entity_path(EntityType::Topics, topic),
+            request.clone(),
+        ];
+        let mut is_first = true;
         loop {
-            let mut paths = self.subtree(znodes::topic(topic)).await.map_err(whole)?;
-            let besides = [
-                entity_path(EntityType::Topics, topic),
-                znodes::delete_topic(topic),
-            ];
-            let found = self
-                .coordination
-                .get_many(besides.to_vec())
-                .await
-                .map_err(whole)?;
-            let there = besides.into_iter().zip(found).filter(|(_, node)| node.is_some());
-            paths.extend(there.map(|(path, _)| path));
-            match self.delete_all(&paths, &fence).await {
+            let found = self.coordination.get_many(last.to_vec()).await.map_err(whole)?;
+            let there = last.iter().zip(found).filter(|(_, node)| node.is_some());
+            let there: Vec<String> = there.map(|(path, _)| path.clone()).collect();
+            if !is_first && !there.contains(&request) {
+                return Ok(());
+            }
+            is_first = false;
+            let mut below = self.subtree(root.clone()).await.map_err(whole)?;
+            below.retain(|path| *path != root);
+            let removed = match self.delete_all(&below, &fence).await {
+                Ok(()) => self.delete_all(&there, &fence).await,
+                failed => failed,
+            };
+            match removed {
                 // Someone else deleted or created below it: what is there now goes.
                 Err(failed)
                     if failed.index > 0

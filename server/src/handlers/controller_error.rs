@@ -50,3 +50,6 @@ pub(super) fn by_topic<T>(
     }
     topics
 }
+
+#[cfg(test)]
+mod tests;

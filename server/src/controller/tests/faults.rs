@@ -116,6 +116,94 @@ fn though_every_answer_is_lost_topics_come_grow_and_go() {
     });
 }
 
+/// A session that loses the answer to the write that frees a topic's name, and somebody takes the name at once.
+#[derive(Debug)]
+struct Recreating {
+    session: Arc<dyn Coordination>,
+}
+
+impl Coordination for Recreating {
+    fn get(
+        &self,
+        path: &str,
+        watch: Option<Watch>,
+    ) -> BoxFuture<'_, Result<Option<Node>, CoordinationError>> {
+        self.session.get(path, watch)
+    }
+
+    fn children(
+        &self,
+        path: &str,
+        watch: Option<Watch>,
+    ) -> BoxFuture<'_, Result<Option<Vec<String>>, CoordinationError>> {
+        self.session.children(path, watch)
+    }
+
+    fn get_many(&self, paths: Vec<String>) -> BoxFuture<'_, Result<Vec<Option<Node>>, CoordinationError>> {
+        self.session.get_many(paths)
+    }
+
+    fn multi(&self, operations: Vec<Operation>) -> BoxFuture<'_, Result<Vec<OperationResult>, MultiError>> {
+        let frees = operations
+            .iter()
+            .any(|one| matches!(one, Operation::Delete { path, .. } if path == "/brokers/topics/t"));
+        Box::pin(async move {
+            let answer = self.session.multi(operations).await;
+            if !frees || answer.is_err() {
+                return answer;
+            }
+            let wanted = assignment(7, &[0]).encode();
+            let again = vec![
+                Operation::create("/config/topics/t", None),
+                Operation::create("/brokers/topics/t", Some(wanted)),
+            ];
+            self.session.multi(again).await.unwrap();
+            Err(MultiError {
+                index: 0,
+                error: CoordinationError::ConnectionLoss,
+            })
+        })
+    }
+
+    fn session_id(&self) -> i64 {
+        self.session.session_id()
+    }
+
+    fn listen(&self, listener: SessionListener) {
+        self.session.listen(listener);
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), CoordinationError>> {
+        self.session.close()
+    }
+}
+
+#[test]
+fn a_topic_that_takes_the_name_of_a_deleted_one_is_not_deleted_for_a_lost_answer() {
+    run(async {
+        let cluster = Cluster::new(1);
+        let session = cluster.tree.session();
+        let tree: &dyn Coordination = session.as_ref();
+        let recreating = Recreating {
+            session: session.clone(),
+        };
+        let _controller = cluster.join_over(Arc::new(recreating), settings(0)).await;
+        cluster.until(0, |cache| cache.load().broker_count() == 1).await;
+        let wanted = assignment(2, &[0]).encode();
+        tree.create("/brokers/topics/t", Some(wanted), CreateMode::Persistent)
+            .await
+            .unwrap();
+        cluster.until(0, |cache| cache.contains("t", 1)).await;
+        tree.create("/admin/delete_topics/t", None, CreateMode::Persistent)
+            .await
+            .unwrap();
+        cluster.until(0, |cache| cache.contains("t", 6)).await;
+        let node = tree.get("/brokers/topics/t", None).await.unwrap().unwrap();
+        assert_eq!(node.data.unwrap(), assignment(7, &[0]).encode());
+        assert!(tree.get("/config/topics/t", None).await.unwrap().is_some());
+    });
+}
+
 /// Waits until a session has an event.
 async fn until_event(events: &mut tokio::sync::mpsc::UnboundedReceiver<SessionEvent>, wanted: &SessionEvent) {
     while events.recv().await.as_ref() != Some(wanted) {}
