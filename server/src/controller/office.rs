@@ -93,7 +93,7 @@ impl Shell {
         let raised = znodes::encode_controller_epoch(epoch);
         let expected = ExpectedVersion::Exactly(version);
         operations.push(Operation::set(znodes::CONTROLLER_EPOCH, raised, expected));
-        if self.registered_after != self.present.expired_sessions.load(Ordering::Acquire) {
+        if !self.is_registered() {
             return Ok(Candidacy::NotNow);
         }
         match self.coordination.multi(operations).await {

@@ -69,8 +69,6 @@ pub(super) struct Shell {
     pub(super) registered_after: u64,
     /// When to look at the balance of leaders.
     pub(super) rebalance_at: Option<Instant>,
-    /// Sessions that were over when the present event began.
-    pub(super) expired_sessions: u64,
 }
 
 impl Shell {
@@ -97,7 +95,6 @@ impl Shell {
             candidacy: None,
             registered_after: 0,
             rebalance_at: None,
-            expired_sessions: 0,
         }
     }
 
@@ -144,6 +141,11 @@ impl Shell {
         }));
     }
 
+    /// Whether this broker has registered in the present session. A reign is of the session that it began in.
+    pub(super) fn is_registered(&self) -> bool {
+        self.registered_after == self.present.expired_sessions.load(Ordering::Acquire)
+    }
+
     /// Puts an event at the end of the queue.
     fn put(&self, event: Event) {
         // The inbox lives as long as this shell runs.
@@ -151,7 +153,9 @@ impl Shell {
     }
 
     async fn take(&mut self, message: Message) {
-        self.expired_sessions = self.present.expired_sessions.load(Ordering::Acquire);
+        if self.machine.is_active() && !self.is_registered() {
+            self.stand_down(None);
+        }
         match message {
             Message::Input(input) => self.feed(input).await,
             Message::Request(request, answer) => {
@@ -229,12 +233,14 @@ impl Shell {
                 self.feed(Input::Topics { names, new }).await;
             }
             Event::AssignmentChanged(topic) => {
-                if let Some((assignment, _)) = self.read_assignment(topic).await? {
-                    self.feed(Input::Assignment {
-                        topic: Arc::clone(topic),
-                        assignment,
-                    })
-                    .await;
+                let node = self.get(&znodes::topic(topic), None).await?;
+                let exists = node.is_some();
+                if let Some((assignment, _)) = self.decode_assignment(topic, node) {
+                    let topic = Arc::clone(topic);
+                    self.feed(Input::Assignment { topic, assignment }).await;
+                } else if exists {
+                    // Whoever damaged it may mend it.
+                    self.watch_topics(vec![Arc::clone(topic)]).await;
                 }
             }
             Event::DeletionsChanged => {
@@ -321,7 +327,7 @@ impl Shell {
                     Input::TopicRemoved(self.remove_topic(&topic, fence).await)
                 }
             };
-            if self.present.expired_sessions.load(Ordering::Acquire) != self.expired_sessions {
+            if !self.is_registered() {
                 // The rest of the reign is not for the session that follows.
                 self.stand_down(None);
                 return;

@@ -177,6 +177,35 @@ fn a_damaged_topic_is_left_out_and_the_others_are_served() {
     });
 }
 
+#[test]
+fn a_topic_that_was_damaged_and_mended_grows_on() {
+    run(async {
+        let cluster = Cluster::new(1);
+        let (session, _controller) = cluster.join(0).await;
+        let tree: &dyn Coordination = session.as_ref();
+        let path = "/brokers/topics/t";
+        tree.create(path, Some(assignment(1, &[0]).encode()), CreateMode::Persistent)
+            .await
+            .unwrap();
+        cluster.until(0, |cache| cache.contains("t", 0)).await;
+        let bad = bytes::Bytes::from_static(b"{");
+        tree.set(path, bad, ExpectedVersion::Any).await.unwrap();
+        // Another topic, so that the damage has been read.
+        tree.create(
+            "/brokers/topics/u",
+            Some(assignment(1, &[0]).encode()),
+            CreateMode::Persistent,
+        )
+        .await
+        .unwrap();
+        cluster.until(0, |cache| cache.contains("u", 0)).await;
+        tree.set(path, assignment(2, &[0]).encode(), ExpectedVersion::Any)
+            .await
+            .unwrap();
+        cluster.until(0, |cache| cache.contains("t", 1)).await;
+    });
+}
+
 /// A topic whose only in-sync replica is on a broker that is gone.
 async fn create_leaderless(tree: &dyn Coordination, topic: &str) {
     let state = r#"{"controller_epoch":1,"leader":-1,"version":1,"leader_epoch":2,"isr":[1]}"#;
