@@ -38,6 +38,7 @@ pub use dialogue::{
 };
 use reassignment::Step;
 
+use super::command::CommandOrigin;
 use super::context::{ControllerContext, LiveBroker, PartitionPhase, ReplicaPhase};
 use super::election::ElectionStrategy;
 use super::request::{ControllerErrorKind, PartitionResults, Request, RequestId};
@@ -387,17 +388,23 @@ impl ControllerMachine {
             }
             Input::LeaderAndIsrReplied {
                 broker,
+                origin,
                 partitions,
                 reply,
             } => {
-                self.leader_and_isr_replied(broker, partitions, reply);
+                if self.is_current(broker, &origin) {
+                    self.leader_and_isr_replied(broker, partitions, reply);
+                }
             }
             Input::StopReplicaReplied {
                 broker,
+                origin,
                 deleted,
                 reply,
             } => {
-                self.stop_replica_replied(broker, deleted, reply);
+                if self.is_current(broker, &origin) {
+                    self.stop_replica_replied(broker, deleted, reply);
+                }
             }
             Input::Written(_)
             | Input::StatesRead(_)
@@ -426,6 +433,14 @@ impl ControllerMachine {
             Request::AlterReassignments(wanted) => self.alter_reassignments(id, wanted),
             Request::ListReassignments(partitions) => self.list_reassignments(id, partitions),
         }
+    }
+
+    /// Whether a command was of this reign and for the present life of its broker: what became of others is known without their
+    /// answers.
+    fn is_current(&self, broker: i32, origin: &CommandOrigin) -> bool {
+        let live = self.context.live_brokers.get(&broker);
+        origin.controller_epoch == self.context.epoch
+            && live.is_some_and(|live| live.epoch == origin.broker_epoch)
     }
 
     /// Whether the transition was legal and happened.

@@ -340,6 +340,7 @@ impl Shell {
     fn send(&self, broker: i32, command: BrokerCommand) {
         let about: Option<Box<dyn FnOnce(BrokerReply) -> Input + Send>> = match &command {
             BrokerCommand::LeaderAndIsr(command) => {
+                let origin = command.origin;
                 let partitions = command
                     .partitions
                     .iter()
@@ -347,11 +348,13 @@ impl Shell {
                     .collect();
                 Some(Box::new(move |reply| Input::LeaderAndIsrReplied {
                     broker,
+                    origin,
                     partitions,
                     reply,
                 }))
             }
             BrokerCommand::StopReplica(command) => {
+                let origin = command.origin;
                 let deleted: Vec<_> = command
                     .partitions
                     .iter()
@@ -360,6 +363,7 @@ impl Shell {
                     .collect();
                 (!deleted.is_empty()).then_some(Box::new(move |reply| Input::StopReplicaReplied {
                     broker,
+                    origin,
                     deleted,
                     reply,
                 }))

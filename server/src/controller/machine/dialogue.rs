@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use milena_engine::units::TopicPartition;
 
-use crate::controller::command::{BrokerCommand, BrokerReply};
+use crate::controller::command::{BrokerCommand, BrokerReply, CommandOrigin};
 use crate::controller::context::LiveBroker;
 use crate::controller::request::{Answer, Request, RequestId};
 use crate::coordination::znodes::{PartitionState, TopicAssignment};
@@ -103,12 +103,14 @@ pub enum Input {
     /// A broker answered a LeaderAndIsr about these partitions.
     LeaderAndIsrReplied {
         broker: i32,
+        origin: CommandOrigin,
         partitions: Vec<TopicPartition>,
         reply: BrokerReply,
     },
     /// A broker answered a StopReplica that was to delete these partitions.
     StopReplicaReplied {
         broker: i32,
+        origin: CommandOrigin,
         deleted: Vec<TopicPartition>,
         reply: BrokerReply,
     },

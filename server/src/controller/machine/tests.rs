@@ -11,7 +11,7 @@ use milena_engine::units::LeaderEpoch;
 
 use super::*;
 use crate::cluster::{Broker, Endpoint, SecurityProtocol};
-use crate::controller::command::{BrokerCommand, CommandRefusal, MetadataLeader};
+use crate::controller::command::{BrokerCommand, CommandOrigin, CommandRefusal, MetadataLeader};
 use crate::controller::request::Answer;
 use crate::coordination::znodes::TopicAssignment;
 
@@ -58,6 +58,13 @@ fn state(leader: i32, epoch: i32, isr: &[i32], zk_version: i32) -> StateNode {
 fn at(topic: &str, partition: i32) -> TopicPartition {
     TopicPartition::new(topic, partition)
 }
+
+/// Of commands to broker 0 of [`Dialogue::alone`].
+const ORIGIN: CommandOrigin = CommandOrigin {
+    controller_id: 0,
+    controller_epoch: 5,
+    broker_epoch: 11,
+};
 
 /// One line per command and write, as a person would tell it.
 fn told(outputs: &[Output]) -> Vec<String> {
@@ -282,6 +289,7 @@ fn a_deletion_tells_everyone_then_stops_then_deletes_and_removes_the_nodes_when_
     );
     let answer = |partition| Input::StopReplicaReplied {
         broker: 0,
+        origin: ORIGIN,
         deleted: vec![at("t", partition)],
         reply: Ok(vec![]),
     };
@@ -313,12 +321,43 @@ fn a_refused_deletion_halts_until_the_broker_comes_back() {
     let reply = Ok(vec![(at("t", 0), CommandRefusal::KafkaStorageError)]);
     let answer = Input::StopReplicaReplied {
         broker: 0,
+        origin: ORIGIN,
         deleted: vec![at("t", 0)],
         reply,
     };
     assert_eq!(dialogue.tell(answer), [""; 0]);
     let said = dialogue.tell(Input::Brokers(vec![broker(0, 12)]));
     assert!(said.contains(&"0 stops t-0 delete".to_owned()), "{said:?}");
+}
+
+#[test]
+fn an_answer_from_a_former_life_of_a_broker_or_to_a_former_controller_counts_for_nothing() {
+    let mut dialogue = Dialogue::alone();
+    dialogue.topics(&["t"], vec![("t", assignment(&[&[0]]))]);
+    dialogue.written();
+    dialogue.tell(Input::Deletions(vec!["t".into()]));
+    let said = dialogue.tell(Input::Brokers(vec![broker(0, 12)]));
+    assert!(said.contains(&"0 stops t-0 delete".to_owned()), "{said:?}");
+    let answer = |origin, reply| Input::StopReplicaReplied {
+        broker: 0,
+        origin,
+        deleted: vec![at("t", 0)],
+        reply,
+    };
+    // What was meant for the former life is given up, and told last.
+    let given_up = Err(CommandRefusal::StaleBrokerEpoch);
+    assert_eq!(dialogue.tell(answer(ORIGIN, given_up)), [""; 0]);
+    let of_former_controller = CommandOrigin {
+        controller_epoch: 4,
+        broker_epoch: 12,
+        ..ORIGIN
+    };
+    assert_eq!(dialogue.tell(answer(of_former_controller, Ok(vec![]))), [""; 0]);
+    let present = CommandOrigin {
+        broker_epoch: 12,
+        ..ORIGIN
+    };
+    assert_eq!(dialogue.tell(answer(present, Ok(vec![]))), ["remove t"]);
 }
 
 #[test]
@@ -452,6 +491,7 @@ fn an_offline_log_directory_leaves_its_partitions_without_a_leader() {
     let partitions = vec![at("t", 0), at("t", 1)];
     let said = dialogue.tell(Input::LeaderAndIsrReplied {
         broker: 0,
+        origin: ORIGIN,
         partitions,
         reply,
     });

@@ -35,12 +35,14 @@ fn work(world: &mut World) -> bool {
         if let BrokerCommand::StopReplica(command) = command
             && live
         {
+            let origin = command.origin;
             let deleted = command.partitions.into_iter().filter(|one| one.delete_partition);
             let deleted: Vec<_> = deleted.map(|one| one.topic_partition).collect();
             if !deleted.is_empty() {
                 let reply = Ok(Vec::new());
                 world.tell(Input::StopReplicaReplied {
                     broker,
+                    origin,
                     deleted,
                     reply,
                 });
