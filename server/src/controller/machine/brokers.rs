@@ -26,6 +26,7 @@ impl ControllerMachine {
         let moving = self.context.all_partitions();
         let moving = moving.filter(|(_, one)| one.assignment.is_being_reassigned());
         self.context.being_reassigned = moving.map(|(at, _)| at).collect();
+        let refused = self.take_up_deletions(reading.deletions);
         let mut distrusted = BTreeMap::new();
         for (at, node) in reading.states {
             let bounced = self.unseen_bounces(&at, &node);
@@ -46,7 +47,6 @@ impl ControllerMachine {
             self.context.live_brokers.len(),
             self.context.topics.len()
         ));
-        let refused = self.take_up_deletions(reading.deletions);
 
         // Brokers first: they accept nothing about leaders they do not know.
         let brokers: Vec<i32> = self.context.live_broker_ids().collect();

@@ -162,6 +162,17 @@ fn after_a_power_cut_of_all_the_leader_leads_alone_in_a_new_epoch() {
 }
 
 #[test]
+fn a_topic_that_goes_is_not_looked_at_for_what_was_not_seen() {
+    let mut world = world(&[2, 0, 1]);
+    world.brokers.remove(&1);
+    world.brokers_changed();
+    world.put(&znodes::delete_topic("t"), "");
+    world.register(2);
+    world.elect();
+    assert_eq!(world.led("t"), (2, 1, vec![2, 0]));
+}
+
+#[test]
 fn a_sole_replica_keeps_its_epoch_when_it_starts_again() {
     let mut world = world(&[0]);
     world.register(0);
