@@ -29,8 +29,8 @@ mod zookeeper;
 pub use alter_operation::{AlterOperation, AlterOperationType, apply_operations, topic_setting};
 pub use api_version::ApiVersion;
 pub use broker::{
-    BrokerConfig, FetchSettings, GroupSettings, IoBackend, LogManagerSettings, NetworkSettings,
-    OffsetsSettings, TopicManagementSettings, TransactionSettings, ZooKeeperSettings,
+    BrokerConfig, ControlledShutdownSettings, FetchSettings, GroupSettings, IoBackend, LogManagerSettings,
+    NetworkSettings, OffsetsSettings, TopicManagementSettings, TransactionSettings, ZooKeeperSettings,
 };
 pub use definition::{
     Definition, DynamicKind, Effect, Importance, Limits, TopicDefinition, broker_definition,

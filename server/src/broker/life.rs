@@ -11,7 +11,7 @@
 //! Threads: one per lane; `control`, with the controller, the timers of groups and the signals; `housekeeping`; those of the
 //! disk and of the tree.
 //!
-//! Parts: `error` (why a broker does not start), `features` (what the cluster has agreed to use), `identity` (who this broker is), `membership` (its registration), `losses` (what becomes of a directory or a tree that fails), `settings` (the
+//! Parts: `controlled_shutdown` (leadership is handed over), `error` (why a broker does not start), `features` (what the cluster has agreed to use), `identity` (who this broker is), `membership` (its registration), `losses` (what becomes of a directory or a tree that fails), `settings` (the
 //! configuration in the words of each part), `tree` (where the tree lies).
 
 use std::path::PathBuf;
@@ -27,6 +27,7 @@ use milena_engine::units::{TimestampMs, TopicPartition};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
+mod controlled_shutdown;
 mod error;
 mod features;
 mod identity;
@@ -153,11 +154,14 @@ impl RunningBroker {
         }
     }
 
-    /// Stops in the reverse order of the start; all logs are synced and the next start recovers nothing. The answer is the
+    /// Hands over what it leads, and stops in the reverse order of the start; all logs are synced and the next start recovers nothing. The answer is the
     /// directories where that failed; those that were offline before told so then.
     pub fn stop(self) -> Vec<(PathBuf, String)> {
         let id = self.broker.id;
         tracing::info!(target: LOGGER, "[KafkaServer id={id}] shutting down");
+        if self.tree.embedded().is_none() {
+            self.hand_over();
+        }
         self.lanes.stop();
         self.broker.groups.shutdown();
         if let Some(fetchers) = self.fetchers {
@@ -176,6 +180,16 @@ impl RunningBroker {
         tracing::info!(target: LOGGER, "[KafkaServer id={id}] shut down completed");
         report.unclean.retain(|(directory, _)| online.contains(directory));
         report.unclean
+    }
+}
+
+impl RunningBroker {
+    fn hand_over(&self) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        match runtime {
+            Ok(runtime) => runtime.block_on(controlled_shutdown::run(&self.broker)),
+            Err(error) => tracing::warn!(target: LOGGER, "leadership is not handed over: {error}"),
+        }
     }
 }
 

@@ -52,6 +52,7 @@ pub struct BrokerConfig {
     pub fetch: FetchSettings,
     pub leader_balance: LeaderBalanceSettings,
     pub replication: ReplicationSettings,
+    pub controlled_shutdown: ControlledShutdownSettings,
     /// `milena.io.backend`
     pub io_backend: IoBackend,
     pub log_output: LogOutput,
@@ -230,6 +231,17 @@ pub struct ReplicationSettings {
     pub socket_timeout: Duration,
     /// `controller.socket.timeout.ms`
     pub controller_socket_timeout: Duration,
+}
+
+/// Handing leadership over before a stop.
+#[derive(Clone, Copy, Debug)]
+pub struct ControlledShutdownSettings {
+    /// `controlled.shutdown.enable`
+    pub enable: bool,
+    /// `controlled.shutdown.max.retries`: attempts in all.
+    pub max_retries: u32,
+    /// `controlled.shutdown.retry.backoff.ms`
+    pub retry_backoff_ms: u64,
 }
 
 /// `milena.io.backend`

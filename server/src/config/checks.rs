@@ -16,9 +16,9 @@ use crate::cluster::SecurityProtocol;
 use super::ConfigError;
 use super::api_version::ApiVersion;
 use super::broker::{
-    BrokerConfig, FetchSettings, GroupSettings, IoBackend, LeaderBalanceSettings, LogManagerSettings,
-    LogOutput, NetworkSettings, OffsetsSettings, ReplicationSettings, TopicManagementSettings,
-    TransactionSettings,
+    BrokerConfig, ControlledShutdownSettings, FetchSettings, GroupSettings, IoBackend, LeaderBalanceSettings,
+    LogManagerSettings, LogOutput, NetworkSettings, OffsetsSettings, ReplicationSettings,
+    TopicManagementSettings, TransactionSettings,
 };
 use super::definition::{Effect, RACK_AWARE_REPLICA_SELECTOR, broker_definition, broker_definitions};
 use super::dynamic::is_listener_limit;
@@ -161,6 +161,12 @@ pub(super) fn build(sources: Arc<Sources>) -> Result<BrokerConfig, Vec<Fault>> {
                 },
                 leader_balance: leader_balance(&values),
                 replication: replication(&values),
+                controlled_shutdown: ControlledShutdownSettings {
+                    enable: values.boolean("controlled.shutdown.enable"),
+                    max_retries: u32::try_from(values.i32("controlled.shutdown.max.retries")).unwrap_or(0),
+                    retry_backoff_ms: u64::try_from(values.i64("controlled.shutdown.retry.backoff.ms"))
+                        .unwrap_or(0),
+                },
                 io_backend: match values.text("milena.io.backend") {
                     Some("uring") => IoBackend::Uring,
                     Some("syscall") => IoBackend::Syscall,

@@ -55,11 +55,11 @@ definitions! {
         "Listener that brokers use among themselves.";
     "replica.selector.class": String = none, one_of(REPLICA_SELECTORS), Medium, Fixed, Served;
         "Java class that chooses the replica a consumer fetches from.";
-    "controlled.shutdown.max.retries": Int = "3", ANY, Medium, Fixed, NoEffectHere(SHUTDOWN);
+    "controlled.shutdown.max.retries": Int = "3", ANY, Medium, Fixed, OnlyInCluster(SHUTDOWN);
         "Attempts to hand over leadership before stopping.";
-    "controlled.shutdown.retry.backoff.ms": Long = "5000", ANY, Medium, Fixed, NoEffectHere(SHUTDOWN);
+    "controlled.shutdown.retry.backoff.ms": Long = "5000", ANY, Medium, Fixed, OnlyInCluster(SHUTDOWN);
         "Pause between two such attempts, in milliseconds.";
-    "controlled.shutdown.enable": Boolean = "true", ANY, Medium, Fixed, NoEffectHere(SHUTDOWN);
+    "controlled.shutdown.enable": Boolean = "true", ANY, Medium, Fixed, OnlyInCluster(SHUTDOWN);
         "Whether leadership is handed over before stopping.";
     "group.min.session.timeout.ms": Int = "6000", ANY, Medium, Fixed, Served;
         "Shortest session that a group member may ask for, in milliseconds.";

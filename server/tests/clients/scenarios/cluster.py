@@ -242,3 +242,31 @@ def a_node_that_stood_alone(place):
         contains(refused(alone), "milena export-znodes", str(alone.data / "milena.tree"))
         alone.zookeeper = None
         alone.start()
+
+
+@scenario(180)
+def leadership_is_handed_over(place):
+    """Before it stops, a broker has Apache's controller move what it leads; afterwards it follows."""
+    with Cluster(place) as cluster:
+        kafka = cluster.broker("kafka", 1)
+        begin(kafka)
+        milena = cluster.broker("milena", 2)
+        begin(milena)
+        equal(cluster.controller(), 1, "controller")
+        partitions = {str(number): [2, 1] for number in range(10)}
+        assignment = {"version": 2, "partitions": partitions, "adding_replicas": {}, "removing_replicas": {}}
+        cluster.znodes.create("/brokers/topics/t", json.dumps(assignment, separators=(",", ":")).encode())
+
+        def states():
+            paths = [f"/brokers/topics/t/partitions/{number}/state" for number in partitions]
+            found = [cluster.znodes.data(path) for path in paths]
+            return all(found) and [(state["leader"], sorted(state["isr"])) for state in map(json.loads, found)]
+
+        until(30, "Milena leads", lambda: states() == [(2, [1, 2])] * 10)
+        milena.stop()
+        log = milena.log.read_text()
+        contains(log, "Controlled shutdown succeeded")
+        equal("Retrying controlled shutdown" in log, False, "tried again")
+        equal(states(), [(1, [1])] * 10, "leaders and in-sync replicas")
+        begin(milena)
+        until(60, "Milena in sync again", lambda: states() == [(1, [1, 2])] * 10)
