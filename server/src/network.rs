@@ -97,6 +97,9 @@ pub trait RequestHandler: 'static {
 #[derive(Clone, Debug)]
 pub struct NetworkConfig {
     pub lane_count: usize,
+    /// `control.plane.listener.name`: what comes through this listener has a lane of its own, so that nobody else's requests hold
+    /// it up.
+    pub reserved_listener: Option<Arc<str>>,
     /// `socket.request.max.bytes`
     pub request_size_bytes_max: usize,
     /// `queued.max.request.bytes`; `None` reads whatever comes.

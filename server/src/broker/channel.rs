@@ -28,7 +28,10 @@ const LOGGER: &str = "kafka.controller.ControllerChannelManager";
 /// What the channels to other brokers go by.
 #[derive(Clone, Debug)]
 pub(super) struct ChannelSettings {
+    /// By the listener that is kept for controllers, where there is one.
     pub(super) peer: PeerSettings,
+    /// On which followers find their leaders.
+    pub(super) leaders_listener: Arc<str>,
     pub(super) versions: InterBrokerVersions,
 }
 

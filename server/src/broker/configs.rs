@@ -125,6 +125,17 @@ pub(super) struct Reconfigure {
     pub(super) logs: Arc<LogManager>,
     pub(super) limits: Arc<ConnectionLimits>,
     pub(super) controller: Controller,
+    /// Tells others where the broker is reached from now on.
+    pub(super) advertise: Advertise,
+}
+
+/// What is done when `advertised.listeners` are other ones.
+pub(super) struct Advertise(pub(super) Box<dyn Fn(&BrokerConfig) + Send + Sync>);
+
+impl std::fmt::Debug for Advertise {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Advertise")
+    }
 }
 
 impl Reconfigure {
@@ -151,6 +162,9 @@ impl ConfigListener for Reconfigure {
         if previous.network != current.network {
             tracing::info!(target: "kafka.network.SocketServer", "Updating limits of connections: {:?}", current.network);
             self.limits.update(connection_quotas(current));
+        }
+        if previous.advertised_listeners != current.advertised_listeners {
+            (self.advertise.0)(current);
         }
         for (partition, log) in self.logs.logs() {
             self.apply(&partition.topic, &log);

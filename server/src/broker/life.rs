@@ -40,7 +40,7 @@ mod tree;
 use super::Broker;
 use super::channel::BrokerChannels;
 use super::command_handler::{CommandHandler, CommandTargets};
-use super::configs::{Reconfigure, TopicConfigs, connection_quotas, rate_windows};
+use super::configs::{Advertise, Reconfigure, TopicConfigs, connection_quotas, rate_windows};
 use super::housekeeping::Housekeeping;
 use super::signals::Signals;
 use crate::admin::configs::ConfigAdmin;
@@ -48,7 +48,7 @@ use crate::admin::dynamic::DynamicConfigManager;
 use crate::admin::topics::TopicAdmin;
 use crate::adoption::{self, AdoptionError, Import};
 use crate::cluster::{self, BoxFuture};
-use crate::config::{ApiVersion, BrokerConfig, IoBackend, local_host_name};
+use crate::config::{ApiVersion, BrokerConfig, IoBackend};
 use crate::controller::Controller;
 use crate::coordination::Coordination;
 use crate::coordination::bounded::BoundedCoordination;
@@ -430,7 +430,8 @@ impl Start {
             Arc::clone(&self.clock),
         );
 
-        let registration = self.registration(id, listeners);
+        let ports = membership::BoundPorts::of(listeners);
+        let registration = self.registration(id, ports.endpoints(&config.load()));
         let how = registering(&self.config);
         let membership = Membership::join(coordination, &self.clock, registration, how).await?;
         let membership = Arc::new(membership);
@@ -509,6 +510,10 @@ impl Start {
             logs: Arc::clone(&broker.logs),
             limits: Arc::clone(&limits),
             controller: controller.clone(),
+            advertise: Advertise(Box::new({
+                let membership = Arc::clone(&membership);
+                move |config| membership.advertise(ports.endpoints(config))
+            })),
         };
         let (fetchers, replication) = match tree.embedded() {
             Some(_) => (None, None),
@@ -575,18 +580,12 @@ impl Start {
         Ok((epoch, Some(watch)))
     }
 
-    fn registration(&self, id: i32, listeners: &[BoundListener]) -> BrokerRegistration {
-        let local_host = local_host_name();
-        let endpoints = self.config.advertised_listeners.iter().map(|advertised| {
-            let name = advertised.listener_name.as_str();
-            let bound = listeners.iter().find(|listener| &*listener.name == name);
-            advertised.advertised(&local_host, bound.map_or(0, |bound| bound.address.port()))
-        });
+    fn registration(&self, id: i32, endpoints: Vec<cluster::Endpoint>) -> BrokerRegistration {
         let TimestampMs(timestamp_ms) = self.clock.wall();
         BrokerRegistration {
             broker: cluster::Broker {
                 id,
-                endpoints: endpoints.collect(),
+                endpoints,
                 rack: self.config.rack.as_deref().map(Into::into),
             },
             jmx_port: -1,

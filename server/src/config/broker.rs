@@ -37,6 +37,8 @@ pub struct BrokerConfig {
     pub advertised_listeners: Vec<EndPoint>,
     /// The listener of brokers among themselves: always one of the advertised.
     pub inter_broker_listener_name: ListenerName,
+    /// `control.plane.listener.name`: kept for the controller's requests; one of the advertised, and another than that of brokers.
+    pub control_plane_listener_name: Option<ListenerName>,
     /// `inter.broker.protocol.version`
     pub inter_broker_protocol_version: ApiVersion,
     /// `log.dirs`, else `log.dir`: never empty, in their order, as written.

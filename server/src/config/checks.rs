@@ -129,6 +129,7 @@ pub(super) fn build(sources: Arc<Sources>) -> Result<BrokerConfig, Vec<Fault>> {
                 listeners: listeners.bound,
                 advertised_listeners: listeners.advertised,
                 inter_broker_listener_name: listeners.inter_broker,
+                control_plane_listener_name: listeners.control_plane,
                 inter_broker_protocol_version: version(&values, "inter.broker.protocol.version"),
                 log_dirs,
                 network: network(&values, overrides, listener_connections),
@@ -375,6 +376,7 @@ struct Listeners {
     bound: Vec<EndPoint>,
     advertised: Vec<EndPoint>,
     inter_broker: ListenerName,
+    control_plane: Option<ListenerName>,
 }
 
 /// Listeners, the advertised ones, and the one between brokers; `None` after a fault.
@@ -453,6 +455,7 @@ fn check_listeners(sources: &Sources, values: &Values, faults: &mut Faults) -> O
             names(&advertised)
         ),
     );
+    let control_plane = control_plane_listener(values, &map, &advertised, &inter_broker, faults);
     let is_bound = |endpoint: &EndPoint| {
         bound
             .iter()
@@ -483,7 +486,47 @@ fn check_listeners(sources: &Sources, values: &Values, faults: &mut Faults) -> O
         bound,
         advertised,
         inter_broker,
+        control_plane,
     })
+}
+
+fn control_plane_listener(
+    values: &Values,
+    map: &SecurityProtocolMap,
+    advertised: &[EndPoint],
+    inter_broker: &ListenerName,
+    faults: &mut Faults,
+) -> Option<ListenerName> {
+    let key = "control.plane.listener.name";
+    let name = ListenerName::new(values.text(key).filter(|text| !text.trim().is_empty())?);
+    if map.get(&name).is_none() {
+        let message =
+            format!("Listener with {name} defined in {key} not found in listener.security.protocol.map.");
+        faults.add(key, message);
+        return None;
+    }
+    let names: Vec<&str> = advertised
+        .iter()
+        .map(|endpoint| endpoint.listener_name.as_str())
+        .collect();
+    faults.require(
+        names.contains(&name.as_str()),
+        key,
+        format!(
+            "{key} must be a listener name defined in advertised.listeners. The valid options based on currently \
+             configured listeners are {}",
+            names.join(",")
+        ),
+    );
+    faults.require(
+        name != *inter_broker,
+        key,
+        format!(
+            "{key}, when defined, should have a different value from the inter broker listener name. Currently they \
+             both have the value {name}"
+        ),
+    );
+    Some(name)
 }
 
 fn inter_broker_listener(

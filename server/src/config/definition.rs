@@ -138,7 +138,6 @@ const SSL: &str = "SSL is not built yet; a listener that needs it is refused";
 const SASL: &str = "authentication is not built yet; a listener that needs it is refused";
 const PASSWORDS_UNUSED: &str = "stored passwords are not built yet";
 const AUTHORIZER: &str = "authorizers are not built yet, and without one every client may do everything";
-const CONTROL_PLANE: &str = "a listener of its own for the controller is not built yet";
 const PLUGINS: &str = "it names a Java class that guards this broker, and Java classes cannot run here";
 const TOKENS: &str = "delegation tokens are not built yet";
 const PASSWORDS: &str = "encrypted passwords in dynamic settings are not built yet";

@@ -4,8 +4,8 @@
 //! applied is left out with a warning. Behaviour of `DynamicBrokerConfig.scala`, `DynamicConfig.scala`.
 //!
 //! Applied while running: everything that stands in for topic settings, `message.max.bytes` and the connection limits, those
-//! of single listeners too. The rest of the dynamic settings is accepted if it has no effect here anyway, and refused
-//! otherwise: listeners, and what belongs to SSL and SASL.
+//! of single listeners too, and what is advertised. The rest of the dynamic settings is accepted if it has no effect here anyway,
+//! and refused otherwise: listeners that come and go, and what belongs to SSL and SASL.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -213,7 +213,7 @@ impl BrokerConfig {
                 Some(DynamicKind::PerBroker | DynamicKind::ListenerPrefix)
             );
             let unchanged = self.sources.stated(name) == Some(text.as_str());
-            if is_listener_limit(name) {
+            if is_listener_limit(name) || name == "advertised.listeners" {
                 continue;
             }
             if (per_broker_setting || listener_setting(name).is_some()) && !unchanged {

@@ -119,7 +119,8 @@ impl Lanes {
         let (stop, stopped) = watch::channel(false);
         let mut inlets = Vec::new();
         let mut outlets = Vec::new();
-        for _ in 0..config.lane_count {
+        let reserved = config.reserved_listener.clone();
+        for _ in 0..config.lane_count + usize::from(reserved.is_some()) {
             let (inlet, outlet) = mpsc::unbounded_channel();
             inlets.push(inlet);
             outlets.push(outlet);
@@ -133,15 +134,18 @@ impl Lanes {
                 .enable_time()
                 .build()?;
             let (config, handler, limits) = (config.clone(), handler.clone(), Arc::clone(&limits));
-            let memory = memory.clone();
+            let (memory, reserved, lane_count) = (memory.clone(), reserved.clone(), config.lane_count);
             let (stopped, acceptors) = (stopped.clone(), acceptors.take());
             let lane = move || {
                 let local = LocalSet::new();
                 local.block_on(&runtime, async move {
                     if let Some((listeners, inlets)) = acceptors {
                         let next = Rc::new(Cell::new(0));
+                        let (shared, own) = inlets.split_at(lane_count);
                         for listener in listeners {
-                            let (inlets, next) = (inlets.clone(), Rc::clone(&next));
+                            let is_reserved = reserved.as_ref() == Some(&listener.name);
+                            let inlets = if is_reserved { own } else { shared }.to_vec();
+                            let next = Rc::clone(&next);
                             let (limits, config) = (Arc::clone(&limits), config.clone());
                             tokio::task::spawn_local(acceptor::run(listener, inlets, next, limits, config));
                         }

@@ -82,6 +82,7 @@ struct Server {
 impl Server {
     fn start(limits: Arc<ConnectionLimits>, change: impl FnOnce(&mut NetworkConfig)) -> Server {
         let mut config = NetworkConfig {
+            reserved_listener: None,
             lane_count: 1,
             request_size_bytes_max: 4 << 20,
             queued_size_bytes_max: None,
@@ -326,4 +327,40 @@ fn at_the_limit_of_all_connections_the_next_waits_until_one_leaves() {
     waiting.send(b"e waited");
     drop(first);
     waiting.expect(b"e waited");
+}
+
+/// Answers with the number of its lane.
+struct Numbered(u8);
+
+impl RequestHandler for Numbered {
+    fn handle(&self, _: &Arc<Peer>, frames: &mut Vec<Bytes>, replies: &mut Vec<Reply>) {
+        replies.extend(frames.drain(..).map(|_| answer(&[self.0])));
+    }
+}
+
+#[test]
+fn a_reserved_listener_has_a_lane_of_its_own() {
+    let config = NetworkConfig {
+        lane_count: 2,
+        reserved_listener: Some("CONTROL".into()),
+        request_size_bytes_max: 100,
+        queued_size_bytes_max: None,
+        idle_max: None,
+        send_buffer_bytes: None,
+        receive_buffer_bytes: None,
+    };
+    let listeners = ["PLAINTEXT", "CONTROL"].map(|name| bind(name, "127.0.0.1", 0, &config).unwrap());
+    let addresses = [listeners[0].address, listeners[1].address];
+    let handler = |lane| Numbered(u8::try_from(lane).unwrap());
+    let lanes = Lanes::start(config, listeners.into(), limits(u32::MAX, u32::MAX), handler).unwrap();
+    let lanes_of = addresses.map(|address| {
+        [(); 4].map(|()| {
+            let mut client = Client(TcpStream::connect(address).unwrap());
+            client.0.set_read_timeout(Some(PATIENCE)).unwrap();
+            client.send(b"x");
+            client.receive()[0]
+        })
+    });
+    assert_eq!(lanes_of, [[0, 1, 0, 1], [2; 4]]);
+    lanes.stop();
 }

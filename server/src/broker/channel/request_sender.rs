@@ -89,7 +89,7 @@ impl RequestSender {
         match command {
             BrokerCommand::LeaderAndIsr(command) => {
                 let version = versions.leader_and_isr;
-                let request = leader_and_isr_request(command, version, &settings.peer.listener);
+                let request = leader_and_isr_request(command, version, &settings.leaders_listener);
                 let answer = connection.call_in(&request, version).await?;
                 Ok(leader_and_isr_reply(
                     &answer.decode::<LeaderAndIsrResponse<'_>>()?,

@@ -22,6 +22,7 @@ const CONTROLLER: i32 = 7;
 
 fn channels(own: &RunningBroker, release: &str) -> BrokerChannels {
     let settings = ChannelSettings {
+        leaders_listener: "PLAINTEXT".into(),
         peer: PeerSettings {
             broker_id: CONTROLLER,
             listener: "PLAINTEXT".into(),

@@ -6,11 +6,10 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::settings::channel_settings;
+use super::settings::peer_settings;
 use super::{Broker, LOGGER};
-use crate::broker::channel::ChannelSettings;
-use crate::broker::peer::PeerError;
-use crate::config::ControlledShutdownSettings;
+use crate::broker::peer::{PeerError, PeerSettings};
+use crate::config::{ControlledShutdownSettings, InterBrokerVersions};
 use crate::coordination::znodes::{self, BrokerRegistration, ControllerNode, ZnodeError};
 use crate::coordination::{Coordination, CoordinationError};
 use crate::protocol::messages::controller_commands::{ControlledShutdownRequest, ControlledShutdownResponse};
@@ -45,9 +44,11 @@ enum Failure {
 
 /// Hands leadership over, or gives up.
 pub(super) async fn run(broker: &Broker) {
-    let (settings, channel) = {
+    let (settings, peer, version) = {
         let config = broker.config();
-        (config.controlled_shutdown, channel_settings(broker.id, &config))
+        let versions = InterBrokerVersions::of(config.inter_broker_protocol_version);
+        let peer = peer_settings(broker.id, &config);
+        (config.controlled_shutdown, peer, versions.controlled_shutdown)
     };
     let ControlledShutdownSettings {
         enable,
@@ -60,7 +61,7 @@ pub(super) async fn run(broker: &Broker) {
     let id = broker.id;
     tracing::info!(target: LOGGER, "[KafkaServer id={id}] Starting controlled shutdown");
     for attempt in 1..=max_retries {
-        match ask(broker, &channel).await {
+        match ask(broker, &peer, version).await {
             Ok(()) => {
                 tracing::info!(target: LOGGER, "[KafkaServer id={id}] Controlled shutdown succeeded");
                 return;
@@ -86,10 +87,10 @@ pub(super) async fn run(broker: &Broker) {
 }
 
 /// One attempt: finds the controller of this moment and asks it.
-async fn ask(broker: &Broker, settings: &ChannelSettings) -> Result<(), Failure> {
+async fn ask(broker: &Broker, peer: &PeerSettings, version: i16) -> Result<(), Failure> {
     let controller = find_controller(&*broker.coordination).await?;
     let id = controller.broker.id;
-    let mut connection = settings.peer.connect(&controller.broker).await?;
+    let mut connection = peer.connect(&controller.broker).await?;
     if !connection
         .versions()
         .contains_key(&ApiKey::ControlledShutdown.id())
@@ -100,7 +101,6 @@ async fn ask(broker: &Broker, settings: &ChannelSettings) -> Result<(), Failure>
         broker_id: broker.id,
         broker_epoch: broker.epoch.load(Ordering::Acquire),
     };
-    let version = settings.versions.controlled_shutdown;
     let answer = connection
         .call_in(&request, version)
         .await

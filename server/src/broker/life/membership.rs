@@ -12,12 +12,16 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use milena_engine::io::Clock;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
+use crate::cluster::Endpoint;
+use crate::config::{BrokerConfig, local_host_name};
 use crate::controller::Controller;
 use crate::coordination::startup::{self, JoinError, Registered, Registering};
 use crate::coordination::znodes::BrokerRegistration;
 use crate::coordination::{Coordination, CoordinationError, SessionEvent};
+use crate::network::BoundListener;
 
 const LOGGER: &str = "kafka.zk.KafkaZkClient";
 /// Before another try where the tree refused for a reason that may pass.
@@ -28,6 +32,32 @@ const PAUSE: Duration = Duration::from_secs(1);
 struct Signals {
     wake: Notify,
     is_expired: AtomicBool,
+    is_changed: AtomicBool,
+}
+
+/// The ports that the listeners have, by name.
+pub(super) struct BoundPorts(Vec<(Arc<str>, u16)>);
+
+impl BoundPorts {
+    pub(super) fn of(listeners: &[BoundListener]) -> BoundPorts {
+        let ports = listeners
+            .iter()
+            .map(|listener| (Arc::clone(&listener.name), listener.address.port()));
+        BoundPorts(ports.collect())
+    }
+
+    /// What is advertised, with host and port filled in.
+    pub(super) fn endpoints(&self, config: &BrokerConfig) -> Vec<Endpoint> {
+        let local_host = local_host_name();
+        let advertised = config.advertised_listeners.iter().map(|advertised| {
+            let bound = self
+                .0
+                .iter()
+                .find(|(name, _)| &**name == advertised.listener_name.as_str());
+            advertised.advertised(&local_host, bound.map_or(0, |(_, port)| *port))
+        });
+        advertised.collect()
+    }
 }
 
 /// A broker that is registered.
@@ -35,7 +65,7 @@ pub(super) struct Membership {
     coordination: Arc<dyn Coordination>,
     clock: Arc<dyn Clock>,
     how: Registering,
-    registration: BrokerRegistration,
+    registration: Mutex<BrokerRegistration>,
     epoch: Arc<AtomicI64>,
     session: AtomicI64,
     signals: Arc<Signals>,
@@ -61,7 +91,7 @@ impl Membership {
             coordination: Arc::clone(coordination),
             clock: Arc::clone(clock),
             how,
-            registration,
+            registration: Mutex::new(registration),
             epoch: Arc::default(),
             session: AtomicI64::new(0),
             signals,
@@ -75,26 +105,45 @@ impl Membership {
         Arc::clone(&self.epoch)
     }
 
+    /// Others reach the broker at these addresses from now on.
+    pub(super) fn advertise(&self, endpoints: Vec<Endpoint>) {
+        let mut registration = self.registration.lock();
+        if registration.broker.endpoints != endpoints {
+            registration.broker.endpoints = endpoints;
+            self.signals.is_changed.store(true, Ordering::Release);
+            self.signals.wake.notify_one();
+        }
+    }
+
     /// Registers again after each session that ended. Returns why the broker has no place any more.
     pub(super) async fn keep(&self, controller: &Controller) -> JoinError {
         loop {
             self.signals.wake.notified().await;
-            if !self.signals.is_expired.swap(false, Ordering::AcqRel) {
-                continue;
-            }
-            let former = Some(self.session.load(Ordering::Acquire)).filter(|session| *session != 0);
-            match self.register(former).await {
-                Ok(()) => controller.registered(),
-                Err(JoinError::Coordination(error)) => self.put_off(&error).await,
-                Err(error) => return error,
+            if self.signals.is_expired.swap(false, Ordering::AcqRel) {
+                self.signals.is_changed.store(false, Ordering::Release);
+                let former = Some(self.session.load(Ordering::Acquire)).filter(|session| *session != 0);
+                match self.register(former).await {
+                    Ok(()) => controller.registered(),
+                    Err(JoinError::Coordination(error)) => {
+                        self.put_off(&self.signals.is_expired, &error).await
+                    }
+                    Err(error) => return error,
+                }
+            } else if self.signals.is_changed.swap(false, Ordering::AcqRel) {
+                let registration = self.registration.lock().clone();
+                let told = startup::update_registration(&*self.coordination, &registration, self.how.version);
+                match told.await {
+                    Ok(()) => tracing::info!(target: LOGGER, "{} is updated", node(&registration)),
+                    Err(error) => self.put_off(&self.signals.is_changed, &error).await,
+                }
             }
         }
     }
 
     /// Has what failed done again: with the next session, or after a while.
-    async fn put_off(&self, error: &CoordinationError) {
-        self.signals.is_expired.store(true, Ordering::Release);
-        let node = node(&self.registration);
+    async fn put_off(&self, todo: &AtomicBool, error: &CoordinationError) {
+        todo.store(true, Ordering::Release);
+        let node = node(&self.registration.lock());
         tracing::error!(target: LOGGER, "{node} could not be written: {error}; it is tried again");
         if *error != CoordinationError::SessionExpired {
             tokio::time::sleep(PAUSE).await;
@@ -103,7 +152,7 @@ impl Membership {
     }
 
     async fn register(&self, former_session: Option<i64>) -> Result<(), JoinError> {
-        let mut registration = self.registration.clone();
+        let mut registration = self.registration.lock().clone();
         registration.timestamp_ms = self.clock.wall().get();
         let how = Registering {
             former_session,

@@ -1,5 +1,6 @@
 //! The broker's configuration, in the words of the parts that it is for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use milena_engine::log_manager::LogManagerConfig;
@@ -23,6 +24,10 @@ pub(super) fn network_config(config: &BrokerConfig) -> NetworkConfig {
     let settings = &config.network;
     NetworkConfig {
         lane_count: settings.lanes.map_or(cores, |lanes| lanes as usize),
+        reserved_listener: config
+            .control_plane_listener_name
+            .as_ref()
+            .map(|name| name.as_str().into()),
         request_size_bytes_max: settings.socket_request_max_bytes as usize,
         queued_size_bytes_max: settings.queued_max_request_bytes,
         idle_max: settings.connections_max_idle_ms.map(Duration::from_millis),
@@ -142,8 +147,15 @@ pub(super) fn peer_settings(broker_id: i32, config: &BrokerConfig) -> PeerSettin
 }
 
 pub(super) fn channel_settings(broker_id: i32, config: &BrokerConfig) -> ChannelSettings {
+    let between_brokers = peer_settings(broker_id, config);
+    let control_plane = config.control_plane_listener_name.as_ref();
+    let listener = control_plane.map_or(&config.inter_broker_listener_name, |name| name);
     ChannelSettings {
-        peer: peer_settings(broker_id, config),
+        leaders_listener: Arc::clone(&between_brokers.listener),
+        peer: PeerSettings {
+            listener: listener.as_str().into(),
+            ..between_brokers
+        },
         versions: InterBrokerVersions::of(config.inter_broker_protocol_version),
     }
 }

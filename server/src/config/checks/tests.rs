@@ -135,7 +135,6 @@ fn settings_that_contradict_each_other_are_refused_in_kafkas_words() {
 fn what_is_not_built_and_would_weaken_the_node_is_refused_by_name() {
     for (key, text) in [
         ("authorizer.class.name", "kafka.security.authorizer.AclAuthorizer"),
-        ("control.plane.listener.name", "CONTROLLER"),
         ("create.topic.policy.class.name", "a.B"),
         ("alter.config.policy.class.name", "a.B"),
         ("client.quota.callback.class", "a.B"),
@@ -221,4 +220,35 @@ fn typed_values_follow_the_texts() {
         (120_000, IoBackend::Syscall)
     );
     assert_eq!(BrokerConfig::from_settings(&[]).unwrap().broker_id, None);
+}
+
+#[test]
+fn the_listener_of_controllers_is_advertised_and_not_that_of_brokers() {
+    let map = (
+        "listener.security.protocol.map",
+        "PLAINTEXT:PLAINTEXT,CONTROL:PLAINTEXT",
+    );
+    let listeners = ("listeners", "PLAINTEXT://a:1,CONTROL://a:2");
+    let key = "control.plane.listener.name";
+    let config = BrokerConfig::from_settings(&[map, listeners, (key, "control")]).unwrap();
+    assert_eq!(config.control_plane_listener_name.unwrap().as_str(), "CONTROL");
+    for (settings, expected) in [
+        (
+            vec![map, listeners, (key, "PLAINTEXT")],
+            "control.plane.listener.name, when defined, should have a different value from the inter broker listener name. \
+             Currently they both have the value PLAINTEXT",
+        ),
+        (
+            vec![map, ("listeners", "PLAINTEXT://a:1"), (key, "CONTROL")],
+            "control.plane.listener.name must be a listener name defined in advertised.listeners. The valid options based \
+             on currently configured listeners are PLAINTEXT",
+        ),
+        (
+            vec![listeners, map, (key, "OTHER")],
+            "Listener with OTHER defined in control.plane.listener.name not found in listener.security.protocol.map.",
+        ),
+    ] {
+        let found = problems(&settings);
+        assert!(found.len() == 1 && found[0].starts_with(expected), "{found:?}");
+    }
 }

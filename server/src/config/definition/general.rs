@@ -94,7 +94,7 @@ definitions! {
         "PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL",
         ANY, Low, PerBroker, Served;
         "Which security protocol each listener name stands for, as NAME:PROTOCOL separated by commas.";
-    "control.plane.listener.name": String = none, ANY, High, Fixed, RefusesToStart(CONTROL_PLANE);
+    "control.plane.listener.name": String = none, ANY, High, Fixed, Served;
         "Listener that is kept for the controller's requests.";
     "socket.send.buffer.bytes": Int = "102400", ANY, High, Fixed, Served;
         "SO_SNDBUF of client connections; -1 leaves it to the system.";

@@ -62,6 +62,7 @@ pub(super) fn quotas(connections_max: u32) -> ConnectionQuotas {
 impl Server {
     fn start(is_open: bool, queued_size_bytes_max: Option<u64>) -> Server {
         let config = NetworkConfig {
+            reserved_listener: None,
             lane_count: 1,
             request_size_bytes_max: 1 << 20,
             queued_size_bytes_max,

@@ -10,6 +10,9 @@ from scenario import Skip, contains, equal, scenario, until
 from znodes import Proxy, Znodes
 
 SESSION_MS = 2000
+# One record, without a key, whose value is x.
+BATCH = bytes.fromhex("0000000000000000000000390000000002dbcd7cd800000000000000000174876e80000000017487"
+                      "6e8000ffffffffffffffffffffffffffff000000010e00000001027800")
 
 
 class Cluster:
@@ -270,3 +273,68 @@ def leadership_is_handed_over(place):
         equal(states(), [(1, [1])] * 10, "leaders and in-sync replicas")
         begin(milena)
         until(60, "Milena in sync again", lambda: states() == [(1, [1, 2])] * 10)
+
+
+@scenario(240)
+def a_listener_for_controllers(place):
+    """control.plane.listener.name: commands come and go by that listener, whoever is controller; leaders are found on the other."""
+    with Cluster(place) as cluster:
+        brokers = {}
+        for number, kind in ((1, "kafka"), (2, "milena")):
+            port = subjects.free_port()
+            broker = cluster.broker(kind, number, {
+                "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROL:PLAINTEXT",
+                "control.plane.listener.name": "CONTROL",
+            })
+            broker.settings["listeners"] = f"PLAINTEXT://{broker.bootstrap},CONTROL://127.0.0.1:{port}"
+            begin(broker)
+            brokers[number] = broker
+        for number, topic in ((1, "t"), (2, "u")):
+            until(30, f"{number} is controller", lambda: cluster.controller() == number)
+            partitions = {"0": [1, 2], "1": [2, 1]}
+            assignment = {"version": 2, "partitions": partitions, "adding_replicas": {}, "removing_replicas": {}}
+            cluster.znodes.create(f"/brokers/topics/{topic}", json.dumps(assignment, separators=(",", ":")).encode())
+            for partition, leader in ((0, 1), (1, 2)):
+                path = f"/brokers/topics/{topic}/partitions/{partition}/state"
+
+                def state():
+                    data = cluster.znodes.data(path)
+                    found = json.loads(data) if data else {"leader": None, "isr": []}
+                    return found["leader"], sorted(found["isr"])
+
+                until(30, f"{path} is led by {leader}, which the other follows", lambda: state() == (leader, [1, 2]))
+                until(20, "an acknowledged record", lambda: produce(brokers[leader].port, topic, partition) == 0)
+            if number == 1:
+                brokers[1].stop()
+                until(30, "another controller", lambda: cluster.controller() == 2)
+                begin(brokers[1])
+
+
+def produce(port, topic, partition):
+    """The error code of Produce v3 with acks=all for one record."""
+    name = topic.encode()
+    body = struct.pack(">hhih", 0, 3, 1, -1) + struct.pack(">h", -1) + struct.pack(">hi", -1, 10000)
+    body += struct.pack(">i", 1) + struct.pack(">h", len(name)) + name + struct.pack(">ii", 1, partition)
+    body += struct.pack(">i", len(BATCH)) + BATCH
+    answer = subjects.exchange(port, body, timeout=15)
+    return struct.unpack_from(">h", answer, 4 + 4 + 2 + len(name) + 4 + 4)[0]
+
+
+@scenario(120)
+def advertised_elsewhere(place):
+    """advertised.listeners changed while the broker runs change its node, not its epoch; what cannot be is refused."""
+    with Cluster(place) as cluster:
+        broker = cluster.broker("milena", 0)
+        broker.start()
+        epoch = cluster.epoch(0)
+        elsewhere = f"PLAINTEXT://127.0.0.2:{broker.port}"
+        cluster.znodes.create("/config/brokers/0", json.dumps({"version": 1, "config": {"advertised.listeners": elsewhere}}).encode())
+        cluster.znodes.create("/config/changes/config_change_0000000000", b'{"version":2,"entity_path":"brokers/0"}')
+        until(20, "another address", lambda: cluster.json("/brokers/ids/0")["endpoints"] == [elsewhere])
+        equal(cluster.epoch(0), epoch, "epoch")
+        cluster.znodes.set("/config/brokers/0", b'{"version":1,"config":{"advertised.listeners":"OTHER://h:1"}}')
+        cluster.znodes.create("/config/changes/config_change_0000000001", b'{"version":2,"entity_path":"brokers/0"}')
+        until(20, "the refusal", lambda: "Per-broker configs could not be applied" in broker.log.read_text())
+        broker.stop()
+        broker.start()
+        equal(cluster.json("/brokers/ids/0")["endpoints"], [f"PLAINTEXT://{broker.bootstrap}"], "what is stored cannot be")
