@@ -18,6 +18,7 @@ mod describe;
 mod dynamic;
 mod environment;
 mod inter_broker_versions;
+mod jaas;
 mod listener;
 mod load;
 mod properties;

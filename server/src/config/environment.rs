@@ -11,20 +11,22 @@ use super::definition::broker_definitions;
 pub(super) enum Meaning {
     /// A setting of this name.
     Setting(String),
+    /// Options of the Java machine, which may name a JAAS file.
+    JavaOptions,
     /// Known, and without effect for this reason.
     NoEffect(&'static str),
     /// None of our variables.
     Foreign,
 }
 
-const SCRIPTS: &str = "it steers Kafka's scripts or the Java machine";
+pub(super) const SCRIPTS: &str = "it steers Kafka's scripts or the Java machine";
 const SERVICE_LINK: &str =
     "its value is an address that Kubernetes or Docker put there for a service of this name";
 
 const FOR_TOOLS: &str = "it names brokers to the commands that ask a cluster";
 
 /// Variables that begin with `KAFKA_` and are no settings.
-const NO_SETTINGS: [&str; 19] = [
+const NO_SETTINGS: [&str; 18] = [
     "KAFKA_DEBUG",
     "KAFKA_GC_LOG_OPTS",
     "KAFKA_HEAP_OPTS",
@@ -39,7 +41,6 @@ const NO_SETTINGS: [&str; 19] = [
     "KAFKA_LOG4J_OPTS",
     "KAFKA_LOG4J_ROOT_LOGLEVEL",
     "KAFKA_MODE",
-    "KAFKA_OPTS",
     "KAFKA_TOOLS_LOG4J_LOGLEVEL",
     "KAFKA_TOPICS_OPTS",
     "KAFKA_USER",
@@ -53,6 +54,9 @@ pub(super) fn meaning(variable: &str, value: &str) -> Meaning {
         (None, Some(rest)) => (rest, true),
         (None, None) => return Meaning::Foreign,
     };
+    if variable == "KAFKA_OPTS" {
+        return Meaning::JavaOptions;
+    }
     if NO_SETTINGS.contains(&variable) {
         return Meaning::NoEffect(SCRIPTS);
     }

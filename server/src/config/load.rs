@@ -17,8 +17,10 @@ use super::checks::{self, Fault};
 use super::definition::{Effect, broker_definition, broker_definitions, suggestion};
 use super::dynamic::{is_listener_limit, listener_setting};
 use super::environment::{self, Meaning};
+use super::jaas::{self, LoginOptions};
 use super::properties::parse_properties;
 use super::sources::{Sources, Stated};
+use super::zookeeper::LOGIN_KEY;
 
 /// Larger than any file of settings; who names an endless one is told so.
 const FILE_SIZE_BYTES_MAX: u64 = 4 << 20;
@@ -181,7 +183,7 @@ impl BrokerConfig {
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<(BrokerConfig, Vec<Warning>), LoadError> {
         let mut warnings = Vec::new();
-        read_environment(environment, &mut sources, &mut warnings);
+        read_environment(environment, &mut sources, &mut warnings)?;
         for (key, text) in overrides {
             sources.fixed.insert(
                 key.clone(),
@@ -304,12 +306,19 @@ fn read_environment(
     environment: impl IntoIterator<Item = (String, String)>,
     sources: &mut Sources,
     warnings: &mut Vec<Warning>,
-) {
+) -> Result<(), LoadError> {
     let mut without_effect: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
     for (variable, text) in environment {
         match environment::meaning(&variable, &text) {
             Meaning::Foreign => {}
             Meaning::NoEffect(reason) => without_effect.entry(reason).or_default().push(variable),
+            Meaning::JavaOptions => match LoginOptions::of(&text) {
+                Some(options) => read_login(&options, variable, sources)?,
+                None => without_effect
+                    .entry(environment::SCRIPTS)
+                    .or_default()
+                    .push(variable),
+            },
             Meaning::Setting(key) => {
                 sources.fixed.insert(
                     key,
@@ -325,6 +334,31 @@ fn read_environment(
         variables.sort_unstable();
         warnings.push(Warning::NoEffectVariables { variables, reason });
     }
+    Ok(())
+}
+
+/// Takes who this broker is at ZooKeeper from the JAAS file of Java's options, unless the settings say so themselves.
+fn read_login(options: &LoginOptions, variable: String, sources: &mut Sources) -> Result<(), LoadError> {
+    let place = Place::Environment { variable };
+    let file = options.file.display();
+    let wrong = |reason: String| refusal(Some(place.clone()), format!("{file}: {reason}"));
+    let bytes = read_bounded(&options.file).map_err(|error| wrong(error.to_string()))?;
+    let section = jaas::section(&String::from_utf8_lossy(&bytes), &options.section);
+    let Some(modules) = section.map_err(|error| wrong(error.to_string()))? else {
+        return Ok(());
+    };
+    if !options.enabled {
+        let name = &options.section;
+        return Err(wrong(format!(
+            "it has a section {name}, but zookeeper.sasl.client is false"
+        )));
+    }
+    let text = jaas::written(&modules);
+    sources
+        .fixed
+        .entry(LOGIN_KEY.to_owned())
+        .or_insert(Stated { text, place });
+    Ok(())
 }
 
 fn stands_alone(sources: &Sources) -> bool {

@@ -2,8 +2,14 @@
 //!
 //! Without `zookeeper.connect` there is none of it: the broker stands alone. Source: `KafkaConfig.scala`.
 
+use super::jaas;
 use super::sources::Values;
-use crate::coordination::zookeeper::ConnectString;
+use crate::coordination::zookeeper::{ConnectString, Credentials};
+
+/// Who this broker is at ZooKeeper.
+pub(super) const LOGIN_KEY: &str = "milena.zookeeper.sasl.jaas.config";
+const LOGIN: &str =
+    "org.apache.zookeeper.server.auth.DigestLoginModule required username=\"..\" password=\"..\";";
 
 const SERVERS: &str = "host:port, separated by commas, with an optional /chroot";
 const POSITIVE_MS: &str = "milliseconds, at least 1";
@@ -21,6 +27,8 @@ pub struct ZooKeeperSettings {
     pub max_in_flight_requests: u32,
     /// `zookeeper.set.acl`
     pub set_acl: bool,
+    /// `milena.zookeeper.sasl.jaas.config`, or the `Client` section of the JAAS file that `KAFKA_OPTS` names.
+    pub sasl: Option<Credentials>,
 }
 
 /// The settings, if the broker does not stand alone; `wrong` hears key, message and what would be right.
@@ -54,23 +62,50 @@ pub(super) fn settings(
         Some(value) => timeout("zookeeper.connection.timeout.ms", value),
         None => session_timeout_ms,
     };
-    for (key, reason) in [
-        ("zookeeper.ssl.client.enable", "TLS to ZooKeeper is not built yet"),
-        (
-            "zookeeper.set.acl",
-            "nobody can be told apart at ZooKeeper: neither SASL nor TLS to it is built yet",
-        ),
-    ] {
-        if values.boolean(key) {
-            wrong(key, format!("{key}=true cannot be served: {reason}"), None);
-        }
+    let tls_key = "zookeeper.ssl.client.enable";
+    if values.boolean(tls_key) {
+        let message = format!("{tls_key}=true cannot be served: TLS to ZooKeeper is not built yet");
+        wrong(tls_key, message, None);
+    }
+    let login = values.text(LOGIN_KEY).map(credentials).transpose();
+    let sasl = login
+        .map_err(|reason| wrong(LOGIN_KEY, format!("{LOGIN_KEY}: {reason}"), Some(LOGIN)))
+        .ok()?;
+    let set_acl = values.boolean("zookeeper.set.acl");
+    if set_acl && sasl.is_none() {
+        let message = "zookeeper.set.acl is true, but nobody says who this broker is at ZooKeeper: there is no \
+                       milena.zookeeper.sasl.jaas.config, and no Client section in a file that KAFKA_OPTS names by \
+                       -Djava.security.auth.login.config";
+        wrong("zookeeper.set.acl", message.to_owned(), None);
     }
     Some(ZooKeeperSettings {
         connect: connect?,
         session_timeout_ms: i32::try_from(session_timeout_ms?).expect("its type is INT"),
         connection_timeout_ms: connection_timeout_ms?,
         max_in_flight_requests: values.u32("zookeeper.max.in.flight.requests"),
-        set_acl: values.boolean("zookeeper.set.acl"),
+        set_acl,
+        sasl,
+    })
+}
+
+/// Name and password of a login module, of whatever class but Kerberos' has them.
+fn credentials(text: &str) -> Result<Credentials, String> {
+    let modules = jaas::modules(text).map_err(|error| error.to_string())?;
+    let [module] = modules.as_slice() else {
+        return Err(format!("found {} login modules, expected one", modules.len()));
+    };
+    let option = |name: &str| {
+        let found = module.options.get(name).cloned();
+        found.ok_or_else(|| {
+            format!(
+                "{} has no {name}, and only logins by name and password are built yet",
+                module.class
+            )
+        })
+    };
+    Ok(Credentials {
+        username: option("username")?,
+        password: option("password")?,
     })
 }
 
@@ -110,6 +145,10 @@ mod tests {
         for (key, text) in [
             ("zookeeper.ssl.client.enable", "true"),
             ("zookeeper.set.acl", "true"),
+            (
+                "milena.zookeeper.sasl.jaas.config",
+                "com.sun.security.auth.module.Krb5LoginModule required;",
+            ),
             ("zookeeper.session.timeout.ms", "0"),
             ("zookeeper.connection.timeout.ms", "-1"),
         ] {
@@ -118,5 +157,50 @@ mod tests {
             assert!(error.contains(key), "{error}");
             BrokerConfig::from_settings(&[(key, text)]).unwrap();
         }
+    }
+
+    #[test]
+    fn who_we_are_comes_from_the_settings_or_from_the_jaas_file_of_java_options() {
+        let connect = ("zookeeper.connect".to_owned(), "a:2181".to_owned());
+        let path = std::env::temp_dir().join(format!("milena-jaas-{}", std::process::id()));
+        let class = "org.apache.zookeeper.server.auth.DigestLoginModule";
+        std::fs::write(
+            &path,
+            format!("Client {{ {class} required username=\"k\" password=\"s\"; }};"),
+        )
+        .unwrap();
+        let options = format!("-Djava.security.auth.login.config={}", path.display());
+        let environment = [("KAFKA_OPTS".to_owned(), options.clone())];
+        let set_acl = ("zookeeper.set.acl".to_owned(), "true".to_owned());
+        let told = [connect.clone(), set_acl];
+        let (config, warnings) = BrokerConfig::load(None, &told, environment.clone()).unwrap();
+        assert_eq!(warnings, []);
+        let zookeeper = config.zookeeper.unwrap();
+        let sasl = zookeeper.sasl.unwrap();
+        assert_eq!(
+            (sasl.username.as_str(), sasl.password.as_str(), zookeeper.set_acl),
+            ("k", "s", true)
+        );
+        let own = (
+            super::LOGIN_KEY.to_owned(),
+            format!("{class} required username=own password=\"t\";"),
+        );
+        let told = [connect.clone(), own];
+        let (config, _) = BrokerConfig::load(None, &told, environment).unwrap();
+        assert_eq!(config.zookeeper.unwrap().sasl.unwrap().username, "own");
+        let off = [(
+            "KAFKA_OPTS".to_owned(),
+            format!("{options} -Dzookeeper.sasl.client=false"),
+        )];
+        let error = BrokerConfig::load(None, std::slice::from_ref(&connect), off)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("zookeeper.sasl.client is false"), "{error}");
+        std::fs::remove_file(&path).unwrap();
+        let gone = [("KAFKA_OPTS".to_owned(), options)];
+        let error = BrokerConfig::load(None, &[connect], gone)
+            .unwrap_err()
+            .to_string();
+        assert!(error.starts_with("environment variable KAFKA_OPTS: "), "{error}");
     }
 }

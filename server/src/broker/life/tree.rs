@@ -81,7 +81,7 @@ async fn connect(settings: &ZooKeeperSettings) -> Result<Arc<ZooKeeper>, StartEr
         max_in_flight_requests: settings.max_in_flight_requests as usize,
         set_acl: settings.set_acl,
         auth: Vec::new(),
-        sasl: None,
+        sasl: settings.sasl.clone(),
     });
     let zookeeper = zookeeper.map_err(StartError::Thread)?;
     let within = Duration::from_millis(settings.connection_timeout_ms.into());

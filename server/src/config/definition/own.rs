@@ -12,6 +12,8 @@ definitions! {
         "Free bytes of a log directory below which appends are refused; 0 appends until the disk is full.";
     "milena.lanes": Int = none, at_least(1), Medium, Fixed, Served;
         "Network lanes, each one thread that reads, handles and answers requests; one per core if unset.";
+    "milena.zookeeper.sasl.jaas.config": Password = none, ANY, Medium, Fixed, OnlyInCluster(ALONE);
+        "Who this broker is at ZooKeeper, in place of the Client section of a JAAS file: a login module with username and password.";
     "milena.log.dir": String = none, ANY, Low, Fixed, Served;
         "Directory of the broker's own log (server.log, rotated hourly); standard output if unset.";
     "milena.log.level": String = "info", LOG_LEVEL, Low, Fixed, Served;

@@ -1,13 +1,14 @@
 """Milena as a broker of a cluster: its life on a ZooKeeper, beside Apache Kafka's."""
 
 import json
+import os
 import re
 import struct
 import time
 
 import subject as subjects
 from scenario import Skip, contains, equal, scenario, until
-from znodes import Proxy, Znodes
+from znodes import Proxy, ZnodeError, Znodes
 
 SESSION_MS = 2000
 # One record, without a key, whose value is x.
@@ -18,11 +19,12 @@ BATCH = bytes.fromhex("0000000000000000000000390000000002dbcd7cd8000000000000000
 class Cluster:
     """A ZooKeeper, brokers on it, and a look into it."""
 
-    def __init__(self, place):
+    def __init__(self, place, **options):
         if place.subject != "milena":
             raise Skip("Apache's brokers take part beside Milena's")
         self.place = place
-        self.zookeeper = subjects.ZooKeeper(place.directory / "zookeeper", settings={"maxSessionTimeout": 60000}).start()
+        settings = {"maxSessionTimeout": 60000, **options.pop("settings", {})}
+        self.zookeeper = subjects.ZooKeeper(place.directory / "zookeeper", settings=settings, **options).start()
         self.znodes = Znodes(self.zookeeper)
         self.parts = [self.zookeeper]
 
@@ -59,10 +61,12 @@ class Cluster:
             part.close()
 
 
-def begin(broker):
+def begin(broker, **environment):
     """Starts a broker that need not know of a controller yet."""
     before = len(broker.log.read_text()) if broker.log.exists() else 0
-    broker.process = subjects.Process(broker.command(broker.properties()), broker.log, cwd=broker.directory)
+    inherited = {name: text for name, text in os.environ.items() if name not in subjects.OF_THE_TESTS}
+    broker.process = subjects.Process(broker.command(broker.properties()), broker.log, cwd=broker.directory,
+                                      env=inherited | environment)
     until(60, f"{broker.name} started", lambda: re.search(r"\[KafkaServer id=\d+\] started", broker.log.read_text()[before:]))
 
 
@@ -338,3 +342,44 @@ def advertised_elsewhere(place):
         broker.stop()
         broker.start()
         equal(cluster.json("/brokers/ids/0")["endpoints"], [f"PLAINTEXT://{broker.bootstrap}"], "what is stored cannot be")
+
+
+@scenario(180)
+def nodes_of_our_own(place):
+    """zookeeper.set.acl with the Client section of one JAAS file: Apache's broker and Milena change what nobody else may."""
+    jaas = place.directory / "jaas.conf"
+    jaas.write_text("""Server { org.apache.zookeeper.server.auth.DigestLoginModule required user_kafka="secret"; };
+                       Client { org.apache.zookeeper.server.auth.DigestLoginModule required username="kafka" password="secret"; };
+                    """)
+    login = f"-Djava.security.auth.login.config={jaas}"
+    provider = {"authProvider.1": "org.apache.zookeeper.server.auth.SASLAuthenticationProvider"}
+    with Cluster(place, settings=provider, java_options=[login]) as cluster:
+        acl = {"zookeeper.set.acl": "true"}
+        milena = cluster.broker("milena", 2, acl)
+        begin(milena, KAFKA_OPTS=login)
+        begin(cluster.broker("kafka", 1, acl), JAVA_TOOL_OPTIONS=login)
+        equal(cluster.znodes.children("/brokers/ids"), ["1", "2"], "brokers")
+        for path in ("/brokers/ids/2", "/controller_epoch", "/brokers/ids/1"):
+            equal(code_of(lambda: cluster.znodes.set(path, b"x")), NO_AUTH, f"{path}, written by anyone")
+        equal(code_of(lambda: cluster.znodes.get("/config/brokers")), NO_AUTH, "what is secret")
+        # The old controller's successor writes what its predecessor made.
+        milena.stop()
+        until(30, "Apache's controller", lambda: cluster.controller() == 1)
+        begin(milena, KAFKA_OPTS=login)
+        impostor = cluster.broker("milena", 3, {
+            "milena.zookeeper.sasl.jaas.config":
+                'org.apache.zookeeper.server.auth.DigestLoginModule required username="kafka" password="wrong";'})
+        contains(refused(impostor), "Auth failed either before or while waiting for connection")
+        contains(refused(cluster.broker("milena", 4, acl)), "zookeeper.set.acl is true, but nobody says who this broker is")
+
+
+NO_AUTH = -102
+
+
+def code_of(ask):
+    """ZooKeeper's code for what it refuses."""
+    try:
+        ask()
+    except ZnodeError as error:
+        return error.code
+    return 0
