@@ -3,9 +3,12 @@
 import json
 import os
 import re
+import signal
 import struct
+import subprocess
 import time
 
+import peers
 import subject as subjects
 from scenario import Skip, contains, equal, scenario, until
 from znodes import Proxy, ZnodeError, Znodes
@@ -383,3 +386,22 @@ def code_of(ask):
     except ZnodeError as error:
         return error.code
     return 0
+
+
+@scenario(180)
+def one_command(place):
+    """tools/cluster starts three brokers that know each other, and stops them on SIGTERM."""
+    with Cluster(place) as cluster:
+        command = [peers.ROOT / "tools/cluster", place.directory / "trial", "--zookeeper", cluster.zookeeper.connect,
+                   "--port", subjects.free_port(), "--milena", subjects.Milena.binary,
+                   "--override", "controlled.shutdown.retry.backoff.ms=100"]
+        log = place.directory / "command.log"
+        process = subjects.Process(command, log)
+        until(60, "its words", lambda: "Ctrl-C stops them" in log.read_text())
+        equal(cluster.znodes.children("/brokers/ids"), ["0", "1", "2"], "brokers")
+        bootstrap = re.search(r"brokers\s+(\S+)", log.read_text())[1].split(",")[0]
+        create = [subjects.Milena.binary, "topics", "create", "t", "--partitions", "6", "--bootstrap-server", bootstrap]
+        done = subprocess.run(create, capture_output=True, text=True)
+        contains(done.stdout, "created t: partitions 6, replication factor 3")
+        equal(process.end(signal.SIGTERM, 60), 0, log.read_text())
+        equal(cluster.znodes.children("/brokers/ids"), [], "brokers")
