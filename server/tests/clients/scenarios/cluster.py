@@ -171,9 +171,11 @@ def a_session_that_ends(place):
         broker = cluster.broker("milena", 0, zookeeper=proxy)
         broker.start()
         until(20, "a controller", lambda: cluster.controller() == 0)
+        equal(create_topic(broker.port, "t", 20), 0, "CreateTopics")
         epoch, controller_epoch = cluster.epoch(0), int(cluster.znodes.data("/controller_epoch"))
         for _ in range(5):
             proxy.expire()
+            equal(produce(broker.port, "t", 0), 0, "an acknowledged record, at once")
             until(20, "a new registration", lambda: (cluster.epoch(0) or 0) > epoch)
             until(20, "a controller", lambda: cluster.controller() == 0)
             if not subjects.answers_metadata(broker.port):
