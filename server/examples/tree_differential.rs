@@ -216,6 +216,7 @@ async fn zookeeper(connect: &str) -> Result<Side, Failure> {
         set_acl: false,
         auth: Vec::new(),
         sasl: None,
+        tls: None,
     };
     let first = ZooKeeper::begin(config.clone())?;
     first.connected(CONNECT_TIMEOUT).await?;

@@ -49,6 +49,7 @@ fn config(arguments: &[&str]) -> Result<ZooKeeperConfig, Failure> {
         set_acl,
         auth,
         sasl,
+        tls: None,
     })
 }
 

@@ -32,6 +32,7 @@ pub use api_version::ApiVersion;
 pub use broker::{
     BrokerConfig, ControlledShutdownSettings, FetchSettings, GroupSettings, IoBackend, LogManagerSettings,
     NetworkSettings, OffsetsSettings, TopicManagementSettings, TransactionSettings, ZooKeeperSettings,
+    ZooKeeperTls,
 };
 pub use definition::{
     Definition, DynamicKind, Effect, Importance, Limits, TopicDefinition, broker_definition,

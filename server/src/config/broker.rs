@@ -15,7 +15,7 @@ use milena_engine::config::{Codec, LogConfig};
 use super::api_version::ApiVersion;
 use super::listener::{EndPoint, ListenerName};
 use super::sources::{Sources, Values};
-pub use super::zookeeper::ZooKeeperSettings;
+pub use super::zookeeper::{ZooKeeperSettings, ZooKeeperTls};
 pub(super) use crate::logging::LogOutput;
 
 /// The settings of one broker.

@@ -114,7 +114,6 @@ const fn each_of(values: &'static [&'static str]) -> Limits {
 }
 
 const ALONE: &str = "without zookeeper.connect the broker stands alone on its embedded tree";
-const ZOOKEEPER_TLS: &str = "TLS to ZooKeeper is not built yet; where zookeeper.connect is set, zookeeper.ssl.client.enable=true is refused";
 const UNUSED: &str = "no part of Kafka 2.7 goes by it either";
 /// The class that sends consumers to a replica in their rack, and the one that never sends them elsewhere.
 pub(super) const RACK_AWARE_REPLICA_SELECTOR: &str =

@@ -126,6 +126,14 @@ impl Values {
         }
     }
 
+    /// Empty where nothing is set.
+    pub(super) fn list(&self, name: &str) -> Vec<String> {
+        match self.get(name) {
+            Value::List(values) => values.clone(),
+            _ => Vec::new(),
+        }
+    }
+
     /// The first synonym that is set decides, in milliseconds: `log.retention.ms`, `.minutes`, `.hours`.
     pub(super) fn milliseconds(&self, name: &'static str) -> i64 {
         for synonym in broker_synonyms(name) {

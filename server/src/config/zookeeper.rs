@@ -2,12 +2,15 @@
 //!
 //! Without `zookeeper.connect` there is none of it: the broker stands alone. Source: `KafkaConfig.scala`.
 
+use std::path::PathBuf;
+
 use super::jaas;
 use super::sources::Values;
-use crate::coordination::zookeeper::{ConnectString, Credentials};
+use crate::coordination::zookeeper::{ConnectString, Credentials, TlsVersion};
 
 /// Who this broker is at ZooKeeper.
 pub(super) const LOGIN_KEY: &str = "milena.zookeeper.sasl.jaas.config";
+const CONVERSION: &str = "keytool -importkeystore -deststoretype PKCS12 .., then openssl pkcs12 -nodes ..";
 const LOGIN: &str =
     "org.apache.zookeeper.server.auth.DigestLoginModule required username=\"..\" password=\"..\";";
 
@@ -29,6 +32,21 @@ pub struct ZooKeeperSettings {
     pub set_acl: bool,
     /// `milena.zookeeper.sasl.jaas.config`, or the `Client` section of the JAAS file that `KAFKA_OPTS` names.
     pub sasl: Option<Credentials>,
+    /// `zookeeper.ssl.client.enable`
+    pub tls: Option<ZooKeeperTls>,
+}
+
+/// `zookeeper.ssl.*`: files in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ZooKeeperTls {
+    /// `zookeeper.ssl.truststore.location`
+    pub truststore: PathBuf,
+    /// `zookeeper.ssl.keystore.location`: certificates and key.
+    pub keystore: Option<PathBuf>,
+    /// `zookeeper.ssl.enabled.protocols`, else `zookeeper.ssl.protocol`; at least one.
+    pub versions: Vec<TlsVersion>,
+    /// `zookeeper.ssl.endpoint.identification.algorithm` is not empty.
+    pub verifies_host_name: bool,
 }
 
 /// The settings, if the broker does not stand alone; `wrong` hears key, message and what would be right.
@@ -62,20 +80,21 @@ pub(super) fn settings(
         Some(value) => timeout("zookeeper.connection.timeout.ms", value),
         None => session_timeout_ms,
     };
-    let tls_key = "zookeeper.ssl.client.enable";
-    if values.boolean(tls_key) {
-        let message = format!("{tls_key}=true cannot be served: TLS to ZooKeeper is not built yet");
-        wrong(tls_key, message, None);
-    }
+    let tls = match values.boolean("zookeeper.ssl.client.enable") {
+        true => Some(tls(values, &mut wrong)?),
+        false => None,
+    };
     let login = values.text(LOGIN_KEY).map(credentials).transpose();
     let sasl = login
         .map_err(|reason| wrong(LOGIN_KEY, format!("{LOGIN_KEY}: {reason}"), Some(LOGIN)))
         .ok()?;
     let set_acl = values.boolean("zookeeper.set.acl");
-    if set_acl && sasl.is_none() {
+    let has_certificate = tls.as_ref().is_some_and(|tls| tls.keystore.is_some());
+    if set_acl && sasl.is_none() && !has_certificate {
         let message = "zookeeper.set.acl is true, but nobody says who this broker is at ZooKeeper: there is no \
-                       milena.zookeeper.sasl.jaas.config, and no Client section in a file that KAFKA_OPTS names by \
-                       -Djava.security.auth.login.config";
+                       milena.zookeeper.sasl.jaas.config, no Client section in a file that KAFKA_OPTS names by \
+                       -Djava.security.auth.login.config, and no zookeeper.ssl.keystore.location with \
+                       zookeeper.ssl.client.enable";
         wrong("zookeeper.set.acl", message.to_owned(), None);
     }
     Some(ZooKeeperSettings {
@@ -85,7 +104,89 @@ pub(super) fn settings(
         max_in_flight_requests: values.u32("zookeeper.max.in.flight.requests"),
         set_acl,
         sasl,
+        tls,
     })
+}
+
+/// `None` after a fault.
+fn tls(values: &Values, wrong: &mut impl FnMut(&str, String, Option<&str>)) -> Option<ZooKeeperTls> {
+    let mut is_right = true;
+    let mut refuse = |key: &str, message: String, allowed: Option<&str>| {
+        is_right = false;
+        wrong(key, message, allowed);
+    };
+    let mut store = |kind: &str| {
+        let key = format!("zookeeper.ssl.{kind}.location");
+        let path = values.text(&key).filter(|text| !text.is_empty())?;
+        let stated = values
+            .text(&format!("zookeeper.ssl.{kind}.type"))
+            .filter(|text| !text.is_empty());
+        let is_pem = match stated {
+            Some(stated) => stated.eq_ignore_ascii_case("PEM"),
+            None => path.ends_with(".pem"),
+        };
+        if !is_pem {
+            let message =
+                format!("{key}: only stores in PEM (.pem, or zookeeper.ssl.{kind}.type=PEM) are read here");
+            refuse(&key, message, Some(CONVERSION));
+        }
+        Some(PathBuf::from(path))
+    };
+    let (truststore, keystore) = (store("truststore"), store("keystore"));
+    if truststore.is_none() {
+        let key = "zookeeper.ssl.truststore.location";
+        let message = format!("{key} is missing: there is no trust store of Java's here to fall back to");
+        refuse(key, message, None);
+    }
+    for key in ["zookeeper.ssl.crl.enable", "zookeeper.ssl.ocsp.enable"] {
+        if values.boolean(key) {
+            refuse(
+                key,
+                format!("{key}=true cannot be served: revocation is not looked at yet"),
+                None,
+            );
+        }
+    }
+    if !values.list("zookeeper.ssl.cipher.suites").is_empty() {
+        let key = "zookeeper.ssl.cipher.suites";
+        refuse(
+            key,
+            format!("{key} cannot be chosen here; they are those that rustls takes for safe"),
+            None,
+        );
+    }
+    let enabled = values.list("zookeeper.ssl.enabled.protocols");
+    let (key, names) = match enabled.is_empty() {
+        false => ("zookeeper.ssl.enabled.protocols", enabled),
+        true => (
+            "zookeeper.ssl.protocol",
+            values
+                .text("zookeeper.ssl.protocol")
+                .map(str::to_owned)
+                .into_iter()
+                .collect(),
+        ),
+    };
+    let mut versions = Vec::new();
+    for name in names {
+        match name.as_str() {
+            "TLSv1.2" => versions.push(TlsVersion::Tls12),
+            "TLSv1.3" => versions.push(TlsVersion::Tls13),
+            _ => refuse(
+                key,
+                format!("{key}: {name} cannot be spoken here"),
+                Some("TLSv1.2 and TLSv1.3"),
+            ),
+        }
+    }
+    let algorithm = values.text("zookeeper.ssl.endpoint.identification.algorithm");
+    let tls = ZooKeeperTls {
+        truststore: truststore?,
+        keystore,
+        versions,
+        verifies_host_name: algorithm.is_some_and(|algorithm| !algorithm.trim().is_empty()),
+    };
+    is_right.then_some(tls)
 }
 
 /// Name and password of a login module, of whatever class but Kerberos' has them.
@@ -111,6 +212,7 @@ fn credentials(text: &str) -> Result<Credentials, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::TlsVersion;
     use crate::config::BrokerConfig;
 
     #[test]
@@ -143,7 +245,6 @@ mod tests {
     #[test]
     fn what_would_weaken_the_node_is_refused_by_name() {
         for (key, text) in [
-            ("zookeeper.ssl.client.enable", "true"),
             ("zookeeper.set.acl", "true"),
             (
                 "milena.zookeeper.sasl.jaas.config",
@@ -202,5 +303,62 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.starts_with("environment variable KAFKA_OPTS: "), "{error}");
+    }
+
+    #[test]
+    fn tls_is_served_by_stores_in_pem_and_the_rest_is_refused_by_name() {
+        let on = [
+            ("zookeeper.connect", "a:2182"),
+            ("zookeeper.ssl.client.enable", "true"),
+            (
+                "zookeeper.clientCnxnSocket",
+                "org.apache.zookeeper.ClientCnxnSocketNetty",
+            ),
+            ("zookeeper.ssl.truststore.location", "/t.pem"),
+        ];
+        let with = |more: &[(&'static str, &'static str)]| [&on[..], more].concat();
+        let tls = |settings: &[(&str, &str)]| {
+            BrokerConfig::from_settings(settings)
+                .unwrap()
+                .zookeeper
+                .unwrap()
+                .tls
+        };
+        let plain = tls(&on).unwrap();
+        assert_eq!(
+            (plain.versions, plain.verifies_host_name, plain.keystore),
+            (vec![TlsVersion::Tls12], true, None)
+        );
+        let more = tls(&with(&[
+            ("zookeeper.ssl.enabled.protocols", "TLSv1.3,TLSv1.2"),
+            ("zookeeper.ssl.endpoint.identification.algorithm", ""),
+            ("zookeeper.ssl.keystore.location", "/k"),
+            ("zookeeper.ssl.keystore.type", "PEM"),
+            ("zookeeper.set.acl", "true"),
+        ]));
+        let more = more.unwrap();
+        assert_eq!(more.versions, [TlsVersion::Tls13, TlsVersion::Tls12]);
+        assert!(!more.verifies_host_name && more.keystore.is_some());
+        for (key, text) in [
+            ("zookeeper.ssl.truststore.location", "/t.jks"),
+            ("zookeeper.ssl.truststore.type", "JKS"),
+            ("zookeeper.ssl.keystore.location", "/k.p12"),
+            ("zookeeper.ssl.crl.enable", "true"),
+            ("zookeeper.ssl.ocsp.enable", "true"),
+            ("zookeeper.ssl.cipher.suites", "TLS_RSA_WITH_AES_128_CBC_SHA"),
+            ("zookeeper.ssl.protocol", "SSLv3"),
+            ("zookeeper.ssl.enabled.protocols", "TLSv1.1"),
+            ("zookeeper.set.acl", "true"),
+        ] {
+            let error = BrokerConfig::from_settings(&with(&[(key, text)]))
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(&key.replace(".type", ".location")), "{error}");
+        }
+        let error = BrokerConfig::from_settings(&on[..3]).unwrap_err().to_string();
+        assert!(
+            error.contains("zookeeper.ssl.truststore.location is missing"),
+            "{error}"
+        );
     }
 }

@@ -5,7 +5,7 @@
 //! for its answer as long as the server is heard. Paths here are without the chroot; on the wire they have it.
 //!
 //! Parts: `connect_string` (`zookeeper.connect`), `jute` and `messages` (the wire), `digest_md5` (SASL), `session` (the machine),
-//! `connection`. Source classes: `ZooKeeperClient`, `KafkaZkClient`, and of ZooKeeper `ClientCnxn`.
+//! `connection`, `tls`. Source classes: `ZooKeeperClient`, `KafkaZkClient`, and of ZooKeeper `ClientCnxn`.
 
 mod connect_string;
 mod connection;
@@ -13,6 +13,7 @@ mod digest_md5;
 mod jute;
 mod messages;
 mod session;
+mod tls;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub use digest_md5::Credentials;
 use messages::{Reply, Request};
 pub use session::AuthInfo;
 use session::{ConnectionNumber, Input, Output, Session, SessionConfig, Token, WatchId};
+pub use tls::{TlsClient, TlsError, TlsMaterial, TlsVersion};
 
 /// The logger of Kafka's own client of ZooKeeper.
 const LOGGER: &str = "kafka.zookeeper.ZooKeeperClient";
@@ -51,6 +53,8 @@ pub struct ZooKeeperConfig {
     pub auth: Vec<AuthInfo>,
     /// The `Client` section of a JAAS file: SASL before anything else.
     pub sasl: Option<Credentials>,
+    /// Where the servers speak TLS.
+    pub tls: Option<TlsClient>,
 }
 
 /// Why there is no session within the time that was given.
@@ -128,6 +132,7 @@ impl ZooKeeper {
                 sasl: config.sasl,
             }),
             servers: config.connect.servers,
+            tls: config.tls,
             began: Instant::now(),
             connection: None,
             answers: HashMap::new(),
@@ -377,6 +382,7 @@ fn without_chroot(chroot: &str, mut error: CoordinationError) -> CoordinationErr
 struct Shell {
     session: Session,
     servers: Vec<ServerAddress>,
+    tls: Option<TlsClient>,
     /// When time began for the machine.
     began: Instant,
     connection: Option<Connection>,
@@ -478,7 +484,12 @@ impl Shell {
                     if let Some(former) = self.connection.take() {
                         former.give_up();
                     }
-                    self.connection = Some(Connection::open(connection, server, events.clone()));
+                    self.connection = Some(Connection::open(
+                        connection,
+                        server,
+                        self.tls.clone(),
+                        events.clone(),
+                    ));
                 }
                 Output::Disconnect => {
                     if let Some(connection) = self.connection.take() {

@@ -39,6 +39,8 @@ pub enum StartError {
     TreeOfItsOwn { path: PathBuf },
     #[error("ZooKeeper at {servers}: {source}")]
     ZooKeeper { servers: String, source: ConnectError },
+    #[error("TLS to ZooKeeper: {reason}")]
+    ZooKeeperTls { reason: String },
     #[error("--import is for a broker that stands alone; with zookeeper.connect the topics are ZooKeeper's")]
     ImportIntoZooKeeper,
     #[error(transparent)]

@@ -3,6 +3,7 @@
 //! A broker has one of them. What a broker that stands alone keeps in its embedded tree is not what its cluster knows: with
 //! `zookeeper.connect` a directory that has such a tree is refused, and nothing of it is touched.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +11,10 @@ use milena_engine::io::{Clock, Io};
 use milena_engine::log_manager::Survey;
 
 use super::{LOGGER, StartError, usable_directories};
-use crate::config::{BrokerConfig, ZooKeeperSettings};
+use crate::config::{BrokerConfig, ZooKeeperSettings, ZooKeeperTls};
 use crate::coordination::Coordination;
 use crate::coordination::embedded::{EmbeddedTree, locate};
-use crate::coordination::zookeeper::{ZooKeeper, ZooKeeperConfig};
+use crate::coordination::zookeeper::{TlsClient, TlsMaterial, ZooKeeper, ZooKeeperConfig};
 
 /// The tree, open.
 #[derive(Clone, Debug)]
@@ -75,6 +76,7 @@ async fn connect(settings: &ZooKeeperSettings) -> Result<Arc<ZooKeeper>, StartEr
     let servers = servers.join(",");
     let chroot = &settings.connect.chroot;
     tracing::info!(target: LOGGER, "Connecting to zookeeper on {servers}{chroot}");
+    let tls = settings.tls.as_ref().map(tls).transpose()?;
     let zookeeper = ZooKeeper::begin(ZooKeeperConfig {
         connect: settings.connect.clone(),
         session_timeout_ms: settings.session_timeout_ms,
@@ -82,6 +84,7 @@ async fn connect(settings: &ZooKeeperSettings) -> Result<Arc<ZooKeeper>, StartEr
         set_acl: settings.set_acl,
         auth: Vec::new(),
         sasl: settings.sasl.clone(),
+        tls,
     });
     let zookeeper = zookeeper.map_err(StartError::Thread)?;
     let within = Duration::from_millis(settings.connection_timeout_ms.into());
@@ -99,4 +102,21 @@ async fn connect(settings: &ZooKeeperSettings) -> Result<Arc<ZooKeeper>, StartEr
             Err(error)
         }
     }
+}
+
+fn tls(settings: &ZooKeeperTls) -> Result<TlsClient, StartError> {
+    let read = |path: &PathBuf| {
+        std::fs::read(path).map_err(|error| StartError::ZooKeeperTls {
+            reason: format!("{}: {error}", path.display()),
+        })
+    };
+    let material = TlsMaterial {
+        trusted: read(&settings.truststore)?,
+        identity: settings.keystore.as_ref().map(read).transpose()?,
+        versions: settings.versions.clone(),
+        verifies_host_name: settings.verifies_host_name,
+    };
+    TlsClient::new(&material).map_err(|error| StartError::ZooKeeperTls {
+        reason: error.to_string(),
+    })
 }

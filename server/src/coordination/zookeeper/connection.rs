@@ -7,14 +7,17 @@ use std::io;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 use super::connect_string::ServerAddress;
 use super::session::ConnectionNumber;
+use super::tls::TlsClient;
 
 /// Room that is made in advance for what arrives.
 const READ_SIZE_BYTES: usize = 16 << 10;
@@ -41,6 +44,7 @@ impl Connection {
     pub(super) fn open(
         number: ConnectionNumber,
         server: ServerAddress,
+        tls: Option<TlsClient>,
         events: UnboundedSender<(ConnectionNumber, Event)>,
     ) -> Connection {
         let (frames, to_send) = unbounded_channel();
@@ -49,7 +53,7 @@ impl Connection {
                 // Who does not listen any more has ended the session.
                 let _ = events.send((number, event));
             };
-            if let Err(error) = serve(&server, to_send, tell).await {
+            if let Err(error) = serve(&server, tls, to_send, tell).await {
                 tell(Event::Lost(error));
             }
         });
@@ -73,18 +77,33 @@ impl Connection {
     }
 }
 
+/// The bytes of a server, by TLS or not.
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
+
 /// Until it is given up, which is no error, or lost.
 async fn serve(
     server: &ServerAddress,
+    tls: Option<TlsClient>,
     mut frames: UnboundedReceiver<Vec<u8>>,
     tell: impl Fn(Event),
 ) -> io::Result<()> {
+    let open = async {
+        let stream = TcpStream::connect((server.host.as_str(), server.port)).await?;
+        stream.set_nodelay(true)?;
+        let Some(TlsClient(config)) = tls else {
+            return Ok(Box::new(stream) as Box<dyn Stream>);
+        };
+        let name = ServerName::try_from(server.host.clone()).map_err(io::Error::other)?;
+        let stream = TlsConnector::from(config).connect(name, stream).await?;
+        Ok::<_, io::Error>(Box::new(stream) as Box<dyn Stream>)
+    };
     let stream = tokio::select! {
-        stream = TcpStream::connect((server.host.as_str(), server.port)) => stream?,
+        stream = open => stream?,
         // Nothing is sent before it is open: it is given up.
         _ = frames.recv() => return Ok(()),
     };
-    stream.set_nodelay(true)?;
     tell(Event::Opened);
     let (reader, writer) = tokio::io::split(stream);
     tokio::select! {
@@ -101,6 +120,7 @@ async fn send(mut writer: impl AsyncWrite + Unpin, mut frames: UnboundedReceiver
             together.extend_from_slice(&frame);
         }
         writer.write_all(&together).await?;
+        writer.flush().await?;
         together.clear();
     }
     writer.shutdown().await

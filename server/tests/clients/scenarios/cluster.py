@@ -407,3 +407,76 @@ def one_command(place):
         contains(done.stdout, "created t: partitions 6, replication factor 3")
         equal(process.end(signal.SIGTERM, 60), 0, log.read_text())
         equal(cluster.znodes.children("/brokers/ids"), [], "brokers")
+
+
+def openssl(*words):
+    done = subprocess.run(["openssl", *map(str, words)], capture_output=True, text=True)
+    if done.returncode:
+        raise AssertionError(f"openssl {words}: {done.stderr}")
+
+
+def certified(directory, name, authority, names):
+    """Certificate and key in one PEM file, vouched for by the authority; itself one where that is none."""
+    key, request, certificate = (directory / f"{name}.{end}" for end in ("key", "csr", "crt"))
+    if authority is None:
+        openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-days", 2,
+                "-subj", f"/CN={name}")
+    else:
+        openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", request, "-subj", f"/CN={name}")
+        extensions = directory / f"{name}.ext"
+        extensions.write_text(f"subjectAltName={names}\n")
+        openssl("x509", "-req", "-in", request, "-CA", f"{authority}.crt", "-CAkey", f"{authority}.key", "-CAcreateserial",
+                "-out", certificate, "-days", 2, "-extfile", extensions)
+    both = directory / f"{name}.pem"
+    both.write_text(certificate.read_text() + key.read_text())
+    return both
+
+
+@scenario(180)
+def zookeeper_by_tls(place):
+    """Certificates in PEM: a server that is vouched for and has the name is spoken to, by our own certificate; others are not."""
+    directory = place.directory
+    certified(directory, "authority", None, None)
+    certified(directory, "stranger", None, None)
+    authority = directory / "authority"
+    server = certified(directory, "server", authority, "IP:127.0.0.1")
+    misnamed = certified(directory, "misnamed", authority, "DNS:elsewhere")
+    client = certified(directory, "client", authority, "DNS:client")
+    for name, certificate, algorithm, trusted, is_taken in (
+        ("taken", server, None, "authority", True),
+        ("stranger", server, None, "stranger", False),
+        ("misnamed", misnamed, None, "authority", False),
+        ("any-name", misnamed, "", "authority", True),
+        ("any-name-of-a-stranger", misnamed, "", "stranger", False),
+    ):
+        (directory / name).mkdir()
+        other = Place(place, directory / name)
+        port = subjects.free_port()
+        settings = {"secureClientPort": port, "secureClientPortAddress": "127.0.0.1",
+                    "serverCnxnFactory": "org.apache.zookeeper.server.NettyServerCnxnFactory",
+                    "authProvider.x509": "org.apache.zookeeper.server.auth.X509AuthenticationProvider",
+                    "ssl.keyStore.location": certificate, "ssl.trustStore.location": f"{authority}.crt.pem"}
+        (directory / "authority.crt.pem").write_text((directory / "authority.crt").read_text())
+        (directory / "stranger.crt.pem").write_text((directory / "stranger.crt").read_text())
+        with Cluster(other, settings=settings) as cluster:
+            broker = cluster.broker("milena", 0, {
+                "zookeeper.connect": f"127.0.0.1:{port}", "zookeeper.connection.timeout.ms": 6000,
+                "zookeeper.ssl.client.enable": "true", "zookeeper.set.acl": "true",
+                "zookeeper.ssl.truststore.location": directory / f"{trusted}.crt.pem",
+                "zookeeper.ssl.keystore.location": client,
+                **({} if algorithm is None else {"zookeeper.ssl.endpoint.identification.algorithm": algorithm}),
+            })
+            if is_taken:
+                begin(broker)
+                equal(code_of(lambda: cluster.znodes.set("/brokers/ids/0", b"x")), NO_AUTH, "written by anyone")
+                broker.stop()
+            else:
+                contains(refused(broker), "Timed out waiting for connection while in state: CONNECTING")
+
+
+class Place:
+    """A directory of the scenario's place."""
+
+    def __init__(self, place, directory):
+        self.subject = place.subject
+        self.directory = directory
