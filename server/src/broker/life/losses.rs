@@ -153,3 +153,40 @@ pub(super) fn stop_when_lost(
         let _ = failures.send(format!("Shutdown broker because its tree is lost: {message}"));
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use milena_engine::io::simulated::ManualClock;
+    use milena_engine::units::TimestampMs;
+
+    use super::*;
+    use crate::test_cluster::{embedded_tree, run};
+
+    #[test]
+    fn the_controller_is_told_of_a_directory_that_failed_before_anybody_listened() {
+        run(async {
+            let tree = embedded_tree(&Arc::new(ManualClock::new(TimestampMs(1))));
+            let session: Arc<dyn Coordination> = tree.session();
+            session.ensure(znodes::LOG_DIR_EVENT_NOTIFICATION).await.unwrap();
+            let (failures, _heard) = mpsc::unbounded_channel();
+            let observer = Observer::new(None, failures);
+            observer.directory_offline(Path::new("/a"), "a fault");
+            tokio::spawn(observer.tell_controller(7, Arc::clone(&session)));
+            let told = loop {
+                let came = Arc::new(Notify::new());
+                let notify = Arc::clone(&came);
+                let watch = Box::new(move |_| notify.notify_one());
+                let found = session
+                    .children(znodes::LOG_DIR_EVENT_NOTIFICATION, Some(watch))
+                    .await;
+                match found.unwrap().unwrap().pop() {
+                    Some(name) => break name,
+                    None => came.notified().await,
+                }
+            };
+            let path = format!("{}/{told}", znodes::LOG_DIR_EVENT_NOTIFICATION);
+            let node = session.get(&path, None).await.unwrap().unwrap();
+            assert_eq!(node.data.unwrap(), r#"{"version":1,"broker":7,"event":1}"#);
+        });
+    }
+}

@@ -4,7 +4,7 @@
 //! and registers again in the next session; its epoch is then another. Only then the controller here may stand for election
 //! again: who leads a cluster has a place in it (`KafkaController.processRegisterBrokerAndReelect`).
 //!
-//! **Deviation:** a broker whose id or address another one has taken meanwhile stops. Kafka logs it and goes on unregistered,
+//! **Deviation:** a broker whose id another one has taken meanwhile stops. Kafka logs it and goes on unregistered,
 //! as a second broker of the same id.
 
 use std::sync::Arc;
