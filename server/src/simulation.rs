@@ -14,6 +14,7 @@ mod checker;
 mod client;
 mod clock;
 mod faults;
+mod isr_store;
 mod leader;
 mod network;
 mod node;
@@ -79,6 +80,8 @@ struct Shape {
     partitions: i32,
     /// Every record on the medium before it is acknowledged: then the power may be cut.
     is_synced: bool,
+    /// `inter.broker.protocol.version` from 2.7-IV2 on: leaders do not write the tree themselves.
+    asks_controller_for_isr: bool,
 }
 
 impl Shape {
@@ -87,6 +90,7 @@ impl Shape {
             brokers: 3 + numbers.below(3) as i32,
             partitions: 1 + numbers.below(3) as i32,
             is_synced: numbers.once_in(3),
+            asks_controller_for_isr: !numbers.once_in(3),
         }
     }
 }

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::sleep;
 
+use super::isr_store::{self, ControllerIsrStore};
 use super::leader::SimulatedEndpoint;
 use super::network::Place;
 use super::{TOPIC, World};
@@ -26,7 +27,7 @@ use crate::cluster::{BoxFuture, Broker, Endpoint, SecurityProtocol};
 use crate::config::BrokerConfig;
 use crate::controller::command::{BrokerChannel, BrokerCommand, BrokerReply, CommandRefusal};
 use crate::controller::context::LiveBroker;
-use crate::controller::{Controller, ControllerSettings};
+use crate::controller::{Controller, ControllerSettings, LeaderRebalance};
 use crate::coordination::simulated::SimulatedZooKeeper;
 use crate::coordination::startup::{self, Registering};
 use crate::coordination::znodes::topic::{ReplicaAssignment, TopicAssignment};
@@ -37,7 +38,7 @@ use crate::group::GroupCoordinator;
 use crate::group::config::GroupConfig;
 use crate::metadata_cache::MetadataCache;
 use crate::replication::coordinator_log::OffsetsTopic;
-use crate::replication::isr_manager::{self, TreeIsrStore};
+use crate::replication::isr_manager::{self, IsrStore, TreeIsrStore};
 use crate::replication::replica_fetcher::FetcherRules;
 use crate::replication::replica_fetcher_manager::{Fetching, LeaderEndpoint};
 use crate::replication::{ReplicaManager, ReplicaManagerSettings};
@@ -62,6 +63,8 @@ pub(super) struct Running {
     /// The czxid of the registration.
     epoch: Arc<AtomicI64>,
     commands: CommandHandler,
+    /// Once it has a place in the cluster.
+    pub(super) controller: RefCell<Option<Controller>>,
     is_alive: Cell<bool>,
     tasks: RefCell<Vec<AbortHandle>>,
 }
@@ -79,6 +82,11 @@ impl Node {
 impl Running {
     pub(super) fn is_alive(&self) -> bool {
         self.is_alive.get()
+    }
+
+    /// The czxid of its registration.
+    pub(super) fn epoch(&self) -> i64 {
+        self.epoch.load(Ordering::Acquire)
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
@@ -261,6 +269,7 @@ async fn bring_up(world: Rc<World>, id: i32) {
         session,
         epoch,
         commands,
+        controller: RefCell::new(None),
         is_alive: Cell::new(true),
         tasks: RefCell::new(vec![syncs]),
     });
@@ -269,13 +278,16 @@ async fn bring_up(world: Rc<World>, id: i32) {
     node.starting.borrow_mut().take();
     running.spawn(join(Rc::clone(&world), Rc::clone(&running)));
     running.spawn(obeying);
-    let (store, notices) = TreeIsrStore::new(id, Arc::clone(&tree), Arc::clone(&clock));
-    running.spawn(isr_manager::run(
-        inboxes.proposals,
-        Arc::clone(&replicas),
-        Arc::new(store),
-    ));
-    running.spawn(notices);
+    let store: Arc<dyn IsrStore> = if world.shape.asks_controller_for_isr {
+        let (store, asked) = ControllerIsrStore::new();
+        running.spawn(isr_store::ask(Rc::clone(&world), Rc::clone(&running), asked));
+        Arc::new(store)
+    } else {
+        let (store, notices) = TreeIsrStore::new(id, Arc::clone(&tree), Arc::clone(&clock));
+        running.spawn(notices);
+        Arc::new(store)
+    };
+    running.spawn(isr_manager::run(inboxes.proposals, Arc::clone(&replicas), store));
     running.spawn(async move {
         loop {
             sleep(LAG_MAX / 2).await;
@@ -330,13 +342,17 @@ async fn join(world: Rc<World>, running: Rc<Running>) {
         broker_id: running.id,
         delete_topic_enable: true,
         unclean_leader_election_enable: false,
-        leader_rebalance: None,
+        leader_rebalance: Some(LeaderRebalance {
+            interval: Duration::from_secs(10),
+            imbalance_percentage: 10,
+        }),
         feature_versioning: true,
     };
     let channel = Arc::new(SimulatedChannel { commands });
     let clock: Arc<dyn Clock> = world.clock.clone();
     let (controller, control) = Controller::start(settings, Arc::clone(&tree), channel, clock);
     running.spawn(control);
+    *running.controller.borrow_mut() = Some(controller.clone());
     running.spawn(command(Rc::clone(&world), Rc::clone(&running), outbox));
     while expirations.recv().await.is_some() {
         former = Some(register(&running, &*tree, former).await);

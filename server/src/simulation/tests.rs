@@ -1,3 +1,5 @@
+//! A sample of the campaign, and that a seed repeats itself.
+
 use super::*;
 
 /// A sample of what the campaign runs in thousands.
