@@ -7,7 +7,7 @@ use std::fmt::Debug;
 
 use milena_server::coordination::znodes::{
     self, BrokerRegistration, ConfigChange, ControllerNode, EntityConfig, FeatureNode, PartitionState,
-    ProducerIdBlock, TopicAssignment, ZnodeError, security,
+    ProducerIdBlock, RegistrationVersion, TopicAssignment, ZnodeError, security,
 };
 
 use crate::{take, walk};
@@ -26,7 +26,11 @@ fn both<T: Debug>(
 }
 
 const KINDS: [Kind; 16] = [
-    |data| both(BrokerRegistration::decode(3, data)?, BrokerRegistration::encode),
+    |data| {
+        both(BrokerRegistration::decode(3, data)?, |registration| {
+            registration.encode(RegistrationVersion::V5)
+        })
+    },
     |data| both(TopicAssignment::decode(PATH, data)?, TopicAssignment::encode),
     |data| both(PartitionState::decode(PATH, data, 5)?, PartitionState::encode),
     |data| both(EntityConfig::decode(PATH, Some(data))?, EntityConfig::encode),

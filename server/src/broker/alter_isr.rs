@@ -152,7 +152,8 @@ mod tests {
         let changes = [change("a", 0), change("a", 3), change("b", 0)];
         let request = request(1, 99, &changes);
         assert_eq!((request.broker_id, request.broker_epoch), (1, 99));
-        let asked: Vec<(String, Vec<(i32, i32, Vec<i32>, i32)>)> = request
+        type Asked = (i32, i32, Vec<i32>, i32);
+        let asked: Vec<(String, Vec<Asked>)> = request
             .topics
             .iter()
             .map(|topic| {

@@ -248,8 +248,11 @@ fn kinds(event: WatchEventKind) -> &'static [WatchKind] {
 /// What is asked on a connection; lost with it if it has not arrived.
 struct Request {
     connection: u64,
-    ask: Box<dyn FnOnce(&Ensemble, i64, &mpsc::UnboundedSender<Heard>) + Send>,
+    ask: Box<Ask>,
 }
+
+/// Done at the server of a session, which is told the answer.
+type Ask = dyn FnOnce(&Ensemble, i64, &mpsc::UnboundedSender<Heard>) + Send;
 
 /// A client's session with an [`Ensemble`].
 pub struct SimulatedZooKeeper {

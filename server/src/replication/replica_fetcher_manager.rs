@@ -267,11 +267,13 @@ impl Fetching {
     }
 }
 
+/// Partitions, and up to where each must be on the medium before its leader is asked for more.
+type Unsynced = Arc<Mutex<Vec<(Arc<Partition>, Offset)>>>;
+
 /// How the machine reaches the logs of this broker.
 struct Following {
     replicas: Arc<ReplicaManager>,
-    /// What must be on the medium before the leader is asked for more.
-    unsynced: Arc<Mutex<Vec<(Arc<Partition>, Offset)>>>,
+    unsynced: Unsynced,
 }
 
 impl FollowedLogs for Following {
@@ -289,7 +291,7 @@ impl FollowedLogs for Following {
 
 struct FollowedPartition {
     partition: Arc<Partition>,
-    unsynced: Arc<Mutex<Vec<(Arc<Partition>, Offset)>>>,
+    unsynced: Unsynced,
 }
 
 impl FollowedLog for FollowedPartition {
