@@ -19,6 +19,7 @@ pub mod handlers;
 pub mod logging;
 pub mod metadata_cache;
 pub mod network;
+mod planted;
 pub mod protocol;
 pub mod replication;
 

@@ -23,6 +23,7 @@ use crate::controller::command::{
 };
 use crate::group::{GROUP_METADATA_TOPIC_NAME, GroupCoordinator};
 use crate::metadata_cache::MetadataCache;
+use crate::planted::{self, Bug};
 use crate::replication::{PartitionRefusal, ReplicaManager};
 
 const LOGGER: &str = "state.change.logger";
@@ -116,13 +117,14 @@ impl Worker {
 
     fn check(&self, origin: &CommandOrigin) -> Result<(), CommandRefusal> {
         let own = self.targets.broker_epoch.load(Ordering::Acquire);
-        if origin.broker_epoch != UNKNOWN_BROKER_EPOCH && origin.broker_epoch < own {
+        let is_stale = origin.broker_epoch != UNKNOWN_BROKER_EPOCH && origin.broker_epoch < own;
+        if is_stale && !planted::has(Bug::StaleBrokerEpochAccepted) {
             return Err(CommandRefusal::StaleBrokerEpoch);
         }
         let known = self
             .controller_epoch
             .fetch_max(origin.controller_epoch, Ordering::AcqRel);
-        if origin.controller_epoch < known {
+        if origin.controller_epoch < known && !planted::has(Bug::OldControllerObeyed) {
             return Err(CommandRefusal::StaleControllerEpoch);
         }
         Ok(())

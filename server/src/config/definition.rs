@@ -125,7 +125,8 @@ const REPLICA_SELECTORS: &[&str] = &[
 const LANES: &str = "each lane (milena.lanes) reads, handles and answers its own requests; there are no \
  thread pools or queues";
 const MOVES: &str = "moving replicas between log directories is not built yet";
-const FOLLOWERS: &str = "a broker that stands alone has no other broker to speak to";
+const PEERS: &str = "the way to another broker is found within controller.socket.timeout.ms or replica.socket.timeout.ms, \
+ and the system sizes the buffers";
 const SHUTDOWN: &str = "a broker that stands alone has nobody to hand leadership to";
 const EVENTS: &str = "a waiting request is woken by the event it waits for; there is nothing to purge";
 const CLEANER: &str = "the log cleaner is not built yet; compacted topics are kept whole";

@@ -46,6 +46,7 @@ use super::request_batch::RequestBatch;
 use crate::cluster::LeaderAndIsr;
 use crate::coordination::znodes::{self, PartitionState, ReplicaAssignment};
 use crate::coordination::{CoordinationError, MultiError, Operation};
+use crate::planted::{self, Bug};
 
 /// Bytes of one write: ZooKeeper's frames end at 1 MiB.
 const WRITE_BYTES_MAX: usize = 512 * 1024;
@@ -319,6 +320,13 @@ impl ControllerMachine {
     }
 
     fn fence(&self) -> Operation {
+        if planted::has(Bug::OldControllerWrites) {
+            // Nobody ever sets the root.
+            return Operation::Check {
+                path: "/".to_owned(),
+                version: 0,
+            };
+        }
         let version = self.context.epoch_zk_version;
         Operation::Check {
             path: znodes::CONTROLLER_EPOCH.to_owned(),

@@ -21,6 +21,7 @@ use super::purgatory::{AcknowledgementDone, AcknowledgementId, PendingAcknowledg
 use super::replica_fetcher::{FetchedPartition, FollowError};
 use super::replica_selector::{ReplicaView, rack_aware};
 use super::{IsrChange, PartitionRefusal, Shared};
+use crate::planted::{self, Bug};
 
 const LOGGER: &str = "kafka.cluster.Partition";
 
@@ -133,7 +134,7 @@ impl Partition {
     /// `FencedLeaderEpoch`, `UnknownLeaderEpoch`.
     pub fn check_epoch(&self, current_epoch: i32) -> Result<LeaderEpoch, PartitionRefusal> {
         let known = self.leader_epoch.load(Ordering::Acquire);
-        if current_epoch >= 0 && current_epoch < known {
+        if current_epoch >= 0 && current_epoch < known && !planted::has(Bug::OldEpochFetchAccepted) {
             return Err(PartitionRefusal::FencedLeaderEpoch);
         }
         if current_epoch >= 0 && current_epoch > known {
@@ -163,7 +164,8 @@ impl Partition {
     /// Whether all in-sync replicas have the record at `last_offset`, appended in the reign of `leader_epoch`.
     pub fn acknowledgement(&self, leader_epoch: LeaderEpoch, last_offset: Offset) -> Acknowledgement {
         // The end first: a later reign may have cut the record off and moved the end beyond it again.
-        let is_replicated = self.log.high_watermark() > last_offset;
+        let is_replicated =
+            self.log.high_watermark() > last_offset || planted::has(Bug::AcknowledgedBeforeReplicated);
         let state = self.state.lock();
         let leads = self.leads.load(Ordering::Acquire) && state.role() == Role::Leader;
         if !leads || state.leader_epoch() != Some(leader_epoch) {
@@ -407,7 +409,7 @@ impl Partition {
     ) -> Result<T, FollowError> {
         let _role = self.role.read();
         let follows = !self.leads.load(Ordering::Acquire) && self.leader_epoch() == Some(epoch);
-        if follows {
+        if follows || planted::has(Bug::FetchedBeforeRoleChangeApplied) {
             change(&self.log)
         } else {
             Err(FollowError::NotFollowing)

@@ -22,6 +22,7 @@ use crate::coordination::znodes::{self, PartitionState};
 use crate::coordination::{
     Coordination, CoordinationError, CreateMode, ExpectedVersion, MultiError, Operation, OperationResult,
 };
+use crate::planted::{self, Bug};
 
 /// Between two writes; also before a proposal of unknown outcome is made again.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -150,7 +151,10 @@ impl IsrStore for TreeIsrStore {
                 .iter()
                 .map(|change| {
                     let data = self.wanted(&change.proposal).encode();
-                    let expected = ExpectedVersion::Exactly(change.proposal.zk_version);
+                    let expected = match planted::has(Bug::IsrWrittenWithoutVersion) {
+                        true => ExpectedVersion::Any,
+                        false => ExpectedVersion::Exactly(change.proposal.zk_version),
+                    };
                     let write = Operation::set(state_path(change), data, expected);
                     self.coordination.multi(vec![write])
                 })
@@ -230,5 +234,112 @@ async fn tell_controller(
                 tracing::warn!(target: LOGGER, "the controller is not told of changed in-sync replicas: {error}");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use milena_engine::units::LeaderEpoch;
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::coordination::simulated::{Ensemble, EnsembleRules, SimulatedZooKeeper};
+    use milena_engine::io::simulated::ManualClock;
+    use milena_engine::units::TimestampMs;
+
+    fn state(isr: &[i32], zk_version: i32) -> PartitionState {
+        PartitionState {
+            leader_and_isr: LeaderAndIsr {
+                leader: Some(1),
+                leader_epoch: LeaderEpoch(4),
+                isr: isr.into(),
+                zk_version,
+            },
+            controller_epoch: 7,
+        }
+    }
+
+    fn change(partition: i32, isr: &[i32], zk_version: i32) -> IsrChange {
+        IsrChange {
+            partition: TopicPartition::new("t", partition),
+            proposal: IsrProposal {
+                number: 1,
+                leader_epoch: LeaderEpoch(4),
+                controller_epoch: 7,
+                isr: isr.into(),
+                zk_version,
+            },
+        }
+    }
+
+    /// Runs with a store and its tree, in which partition 0 has the in-sync replicas 1 and 2 at version 0.
+    fn run(test: impl AsyncFnOnce(TreeIsrStore, Arc<SimulatedZooKeeper>)) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let rules = EnsembleRules {
+                servers: 1,
+                session_timeout: Duration::from_secs(6),
+                delay_max: Duration::from_millis(1),
+                lag_max: Duration::from_millis(1),
+            };
+            let clock = Arc::new(ManualClock::new(TimestampMs(1)));
+            let ensemble = Ensemble::new(rules, clock.clone(), Arc::new(Mutex::new(|_| 0)));
+            let tree = ensemble.session();
+            let node = state(&[1, 2], 0).encode();
+            let path = znodes::partition_state("t", 0);
+            let coordination: Arc<dyn Coordination> = tree.clone();
+            coordination.set_or_create(&path, node).await.unwrap();
+            let (store, _notices) = TreeIsrStore::new(1, coordination, clock);
+            test(store, tree).await;
+        });
+    }
+
+    fn answer(isr: &[i32], zk_version: i32) -> IsrAnswer {
+        accepted(&state(isr, 0), zk_version)
+    }
+
+    #[test]
+    fn a_change_is_written_at_its_version_and_found_where_it_stands_already() {
+        run(async |store, _| {
+            let shrink = change(0, &[1], 0);
+            assert_eq!(store.write(vec![shrink.clone()]).await, [answer(&[1], 1)]);
+            // As after an answer that was lost.
+            assert_eq!(store.write(vec![shrink]).await, [answer(&[1], 1)]);
+        });
+    }
+
+    #[test]
+    fn a_state_that_another_wrote_and_one_that_is_gone_are_refused() {
+        run(async |store, _| {
+            store.write(vec![change(0, &[1], 0)]).await;
+            let late = change(0, &[1, 2, 3], 0);
+            let gone = change(5, &[1], 0);
+            let answers = store.write(vec![late, gone]).await;
+            assert_eq!(answers, [IsrAnswer::Refused, IsrAnswer::Refused]);
+        });
+    }
+
+    #[test]
+    fn a_change_whose_answer_is_lost_is_looked_for_and_otherwise_made_again() {
+        run(async |store, tree| {
+            let writing = tokio::spawn(async move {
+                let answers = store.write(vec![change(0, &[1], 0)]).await;
+                (store, answers)
+            });
+            tokio::task::yield_now().await;
+            tree.cut(true);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            tree.cut(false);
+            let (store, answers) = writing.await.unwrap();
+            // It never arrived, which nobody can know.
+            assert_eq!(answers, [IsrAnswer::Unknown]);
+            assert_eq!(store.write(vec![change(0, &[1], 0)]).await, [answer(&[1], 1)]);
+        });
     }
 }

@@ -30,6 +30,7 @@ use std::time::Duration;
 use milena_engine::log::LogOffsetSnapshot;
 use milena_engine::units::{LeaderEpoch, Offset};
 
+use crate::planted::{self, Bug};
 use isr::{IsrAnswer, IsrProposal, IsrState};
 use replica::RemoteReplica;
 
@@ -70,7 +71,10 @@ impl From<LogOffsetSnapshot> for LocalEnds {
     fn from(offsets: LogOffsetSnapshot) -> LocalEnds {
         LocalEnds {
             log_end: offsets.log_end_offset,
-            replicable_end: offsets.replicable_end,
+            replicable_end: match planted::has(Bug::UnsyncedCounted) {
+                true => offsets.log_end_offset,
+                false => offsets.replicable_end,
+            },
             high_watermark: offsets.high_watermark,
         }
     }
@@ -233,6 +237,7 @@ impl PartitionState {
     fn decide(&mut self, now: Duration, assignment: Assignment, ends: LocalEnds, outputs: &mut Vec<Output>) {
         if let Some(known) = self.leader_epoch()
             && assignment.leader_epoch <= known
+            && !planted::has(Bug::LeaderEpochIgnored)
         {
             outputs.push(Output::Stale { known });
             return;
@@ -249,7 +254,7 @@ impl PartitionState {
         {
             let is_in_sync = assignment.isr.contains(id);
             let replica = self.remote.entry(*id).or_default();
-            if !led {
+            if !led && !planted::has(Bug::FormerReignBelieved) {
                 *replica = RemoteReplica::default();
             }
             replica.begin_reign(now, is_in_sync, ends.log_end);
@@ -288,7 +293,7 @@ impl PartitionState {
         let joins = self.isr.may_change()
             && !self.isr.may_contain(replica)
             && end >= self.local.high_watermark
-            && end >= self.reign_start;
+            && (end >= self.reign_start || planted::has(Bug::JoinsBeforeReignStart));
         if joins {
             self.propose(Some(replica), self.isr.with(replica), outputs);
         }

@@ -1,6 +1,7 @@
 //! A sample of the campaign, and that a seed repeats itself.
 
 use super::*;
+use crate::planted::{self, Bug};
 
 /// A sample of what the campaign runs in thousands.
 const SEEDS: u64 = 40;
@@ -32,6 +33,57 @@ fn seeds_from_environment() -> std::ops::Range<u64> {
     };
     let (first, end) = text.split_once("..").expect("MILENA_SIMULATION_SEEDS=FIRST..END");
     first.parse().expect("a number")..end.parse().expect("a number")
+}
+
+/// Every planted bug, and how many seeds from 0 on it may take to find it.
+const BUGS: [Bug; 15] = [
+    Bug::AcknowledgedBeforeReplicated,
+    Bug::CutAtHighWatermark,
+    Bug::LeaderEpochIgnored,
+    Bug::FetchedBeforeRoleChangeApplied,
+    Bug::OldEpochFetchAccepted,
+    Bug::FormerReignBelieved,
+    Bug::JoinsBeforeReignStart,
+    Bug::PendingJoinDoesNotCount,
+    Bug::PendingLeaveCounts,
+    Bug::IsrWrittenWithoutVersion,
+    Bug::OldControllerWrites,
+    Bug::OldControllerObeyed,
+    Bug::StaleBrokerEpochAccepted,
+    Bug::UnseenBounceTakenForOnline,
+    Bug::UnsyncedCounted,
+];
+
+/// The first seed at which a bug shows, and how.
+fn found(bug: Bug, seeds: std::ops::Range<u64>) -> Option<(u64, String)> {
+    seeds.into_iter().find_map(|seed| {
+        let outcome = planted::with(bug, || run(seed));
+        Some((seed, outcome.violations.into_iter().next()?))
+    })
+}
+
+#[test]
+fn planted_bugs_are_found() {
+    match std::env::var("MILENA_SIMULATION_PLANTED") {
+        // The campaign: all of them, each in so many seeds.
+        Ok(count) => {
+            let count = count.parse().expect("MILENA_SIMULATION_PLANTED=SEEDS");
+            let mut missed = Vec::new();
+            for bug in BUGS {
+                let found = found(bug, 0..count);
+                println!("{bug:?}: {found:?}");
+                if found.is_none() {
+                    missed.push(bug);
+                }
+            }
+            assert_eq!(missed, []);
+        }
+        Err(_) => {
+            for bug in [Bug::AcknowledgedBeforeReplicated, Bug::LeaderEpochIgnored] {
+                assert!(found(bug, 0..50).is_some(), "{bug:?}");
+            }
+        }
+    }
 }
 
 #[test]

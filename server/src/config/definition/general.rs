@@ -72,9 +72,9 @@ definitions! {
         "Bytes of requests that may be held in memory before no more are read; -1 sets no limit.";
     "request.timeout.ms": Int = "30000", ANY, High, Fixed, Served;
         "How long the broker waits for an answer to its own requests, in milliseconds.";
-    "socket.connection.setup.timeout.ms": Long = "10000", ANY, Medium, Fixed, NoEffectHere(FOLLOWERS);
+    "socket.connection.setup.timeout.ms": Long = "10000", ANY, Medium, Fixed, NoEffectHere(PEERS);
         "First limit for connecting to another broker, in milliseconds.";
-    "socket.connection.setup.timeout.max.ms": Long = "127000", ANY, Medium, Fixed, NoEffectHere(FOLLOWERS);
+    "socket.connection.setup.timeout.max.ms": Long = "127000", ANY, Medium, Fixed, NoEffectHere(PEERS);
         "Largest limit for connecting to another broker, in milliseconds.";
     "authorizer.class.name": String = "", ANY, Low, Fixed, RefusesToStart(AUTHORIZER);
         "Class that decides which client may do what; empty lets every client do everything.";

@@ -12,6 +12,7 @@ use milena_engine::units::TopicPartition;
 use super::{ClusterReading, ControllerMachine, OutOfSync, Output, StateNode, Work};
 use crate::controller::command::{BrokerReply, CommandRefusal};
 use crate::controller::context::{LiveBroker, PartitionPhase, ReplicaPhase};
+use crate::planted::{self, Bug};
 
 impl ControllerMachine {
     pub(super) fn fail_over(&mut self, reading: ClusterReading) {
@@ -91,7 +92,7 @@ impl ControllerMachine {
         let trusted: BTreeSet<i32> = state.isr.iter().copied().chain(state.leader).collect();
         let registered_later = |id: &i32| {
             let live = self.context.live_brokers.get(id);
-            live.is_some_and(|live| live.epoch > node.mzxid)
+            live.is_some_and(|live| live.epoch > node.mzxid) && !planted::has(Bug::UnseenBounceTakenForOnline)
         };
         trusted.into_iter().filter(registered_later).collect()
     }

@@ -18,6 +18,8 @@ use std::sync::Arc;
 
 use milena_engine::units::LeaderEpoch;
 
+use crate::planted::{self, Bug};
+
 /// A change of the in-sync replicas that somebody is to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IsrProposal {
@@ -88,6 +90,15 @@ impl IsrState {
 
     /// Whether a replica may be in sync by anybody's book.
     pub fn may_contain(&self, replica: i32) -> bool {
+        if let Some(pending) = &self.pending {
+            let leaves = pending.joins.is_none() && !pending.proposal.isr.contains(&replica);
+            if leaves && planted::has(Bug::PendingLeaveCounts) {
+                return false;
+            }
+            if pending.joins.is_some() && planted::has(Bug::PendingJoinDoesNotCount) {
+                return self.known.contains(&replica);
+            }
+        }
         self.known.contains(&replica)
             || self
                 .pending

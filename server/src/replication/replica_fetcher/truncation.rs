@@ -11,6 +11,7 @@
 use milena_engine::units::{LeaderEpoch, Offset};
 
 use super::FollowedLog;
+use crate::planted::{self, Bug};
 
 /// What a leader says of an epoch: the largest one not above it that it has, and where that ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,9 @@ impl Truncation {
 /// See the module's table.
 pub(super) fn truncation(log: &dyn FollowedLog, high_watermark: Offset, answer: EpochEnd) -> Truncation {
     let our_end = log.log_end();
+    if planted::has(Bug::CutAtHighWatermark) {
+        return Truncation::Final(high_watermark.min(our_end));
+    }
     let Some(their_end) = answer.end else {
         return Truncation::Final(high_watermark.min(our_end));
     };
