@@ -29,9 +29,13 @@ const fn schema_of<'a, M: Message<'a>>() -> MessageSchema {
     M::SCHEMA
 }
 
+const fn key_of<'a, M: Message<'a>>() -> ApiKey {
+    M::KEY
+}
+
 macro_rules! rows {
     ($($request:ident $response:ident),* $(,)?) => {
-        [$((<$request<'_> as Message<'_>>::KEY, codec!($request), codec!($response))),*]
+        [$((key_of::<$request>(), codec!($request), codec!($response))),*]
     };
 }
 
@@ -65,11 +69,15 @@ macro_rules! codec {
     };
 }
 
-const MESSAGES: [(ApiKey, Codec, Codec); 29] = rows![
+const MESSAGES: [(ApiKey, Codec, Codec); 39] = rows![
     ProduceRequest ProduceResponse,
     FetchRequest FetchResponse,
     ListOffsetRequest ListOffsetResponse,
     MetadataRequest MetadataResponse,
+    LeaderAndIsrRequest LeaderAndIsrResponse,
+    StopReplicaRequest StopReplicaResponse,
+    UpdateMetadataRequest UpdateMetadataResponse,
+    ControlledShutdownRequest ControlledShutdownResponse,
     OffsetCommitRequest OffsetCommitResponse,
     OffsetFetchRequest OffsetFetchResponse,
     FindCoordinatorRequest FindCoordinatorResponse,
@@ -85,6 +93,7 @@ const MESSAGES: [(ApiKey, Codec, Codec); 29] = rows![
     DeleteRecordsRequest DeleteRecordsResponse,
     InitProducerIdRequest InitProducerIdResponse,
     OffsetForLeaderEpochRequest OffsetForLeaderEpochResponse,
+    WriteTxnMarkersRequest WriteTxnMarkersResponse,
     DescribeAclsRequest DescribeAclsResponse,
     CreateAclsRequest CreateAclsResponse,
     DeleteAclsRequest DeleteAclsResponse,
@@ -93,8 +102,13 @@ const MESSAGES: [(ApiKey, Codec, Codec); 29] = rows![
     DescribeLogDirsRequest DescribeLogDirsResponse,
     CreatePartitionsRequest CreatePartitionsResponse,
     DeleteGroupsRequest DeleteGroupsResponse,
+    ElectLeadersRequest ElectLeadersResponse,
     IncrementalAlterConfigsRequest IncrementalAlterConfigsResponse,
+    AlterPartitionReassignmentsRequest AlterPartitionReassignmentsResponse,
+    ListPartitionReassignmentsRequest ListPartitionReassignmentsResponse,
     OffsetDeleteRequest OffsetDeleteResponse,
+    AlterIsrRequest AlterIsrResponse,
+    UpdateFeaturesRequest UpdateFeaturesResponse,
 ];
 
 /// Of a served API.
