@@ -553,13 +553,13 @@ def kafka_leads_on_after_milena(place):
     diverged(place, ["milena", "milena", "kafka"], "2.7")
 
 
-@scenario(300)
+@scenario(300, campaign=True)
 def versions_rise_beside_kafka(place):
     """One Milena of three goes from inter.broker.protocol.version 1.0 over 2.6 to 2.7 without a lost record."""
     upgraded(place, ["kafka", "milena", "kafka"])
 
 
-@scenario(300)
+@scenario(300, campaign=True)
 def versions_rise_beside_milena(place):
     """The same with one of Apache Kafka."""
     only_mixed(place)
