@@ -59,7 +59,8 @@ impl<'a> RequestHeader<'a> {
         let header_version = api_key.request_header_version(api_version);
         let correlation_id = reader.i32().map_err(within("correlation_id"))?;
         let client_id = match header_version {
-            0 => None,
+            // As Kafka's, which begins with an empty one.
+            0 => Some(Cow::Borrowed("")),
             _ => reader
                 .string_bytes(false)
                 .map_err(within("client_id"))?
