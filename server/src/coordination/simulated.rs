@@ -7,7 +7,7 @@
 //! are asked again, as [`super::zookeeper`] does. A session that is cut off longer than its timeout expires at the servers,
 //! and its owner learns it only when it is connected again.
 //!
-//! The tree's rules are compared with those of a real ZooKeeper by `examples/tree_differential.rs`.
+//! The tree's rules are meant to be those of [`super::embedded`], which `examples/tree_differential.rs` compares with a real ZooKeeper's.
 
 mod tree;
 
