@@ -211,39 +211,14 @@ impl ReplicaManager {
     }
 
     /// The controller's word on who leads what; one table change for all of it. Logs that are missing are created, durably, with
-    /// the settings that `config_of` gives for their topic. Blocks for the disk.
+    /// the settings that `config_of` gives for their topic. Blocks for the disk. One call at a time.
     pub fn leader_and_isr(
         &self,
         partitions: Vec<LeaderAndIsrPartition>,
         config_of: &dyn Fn(&str) -> Arc<LogConfig>,
     ) -> Vec<(TopicPartition, Result<(), PartitionRefusal>)> {
-        let _change = self.change.lock();
-        let mut table = Table::clone(&self.table.load());
-        let is_ours = |command: &LeaderAndIsrPartition| command.replicas.contains(&self.broker_id());
-        let missing: Vec<&LeaderAndIsrPartition> = partitions
-            .iter()
-            .filter(|command| is_ours(command) && hosted(&table, &command.topic_partition).is_none())
-            .collect();
-        let wanted = missing.iter().map(|command| WantedLog {
-            partition: command.topic_partition.clone(),
-            config: config_of(&command.topic_partition.topic),
-            is_new: command.is_new,
-            preferred_directory: None,
-        });
-        let opened = self.logs.get_or_create_all(wanted.collect());
-        for (command, log) in missing.into_iter().zip(opened) {
-            let name = &command.topic_partition;
-            let entry = match log {
-                Ok(log) => Hosted::Online(Partition::new(&self.shared, name.clone(), log)),
-                Err(error) => {
-                    tracing::error!(target: "state.change.logger", "{name} stays offline: {error}");
-                    Hosted::Offline
-                }
-            };
-            put(&mut table, name, entry);
-        }
-        // Before the roles are taken: a leader's log may tell its listeners, and followers may be asked for.
-        self.table.store(Arc::new(table.clone()));
+        self.host_missing(&partitions, config_of);
+        let table = self.table.load();
         let mut results = Vec::with_capacity(partitions.len());
         let mut fetching = Vec::new();
         for command in partitions {
@@ -257,7 +232,6 @@ impl ReplicaManager {
                         controller_epoch: command.controller_epoch,
                         isr: command.state.isr,
                         replicas: command.replicas,
-                        adding_replicas: command.adding_replicas,
                         zk_version: command.state.zk_version,
                     });
                     told.map(|taken| {
@@ -281,6 +255,43 @@ impl ReplicaManager {
         }
         self.fetchers.tell(fetching);
         results
+    }
+
+    /// Opens the logs that are not hosted yet. Without the lock, as a directory that fails meanwhile takes it.
+    fn host_missing(&self, partitions: &[LeaderAndIsrPartition], config_of: &dyn Fn(&str) -> Arc<LogConfig>) {
+        let present = self.table.load();
+        let is_missing = |command: &&LeaderAndIsrPartition| {
+            let is_ours = command.replicas.contains(&self.broker_id());
+            is_ours && hosted(&present, &command.topic_partition).is_none()
+        };
+        let missing: Vec<&LeaderAndIsrPartition> = partitions.iter().filter(is_missing).collect();
+        if missing.is_empty() {
+            return;
+        }
+        let wanted = missing.iter().map(|command| WantedLog {
+            partition: command.topic_partition.clone(),
+            config: config_of(&command.topic_partition.topic),
+            is_new: command.is_new,
+            preferred_directory: None,
+        });
+        let opened = self.logs.get_or_create_all(wanted.collect());
+        let _change = self.change.lock();
+        let mut table = Table::clone(&self.table.load());
+        for (command, log) in missing.into_iter().zip(opened) {
+            let name = &command.topic_partition;
+            let entry = match log {
+                Ok(log) if log.directory().is_online() => {
+                    Hosted::Online(Partition::new(&self.shared, name.clone(), log))
+                }
+                Ok(_) => Hosted::Offline,
+                Err(error) => {
+                    tracing::error!(target: "state.change.logger", "{name} stays offline: {error}");
+                    Hosted::Offline
+                }
+            };
+            put(&mut table, name, entry);
+        }
+        self.table.store(Arc::new(table));
     }
 
     /// What became of a proposed change of in-sync replicas.

@@ -304,27 +304,18 @@ fn read(
         }
         read_error_code(&error)
     })?;
-    let is_served = match terms.follower {
-        None => true,
-        Some(follower) if partition.has_replica(follower) => {
-            partition.fetched(
-                follower,
-                leader_epoch,
-                range.fetch_offset,
-                range.log_start_offset,
-                info.log_end_offset,
-            );
-            true
-        }
-        // It learns where the log ends, and gets nothing.
-        Some(follower) => {
+    let is_served = terms.follower.is_none_or(|follower| {
+        let (offset, start, end) = (range.fetch_offset, range.log_start_offset, info.log_end_offset);
+        let is_replica = partition.fetched(follower, leader_epoch, offset, start, end);
+        if !is_replica {
+            // It learns where the log ends, and gets nothing.
             tracing::warn!(
                 target: "kafka.server.ReplicaManager",
                 "broker {follower} fetches from {name} without being one of its replicas"
             );
-            false
         }
-    };
+        is_replica
+    });
     let hard_limit = terms.version < FIRST_VERSION_WITHOUT_HARD_LIMIT;
     let records = match info.records {
         Some(_) if !is_served => Records::None,

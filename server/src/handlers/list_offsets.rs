@@ -103,8 +103,8 @@ fn offset(
         ..ListOffsetPartitionResponse::default()
     };
     // A new leader does not know yet where consumers' records end.
-    let check_end_known = || match partition.lagging_reign_start() {
-        Some(_) if request.replica_id == CONSUMER_REPLICA_ID => {
+    let check_end_known = || match partition.is_reign_start_uncommitted() {
+        true if request.replica_id == CONSUMER_REPLICA_ID => {
             Err(match version >= FIRST_VERSION_WITH_OFFSET_NOT_AVAILABLE {
                 true => ErrorCode::OffsetNotAvailable,
                 false => ErrorCode::LeaderNotAvailable,

@@ -224,15 +224,8 @@ impl Partition {
         }
     }
 
-    /// Whether a broker is a replica of this partition.
-    pub fn has_replica(&self, broker: i32) -> bool {
-        let state = self.state.lock();
-        state
-            .assignment()
-            .is_some_and(|assignment| assignment.replicas.contains(&broker))
-    }
-
-    /// A follower's fetch was read from `fetch_offset`, in the reign of `leader_epoch`.
+    /// A follower's fetch was read from `fetch_offset`, in the reign of `leader_epoch`; `false` if it is no replica of this
+    /// partition.
     pub fn fetched(
         &self,
         replica: i32,
@@ -240,7 +233,7 @@ impl Partition {
         fetch_offset: Offset,
         log_start_offset: Offset,
         leader_end: Offset,
-    ) {
+    ) -> bool {
         let is_live = self.shared.is_live(replica);
         let fetched = Input::Fetched {
             replica,
@@ -250,7 +243,17 @@ impl Partition {
             leader_end,
             is_live,
         };
-        self.step(|_| fetched);
+        let mut outputs = Vec::new();
+        {
+            let mut state = self.state.lock();
+            let replicas = state.assignment().map(|assignment| &assignment.replicas);
+            if !replicas.is_some_and(|replicas| replicas.contains(&replica)) {
+                return false;
+            }
+            state.step(self.shared.clock.monotonic(), fetched, &mut outputs);
+        }
+        self.carry_out(outputs);
+        true
     }
 
     /// From which other replica a consumer in `rack` had better read, if this broker leads and that one has `fetch_offset`;
@@ -281,11 +284,11 @@ impl Partition {
         rack_aware(rack, own_rack, views)
     }
 
-    /// Where this reign began, if the high watermark is not there yet: until then a leader does not know what the end is for
+    /// Whether the high watermark is not yet where this reign began: until then a leader does not know where the records end for
     /// consumers.
-    pub fn lagging_reign_start(&self) -> Option<Offset> {
-        let start = self.state.lock().reign_start()?;
-        (start > self.log.high_watermark()).then_some(start)
+    pub fn is_reign_start_uncommitted(&self) -> bool {
+        let start = self.state.lock().reign_start();
+        start.is_some_and(|start| start > self.log.high_watermark())
     }
 
     /// Where the logs of all live replicas start at the latest: what was deleted below is gone everywhere.
@@ -356,7 +359,9 @@ impl Partition {
     pub(super) fn retire(&self) {
         self.leads.store(false, Ordering::Release);
         self.leader_epoch.store(-1, Ordering::Release);
-        self.settle_all(self.purgatory.wake_all());
+        for pending in self.purgatory.wake_all() {
+            (pending.done)(Acknowledgement::NotLeader);
+        }
     }
 
     fn step(&self, input: impl FnOnce(LocalEnds) -> Input) {

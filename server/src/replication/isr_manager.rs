@@ -53,10 +53,10 @@ pub async fn run(
         if is_unknown {
             tracing::warn!(target: LOGGER, "changes of in-sync replicas have no answer; they are made again");
         }
-        tokio::time::sleep(PAUSE).await;
         for ((partition, number), answer) in asked.into_iter().zip(answers) {
             replicas.isr_answered(&partition, number, answer);
         }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

@@ -44,8 +44,6 @@ pub struct Assignment {
     pub controller_epoch: i32,
     pub isr: Arc<[i32]>,
     pub replicas: Arc<[i32]>,
-    /// Those of the replicas that a reassignment brings.
-    pub adding_replicas: Arc<[i32]>,
     /// Version of the state znode that this was read from.
     pub zk_version: i32,
 }
@@ -204,7 +202,12 @@ impl PartitionState {
         match input {
             Input::LeaderAndIsr { assignment, ends } => self.decide(now, assignment, ends, outputs),
             Input::LocalEndMoved(ends) => {
+                let decided = self.local.high_watermark;
                 self.local = ends;
+                if self.role == Role::Leader {
+                    // The log may not have heard yet of what was decided here; who joins must have all of it.
+                    self.local.high_watermark = decided.max(ends.high_watermark);
+                }
                 self.advance(now, outputs);
             }
             Input::Fetched {
@@ -352,7 +355,6 @@ impl PartitionState {
                 }
                 let from = Arc::clone(self.isr.known());
                 assignment.zk_version = zk_version;
-                assignment.isr = Arc::clone(&isr);
                 self.isr = IsrState::committed(Arc::clone(&isr));
                 if from != isr {
                     outputs.push(Output::IsrChanged { from, to: isr });

@@ -5,6 +5,7 @@ use crate::planted::{self, Bug};
 
 /// A sample of what the campaign runs in thousands.
 const SEEDS: u64 = 40;
+const SEEDS_VARIABLE: &str = "MILENA_SIMULATION_SEEDS";
 
 fn check(seed: u64) -> Outcome {
     let outcome = run(seed);
@@ -21,14 +22,17 @@ fn no_acknowledged_record_is_lost_and_clusters_come_together() {
         acknowledged += outcome.acknowledged;
         reigns += outcome.reigns;
     }
-    // Runs in which nothing happens would show nothing.
+    if std::env::var_os(SEEDS_VARIABLE).is_some() {
+        return;
+    }
+    // A sample in which nothing happens would show nothing.
     assert!(acknowledged > 1000, "{acknowledged} records were acknowledged");
     assert!(reigns > 100, "{reigns} reigns were seen");
 }
 
 /// `MILENA_SIMULATION_SEEDS=FIRST..END` of the campaign, or the sample.
 fn seeds_from_environment() -> std::ops::Range<u64> {
-    let Ok(text) = std::env::var("MILENA_SIMULATION_SEEDS") else {
+    let Ok(text) = std::env::var(SEEDS_VARIABLE) else {
         return 0..SEEDS;
     };
     let (first, end) = text.split_once("..").expect("MILENA_SIMULATION_SEEDS=FIRST..END");

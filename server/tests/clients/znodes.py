@@ -8,6 +8,8 @@ import struct
 import threading
 import time
 
+from scenario import until
+
 NO_PASSWORD = bytes(16)
 OPEN_UNSAFE = struct.pack(">ii", 1, 31) + struct.pack(">i", 5) + b"world" + struct.pack(">i", 6) + b"anyone"
 CREATE, DELETE, EXISTS, GET_DATA, SET_DATA, GET_CHILDREN, CLOSE = 1, 2, 3, 4, 5, 8, -11
@@ -55,19 +57,19 @@ class Znodes:
         self.xid = 0
 
     def open(self):
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                self.connection = socket.create_connection(("127.0.0.1", self.server.port), timeout=30)
-                session, password = self.identity
-                self.send(struct.pack(">iqiq", 0, 0, 10000, session) + buffer(password) + b"\0")
-                self.receive()
-                return
-            except OSError:
-                # It answers words before it has sessions.
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
+        # It answers words before it has sessions.
+        until(30, "a session with ZooKeeper", self.opened)
+
+    def opened(self):
+        """Whether it takes the session."""
+        try:
+            self.connection = socket.create_connection(("127.0.0.1", self.server.port), timeout=30)
+            session, password = self.identity
+            self.send(struct.pack(">iqiq", 0, 0, 10000, session) + buffer(password) + b"\0")
+            self.receive()
+        except OSError:
+            return False
+        return True
 
     def send(self, body):
         self.connection.sendall(struct.pack(">i", len(body)) + body)

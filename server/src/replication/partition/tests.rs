@@ -19,7 +19,6 @@ fn assignment(leader: i32, epoch: i32, isr: &[i32]) -> Assignment {
         controller_epoch: 5,
         isr: isr.into(),
         replicas: [1, 2, 3].into(),
-        adding_replicas: [].into(),
         zk_version: 7,
     }
 }
@@ -222,6 +221,21 @@ fn a_replica_joins_once_it_has_the_high_watermark_and_the_reigns_beginning() {
     assert_eq!(leader.accepted(1, &[1, 2], 0, 8), [changed(&[1], &[1, 2])]);
     assert_eq!(leader.fetched(3, 11), [proposal(2, 0, &[1, 2, 3], 8)]);
     assert_eq!(leader.fetched(2, 11), [advance(11)]);
+}
+
+#[test]
+fn a_replica_does_not_join_below_a_high_watermark_that_the_log_has_not_heard_of() {
+    let mut leader = Dialogue::leading(10, 10, &[1]);
+    let before = leader.ends;
+    assert_eq!(leader.appended(12), [advance(12)]);
+    // Another thread read the ends before the log was told.
+    let ends = LocalEnds {
+        high_watermark: before.high_watermark,
+        ..leader.ends
+    };
+    assert_eq!(leader.step(Input::LocalEndMoved(ends)), []);
+    assert_eq!(leader.fetched(2, 11), [], "it lacks a committed record");
+    assert_eq!(leader.fetched(2, 12), [proposal(1, 0, &[1, 2], 7)]);
 }
 
 #[test]
