@@ -184,6 +184,8 @@ def a_session_that_ends(place):
             if not now > controller_epoch:
                 raise AssertionError(f"controller epoch {now} after {controller_epoch}")
             epoch, controller_epoch = cluster.epoch(0), now
+        # The line of an election follows its node by a moment.
+        until(10, "the last election in the log", lambda: broker.log.read_text().count("successfully elected") >= 6)
         log = broker.log.read_text()
         equal(log.count("WARN the session expired"), 5, "sessions that ended")
         # Registered before elected, each time.
