@@ -18,6 +18,7 @@ mod isr_store;
 mod leader;
 mod network;
 mod node;
+mod story;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -132,6 +133,7 @@ pub(crate) fn run(seed: u64) -> Outcome {
 }
 
 async fn live(seed: u64) -> Outcome {
+    let _story = story::tell();
     let numbers = Numbers::new(seed);
     let shape = Shape::of(&numbers);
     let clock = Arc::new(SimulatedClock::new());

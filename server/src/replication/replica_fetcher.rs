@@ -311,7 +311,7 @@ impl ReplicaFetcher {
 
     /// The leader refused the session itself, or the connection is gone: the next fetch names everything anew.
     pub fn session_lost(&mut self) {
-        self.session.lost();
+        self.session.renew();
     }
 
     /// What the answer says of one partition.
@@ -323,15 +323,17 @@ impl ReplicaFetcher {
         logs: &dyn FollowedLogs,
     ) {
         // A partition whose position changed since the question was asked, by its role or epoch, is not told yet.
-        let Some(told) = self.session.told(partition) else {
-            return;
+        let told = self.session.told(partition);
+        let asked = self
+            .partitions
+            .get(partition)
+            .zip(told)
+            .filter(|(followed, told)| {
+                followed.phase == Phase::Fetching && followed.fetch_offset == told.fetch_offset
+            });
+        let Some((followed, told)) = asked else {
+            return self.unheard(&answer);
         };
-        let Some(followed) = self.partitions.get(partition) else {
-            return;
-        };
-        if followed.phase != Phase::Fetching || followed.fetch_offset != told.fetch_offset {
-            return;
-        }
         let epoch = followed.epoch;
         match answer {
             Ok(answer) => {
@@ -342,16 +344,27 @@ impl ReplicaFetcher {
                 };
                 match log.append(epoch, &answer) {
                     Ok(end) => self.fetch_from(partition, end, &*log),
-                    Err(error) => self.failed(now, partition, error),
+                    Err(error) => {
+                        self.unheard(&Ok(answer));
+                        self.failed(now, partition, error);
+                    }
                 }
             }
             Err(refusal) => self.refused(now, partition, epoch, refusal),
         }
     }
 
+    /// What a leader said came to nothing. It takes its high watermark for known and does not say it again in this session, not to a
+    /// later reign either, so that a partition to which nothing is written would stay below it.
+    fn unheard<T>(&mut self, answer: &Result<T, LeaderRefusal>) {
+        if answer.is_ok() {
+            self.session.renew();
+        }
+    }
+
     /// The question could not be asked or was not answered: everything that it was about waits.
     pub fn unanswered(&mut self, now: Duration) {
-        self.session.lost();
+        self.session.renew();
         let active: Vec<TopicPartition> = self
             .partitions
             .iter()

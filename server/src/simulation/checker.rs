@@ -11,7 +11,7 @@ use milena_engine::units::Offset;
 use tokio::time::{Instant, sleep};
 
 use super::client::{Ledger, records_in, value};
-use super::{TOPIC, World};
+use super::{TOPIC, World, story};
 use crate::cluster::LeaderAndIsr;
 use crate::coordination::znodes::{self, PartitionState};
 
@@ -31,6 +31,7 @@ pub(super) struct Checker {
 
 impl Checker {
     pub(super) fn violation(&self, text: String) {
+        tracing::error!(target: story::EVENTS, "{text}");
         let mut violations = self.violations.borrow_mut();
         if violations.len() < VIOLATIONS_MAX {
             violations.push(text);
@@ -47,6 +48,7 @@ impl Checker {
 
     /// Something happened that a second run of the seed must repeat.
     pub(super) fn event(&self, text: String) {
+        tracing::info!(target: story::EVENTS, "{text}");
         let mut hasher = DefaultHasher::new();
         (self.events.get(), text).hash(&mut hasher);
         self.events.set(hasher.finish());

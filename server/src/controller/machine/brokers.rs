@@ -80,21 +80,22 @@ impl ControllerMachine {
     ///
     /// **Deviation:** where a broker and the controller lose their sessions together, as all do when the power goes, the next
     /// controller of 2.7.2 finds the broker alive and believes what the state says of it: a leader that lost the end of its log
-    /// leads on in the same epoch. Here a leader or in-sync replica that registered after the state was last written counts
-    /// as gone and come back: a new epoch, and out of the in-sync set. Where all of them did, the leader stays.
+    /// leads on in the same epoch. Here a replica that registered after the state was last written counts as gone and come
+    /// back: a new epoch, and out of the in-sync set. Where all of that did, the leader stays.
     fn unseen_bounces(&self, at: &TopicPartition, node: &StateNode) -> Vec<i32> {
-        let alone = self.context.replicas_of(at).len() < 2;
-        if alone || self.context.is_queued_for_deletion(&at.topic) {
+        let replicas = self.context.replicas_of(at);
+        if replicas.len() < 2 || self.context.is_queued_for_deletion(&at.topic) {
             // Nobody could have seen what a sole replica lost.
             return Vec::new();
         }
         let state = &node.state.leader_and_isr;
-        let trusted: BTreeSet<i32> = state.isr.iter().copied().chain(state.leader).collect();
+        let trusted = state.isr.iter().copied().chain(state.leader);
+        let known: BTreeSet<i32> = trusted.chain(replicas.iter().copied()).collect();
         let registered_later = |id: &i32| {
             let live = self.context.live_brokers.get(id);
             live.is_some_and(|live| live.epoch > node.mzxid) && !planted::has(Bug::UnseenBounceTakenForOnline)
         };
-        trusted.into_iter().filter(registered_later).collect()
+        known.into_iter().filter(registered_later).collect()
     }
 
     /// The phases that a reign begins with; returns the replicas that are not online, by broker. The others are told what they

@@ -111,11 +111,8 @@ impl ControllerMachine {
             Waiting::DistrustStates(replicas) => {
                 let mut changes = Vec::new();
                 for (at, gone) in &replicas {
-                    let Some(present) = self.usable(at, states.get(at)) else {
-                        continue;
-                    };
-                    let is_gone = |id: &i32| gone.contains(id);
-                    if present.isr.iter().any(is_gone) || present.leader.as_ref().is_some_and(is_gone) {
+                    // In a new epoch also where the leader took them out meanwhile: they have been told nothing yet.
+                    if let Some(present) = self.usable(at, states.get(at)) {
                         changes.push((at.clone(), without(gone, &present)));
                     }
                 }

@@ -104,11 +104,11 @@ impl FetchSession {
         if self.wanted.is_empty() && self.unwanted.is_empty() {
             return None;
         }
-        if self.id == NO_SESSION && self.wanted.is_empty() {
+        let is_full = self.id == NO_SESSION || self.next_epoch == FIRST_EPOCH;
+        if is_full && self.wanted.is_empty() {
             self.unwanted.clear();
             return None;
         }
-        let is_full = self.id == NO_SESSION;
         if is_full {
             self.known.clear();
             self.unwanted.clear();
@@ -150,13 +150,10 @@ impl FetchSession {
         };
     }
 
-    /// The session is gone.
-    pub(super) fn lost(&mut self) {
-        self.id = NO_SESSION;
+    /// What the leader thinks that we know, we do not know, or the session is gone: the next request names everything, and ends the
+    /// session if the leader still has it.
+    pub(super) fn renew(&mut self) {
         self.next_epoch = FIRST_EPOCH;
-        for wanted in self.wanted.values_mut() {
-            wanted.is_told = false;
-        }
     }
 }
 
@@ -214,15 +211,19 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_session_begins_anew() {
+    fn a_session_that_is_renewed_ends_the_former_one() {
         let mut session = FetchSession::new(true);
         include(&mut session, 0, 10);
         asked(&mut session);
         session.answered(77);
         include(&mut session, 1, 0);
         session.exclude(&at(0));
-        session.lost();
-        assert_eq!(asked(&mut session), Some((0, 0, vec![(1, 0)], vec![])));
+        session.renew();
+        assert_eq!(asked(&mut session), Some((77, 0, vec![(1, 0)], vec![])));
+        session.answered(78);
+        assert_eq!(asked(&mut session), Some((78, 1, vec![], vec![])));
+        session.renew();
+        assert_eq!(asked(&mut session), Some((78, 0, vec![(1, 0)], vec![])));
         session.answered(0);
         assert_eq!(
             asked(&mut session),

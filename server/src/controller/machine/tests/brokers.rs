@@ -152,6 +152,23 @@ fn a_follower_that_came_back_unseen_leaves_the_in_sync_set_and_hears_of_the_new_
 }
 
 #[test]
+fn a_replica_that_came_back_unseen_hears_of_a_new_epoch_also_where_it_is_out_of_sync() {
+    let mut world = world(&[1, 0, 2]);
+    world.register(2);
+    let said = world.elect_while(|world| {
+        // The leader does not wait for it.
+        let shrunk = r#"{"controller_epoch":1,"leader":1,"version":1,"leader_epoch":0,"isr":[1,0]}"#;
+        world.put(&znodes::partition_state("t", 0), shrunk);
+    });
+    assert_eq!(world.led("t"), (1, 1, vec![1, 0]));
+    assert!(said.contains(&"2 leads t-0 1@1 [1, 0]".to_owned()), "{said:?}");
+    world.register(2);
+    let said = world.elect();
+    assert_eq!(world.led("t"), (1, 2, vec![1, 0]));
+    assert!(said.contains(&"2 leads t-0 1@2 [1, 0]".to_owned()), "{said:?}");
+}
+
+#[test]
 fn after_a_power_cut_of_all_the_leader_leads_alone_in_a_new_epoch() {
     let mut world = world(&[2, 0, 1]);
     for id in [0, 1, 2] {

@@ -160,6 +160,11 @@ impl World {
 
     /// A new controller is elected and reads the tree; returns what brokers are told.
     pub(super) fn elect(&mut self) -> Vec<String> {
+        self.elect_while(|_| {})
+    }
+
+    /// Of the tree as it was before this happened.
+    pub(super) fn elect_while(&mut self, happens: impl FnOnce(&mut World)) -> Vec<String> {
         self.epoch += 1;
         self.is_dead = false;
         let epoch = self.epoch;
@@ -167,6 +172,7 @@ impl World {
         self.machine = ControllerMachine::new(0, true);
         let reading = self.reading();
         let epoch_zk_version = self.nodes[znodes::CONTROLLER_EPOCH].version;
+        happens(self);
         self.tell(Input::Elected {
             epoch,
             epoch_zk_version,
