@@ -31,6 +31,7 @@ use crate::coordination::simulated::{Ensemble, EnsembleRules};
 use checker::Checker;
 use client::Ledger;
 use clock::SimulatedClock;
+use faults::{Fault, Plan};
 use network::Network;
 use node::Node;
 
@@ -114,7 +115,6 @@ pub(crate) struct Outcome {
     /// What must not happen and did, in order.
     pub(crate) violations: Vec<String>,
     pub(crate) acknowledged: usize,
-    pub(crate) faults: usize,
     /// Elections that the checker saw.
     pub(crate) reigns: usize,
     /// Of everything that happened, for the comparison of two runs.
@@ -123,16 +123,28 @@ pub(crate) struct Outcome {
 
 /// Runs the cluster of a seed.
 pub(crate) fn run(seed: u64) -> Outcome {
+    run_with(seed, &plan(seed))
+}
+
+/// What goes wrong in the run of a seed.
+fn plan(seed: u64) -> Plan {
+    // Numbers of its own: what goes wrong does not depend on how the brokers fare.
+    let shape = Shape::of(&Numbers::new(seed));
+    faults::plan(&Numbers::new(!seed), shape, TROUBLE)
+}
+
+/// Runs the cluster of a seed through other troubles than its own.
+fn run_with(seed: u64, plan: &[(u64, Fault)]) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime without I/O needs nothing");
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, live(seed))
+    local.block_on(&runtime, live(seed, plan))
 }
 
-async fn live(seed: u64) -> Outcome {
+async fn live(seed: u64, plan: &[(u64, Fault)]) -> Outcome {
     let _story = story::tell();
     let numbers = Numbers::new(seed);
     let shape = Shape::of(&numbers);
@@ -149,7 +161,9 @@ async fn live(seed: u64) -> Outcome {
         Ensemble::new(rules, clock.clone(), below)
     };
     let world = Rc::new(World {
-        nodes: (0..shape.brokers).map(|_| Node::new(numbers.next())).collect(),
+        nodes: (0..shape.brokers)
+            .map(|_| Node::new(numbers.next(), clock.another()))
+            .collect(),
         network: Network::new(numbers.clone(), Duration::from_millis(1 + numbers.below(10))),
         ledger: Ledger::default(),
         checker: Checker::default(),
@@ -164,7 +178,7 @@ async fn live(seed: u64) -> Outcome {
     }
     let watching = tokio::task::spawn_local(checker::watch(Rc::clone(&world)));
     let clients = client::start(&world);
-    let faults = faults::trouble(&world, TROUBLE).await;
+    faults::trouble(&world, plan).await;
     faults::heal(&world);
     clients.stop().await;
     let came_together = checker::comes_together(&world, RECOVERY_MAX).await;
@@ -183,7 +197,6 @@ async fn live(seed: u64) -> Outcome {
     Outcome {
         violations: world.checker.violations(),
         acknowledged: world.ledger.acknowledged_count(),
-        faults,
         reigns: world.checker.reign_count(),
         digest: world.checker.digest(&world.ledger),
     }

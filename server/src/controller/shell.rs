@@ -1,8 +1,8 @@
 //! The controller's shell: one task that hears watches, requests and answers, feeds the machine and does what it says.
 //!
-//! A write that the connection was lost under is done again after a look whether it happened ([`super::writes`]). When the session is over the reign is over at once, before the client of the tree has another session; this broker stands for
-//! election again when it has registered anew, as in 2.7.2 (`RegisterBrokerAndReelect`). Source classes: `KafkaController`,
-//! `ControllerEventManager`.
+//! A write that the connection was lost under is done again after a look whether it happened ([`super::writes`]). When the session is
+//! over the reign is over at once, before the client of the tree has another session; this broker stands for election again when it has
+//! registered anew, as in 2.7.2 (`RegisterBrokerAndReelect`). Source classes: `KafkaController`, `ControllerEventManager`.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -146,6 +146,11 @@ impl Shell {
         self.registered_after == self.present.expired_sessions.load(Ordering::Acquire)
     }
 
+    /// Whether a reign is of a session that ended.
+    fn is_over(&self) -> bool {
+        self.machine.is_active() && !self.is_registered()
+    }
+
     /// Puts an event at the end of the queue.
     fn put(&self, event: Event) {
         // The inbox lives as long as this shell runs.
@@ -153,7 +158,7 @@ impl Shell {
     }
 
     async fn take(&mut self, message: Message) {
-        if self.machine.is_active() && !self.is_registered() {
+        if self.is_over() {
             self.stand_down(None);
         }
         match message {
@@ -284,6 +289,11 @@ impl Shell {
     pub(super) async fn feed(&mut self, input: Input) {
         let mut todo: VecDeque<Output> = self.step(input).into();
         while let Some(output) = todo.pop_front() {
+            if self.is_over() {
+                // The rest of the reign is not for the session that follows, whatever was read in that.
+                self.stand_down(None);
+                return;
+            }
             let answer = match output {
                 Output::Note(line) => {
                     self.log(&line);
@@ -327,11 +337,6 @@ impl Shell {
                     Input::TopicRemoved(self.remove_topic(&topic, fence).await)
                 }
             };
-            if !self.is_registered() {
-                // The rest of the reign is not for the session that follows.
-                self.stand_down(None);
-                return;
-            }
             todo.extend(self.step(answer));
         }
     }

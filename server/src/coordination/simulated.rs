@@ -273,6 +273,13 @@ struct Client {
     listeners: Vec<SessionListener>,
 }
 
+impl Client {
+    /// What was asked in that session is answered by its end.
+    fn is_over(&self, session: i64) -> bool {
+        self.has_expired || self.session != session
+    }
+}
+
 impl std::fmt::Debug for SimulatedZooKeeper {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "SimulatedZooKeeper({:#x})", self.client.lock().session)
@@ -418,9 +425,19 @@ impl SimulatedZooKeeper {
         }
     }
 
-    /// Sends a request and waits for its answer.
+    /// Sends a request in the present session and waits for its answer.
     async fn ask<T: Send + 'static>(
         &self,
+        request: impl FnOnce(&Ensemble, i64) -> T + Send + 'static,
+    ) -> Result<T, CoordinationError> {
+        let session = self.client.lock().session;
+        self.ask_in(session, request).await
+    }
+
+    /// [`Self::ask`], unless another session has begun since.
+    async fn ask_in<T: Send + 'static>(
+        &self,
+        session: i64,
         request: impl FnOnce(&Ensemble, i64) -> T + Send + 'static,
     ) -> Result<T, CoordinationError> {
         let began = Instant::now();
@@ -428,7 +445,7 @@ impl SimulatedZooKeeper {
         loop {
             {
                 let client = self.client.lock();
-                if client.is_gone || client.has_expired {
+                if client.is_gone || client.is_over(session) {
                     return Err(CoordinationError::SessionExpired);
                 }
                 if !client.is_cut {
@@ -449,10 +466,12 @@ impl SimulatedZooKeeper {
             }
             sleep(RETRY).await;
         }
-        answered.await.map_err(|_| match self.client.lock().has_expired {
-            true => CoordinationError::SessionExpired,
-            false => CoordinationError::ConnectionLoss,
-        })
+        answered
+            .await
+            .map_err(|_| match self.client.lock().is_over(session) {
+                true => CoordinationError::SessionExpired,
+                false => CoordinationError::ConnectionLoss,
+            })
     }
 
     /// Asks again for what can be asked again.
@@ -460,8 +479,9 @@ impl SimulatedZooKeeper {
         &self,
         request: impl Fn(&Ensemble, i64) -> T + Clone + Send + 'static,
     ) -> Result<T, CoordinationError> {
+        let session = self.client.lock().session;
         loop {
-            match self.ask(request.clone()).await {
+            match self.ask_in(session, request.clone()).await {
                 Err(CoordinationError::ConnectionLoss) => sleep(RETRY).await,
                 answered => return answered,
             }

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use milena_engine::log::UpperBound;
@@ -13,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use super::client::{Ledger, records_in, value};
 use super::{TOPIC, World, story};
 use crate::cluster::LeaderAndIsr;
-use crate::coordination::znodes::{self, PartitionState};
+use crate::coordination::znodes::{self, PartitionState, TopicAssignment};
 
 /// Violations that one run tells.
 const VIOLATIONS_MAX: usize = 10;
@@ -112,6 +113,14 @@ fn state_in_tree(world: &World, partition: i32) -> Option<LeaderAndIsr> {
     Some(state.leader_and_isr)
 }
 
+/// Who has replicas of each partition, as the ensemble's leader has it.
+fn assignments(world: &World) -> TopicAssignment {
+    let path = znodes::topic(TOPIC);
+    let data = world.ensemble.look(&path).and_then(|node| node.data);
+    let decoded = TopicAssignment::decode(&path, &data.expect("it was written before the brokers started"));
+    decoded.expect("brokers write it well")
+}
+
 fn look(world: &World, index: i32) {
     let state = state_in_tree(world, index);
     for id in 0..world.shape.brokers {
@@ -168,7 +177,11 @@ fn missing(world: &World, index: i32) -> Option<String> {
     let Some(leader) = state.leader else {
         return Some(format!("{index} has no leader: {state:?}"));
     };
-    if state.isr.len() < 3 {
+    let assignment = &assignments(world).partitions[&index];
+    if assignment.is_being_reassigned() {
+        return Some(format!("{index} is still being moved: {assignment:?}"));
+    }
+    if state.isr.len() < assignment.replicas.len() {
         return Some(format!("{index} has too few in sync: {state:?}"));
     }
     let mut ends = Vec::new();
@@ -218,13 +231,8 @@ fn bytes_of(world: &World, id: i32, index: i32) -> Vec<u8> {
 /// A1, A3, A4 and A11, of a cluster that has come together.
 pub(super) fn scan(world: &Rc<World>) {
     for index in 0..world.shape.partitions {
-        let holders: Vec<i32> = (0..world.shape.brokers)
-            .filter(|id| {
-                let running = world.running(*id);
-                running.is_some_and(|running| running.replicas.partition(TOPIC, index).is_ok())
-            })
-            .collect();
-        let Some((first, others)) = holders.split_first() else {
+        let replicas = Arc::clone(&assignments(world).partitions[&index].replicas);
+        let Some((first, others)) = replicas.split_first() else {
             world.checker.violation(format!("nobody has {index}"));
             continue;
         };

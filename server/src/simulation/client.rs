@@ -193,7 +193,17 @@ async fn send(
         let Some(running) = world.running(leader) else {
             return;
         };
+        let again = world.network.again();
         let sent = append(&world, &running, partition, producer, number).await;
+        if let Some(later) = again {
+            let (world, running) = (Rc::clone(&world), Rc::clone(&running));
+            spawn_local(async move {
+                sleep(later).await;
+                if running.is_alive() {
+                    append(&world, &running, partition, producer, number).await;
+                }
+            });
+        }
         if running.is_alive() && world.network.travel(there, here).await {
             let _ = answer.send(sent);
         } else {

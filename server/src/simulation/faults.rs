@@ -1,74 +1,175 @@
-//! What goes wrong in a run, and how all of it is mended.
+//! What goes wrong in a run, decided before it begins, so that a run can be repeated with less of it; and how all of it is mended.
 
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use milena_engine::io::simulated::Fault as DiskFault;
+use milena_engine::units::TopicPartition;
+use tokio::time::sleep;
 
 use super::network::Place;
-use super::{World, node};
+use super::{Numbers, Shape, TOPIC, World, node, story};
+use crate::coordination::znodes;
 
-/// Makes trouble for so long; returns how many faults there were.
-pub(super) async fn trouble(world: &Rc<World>, time: Duration) -> usize {
-    let end = Instant::now() + time;
-    let pause_max = Duration::from_millis(200 + world.numbers.below(4000));
-    let mut count = 0;
-    // The cluster comes up first.
-    sleep(Duration::from_secs(2)).await;
-    while Instant::now() < end {
-        sleep(world.numbers.duration(pause_max)).await;
-        one(world);
-        count += 1;
-    }
-    count
+/// One thing that goes wrong, or is mended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    Kill(i32),
+    /// Kills, and what is not on the medium is gone.
+    CutPower(i32),
+    /// Those of these brokers (the lowest bit is broker 0) that are down come up.
+    Start(u64),
+    /// What the one sends does not arrive at the other any more.
+    Cut(Place, Place),
+    /// No broker hears of this one, nor it of them.
+    Isolate(i32),
+    /// One message in so many takes long.
+    SlowDown(u64),
+    /// All messages arrive again, and as fast as ever.
+    HealNetwork,
+    CutZooKeeper(i32),
+    ReconnectZooKeeper,
+    ExpireSession(i32),
+    /// The broker's disk refuses an operation after so many.
+    FailDisk(i32, u64, DiskFault),
+    /// The broker's wall clock is off by so many seconds.
+    SetClock(i32, i64),
+    /// Somebody asks for the partition to be moved to these brokers.
+    Move(i32, [i32; 3]),
+    /// Somebody asks for the preferred leaders.
+    ElectPreferred,
 }
 
-fn one(world: &Rc<World>) {
-    let numbers = &world.numbers;
-    let broker = || numbers.below(world.shape.brokers as u64) as i32;
-    match numbers.below(16) {
-        0..=2 => node::kill(world, broker()),
-        3 if world.shape.is_synced => node::cut_power(world, broker()),
-        4..=6 => {
-            // Brokers that are down come up.
-            for id in 0..world.shape.brokers {
-                if numbers.once_in(2) {
-                    node::start(world, id);
-                }
-            }
+/// What happens, and how many milliseconds after what happened before.
+pub(super) type Plan = Vec<(u64, Fault)>;
+
+/// Trouble for so long.
+pub(super) fn plan(numbers: &Numbers, shape: Shape, time: Duration) -> Plan {
+    let pause_max = Duration::from_millis(200 + numbers.below(4000));
+    // The cluster comes up first.
+    let mut pause_ms = 2000;
+    let mut left = time;
+    let mut plan = Plan::new();
+    loop {
+        let next = numbers.duration(pause_max);
+        let Some(rest) = left.checked_sub(next) else {
+            return plan;
+        };
+        left = rest;
+        pause_ms += next.as_millis() as u64;
+        for fault in some(numbers, shape) {
+            plan.push((std::mem::take(&mut pause_ms), fault));
         }
+    }
+}
+
+/// One fault, or two that belong together.
+fn some(numbers: &Numbers, shape: Shape) -> Vec<Fault> {
+    let broker = || numbers.below(shape.brokers as u64) as i32;
+    let fault = match numbers.below(20) {
+        0..=2 => Fault::Kill(broker()),
+        3 if shape.is_synced => Fault::CutPower(broker()),
+        4..=6 => Fault::Start(numbers.next()),
         7 => {
             let (one, other) = (Place::Broker(broker()), Place::Broker(broker()));
-            world.network.cut(one, other);
-            if numbers.once_in(2) {
-                world.network.cut(other, one);
+            match numbers.once_in(2) {
+                true => return vec![Fault::Cut(one, other), Fault::Cut(other, one)],
+                false => Fault::Cut(one, other),
             }
         }
-        8 => {
-            let alone = broker();
-            for id in 0..world.shape.brokers {
-                world.network.cut(Place::Broker(alone), Place::Broker(id));
-                world.network.cut(Place::Broker(id), Place::Broker(alone));
-            }
+        8 => Fault::Isolate(broker()),
+        9 => Fault::Cut(Place::Clients, Place::Broker(broker())),
+        10 => Fault::CutZooKeeper(broker()),
+        11 => Fault::ExpireSession(broker()),
+        12 => Fault::ReconnectZooKeeper,
+        13 => Fault::SlowDown(2 + numbers.below(20)),
+        14 => {
+            let faults = [
+                DiskFault::Eio,
+                DiskFault::Enospc,
+                DiskFault::ShortWrite,
+                DiskFault::FailedSync,
+            ];
+            let fault = faults[numbers.below(faults.len() as u64) as usize];
+            Fault::FailDisk(broker(), numbers.below(30), fault)
         }
-        9 => world.network.cut(Place::Clients, Place::Broker(broker())),
-        10 => node::cut_zookeeper(world, broker(), true),
-        11 => node::expire_session(world, broker()),
-        12 => {
-            for id in 0..world.shape.brokers {
-                node::cut_zookeeper(world, id, false);
-            }
+        15 => Fault::SetClock(broker(), numbers.below(2_000_000) as i64 - 1_000_000),
+        16 => {
+            let partition = numbers.below(shape.partitions as u64) as i32;
+            let mut ids: Vec<i32> = (0..shape.brokers).collect();
+            let replicas = [(); 3].map(|()| ids.swap_remove(numbers.below(ids.len() as u64) as usize));
+            Fault::Move(partition, replicas)
         }
-        13 => world.network.slow_down(2 + numbers.below(20)),
-        _ => world.network.heal(),
+        17 => Fault::ElectPreferred,
+        _ => Fault::HealNetwork,
+    };
+    vec![fault]
+}
+
+/// The same without some of it; the rest happens when it happened.
+pub(super) fn without(plan: &Plan, gone: Range<usize>) -> Plan {
+    let mut pause_ms = 0;
+    let mut rest = Plan::new();
+    for (index, (after_ms, fault)) in plan.iter().enumerate() {
+        pause_ms += after_ms;
+        if !gone.contains(&index) {
+            rest.push((std::mem::take(&mut pause_ms), *fault));
+        }
+    }
+    rest
+}
+
+/// Has all of it happen.
+pub(super) async fn trouble(world: &Rc<World>, plan: &[(u64, Fault)]) {
+    for (after_ms, fault) in plan {
+        sleep(Duration::from_millis(*after_ms)).await;
+        tracing::info!(target: story::EVENTS, "{fault:?}");
+        happen(world, *fault);
+    }
+}
+
+fn happen(world: &Rc<World>, fault: Fault) {
+    let ids = 0..world.shape.brokers;
+    match fault {
+        Fault::Kill(id) => node::kill(world, id),
+        Fault::CutPower(id) => node::cut_power(world, id),
+        Fault::Start(chosen) => ids
+            .filter(|id| chosen >> id & 1 == 1)
+            .for_each(|id| node::start(world, id)),
+        Fault::Cut(from, to) => world.network.cut(from, to),
+        Fault::Isolate(alone) => ids.for_each(|id| {
+            world.network.cut(Place::Broker(alone), Place::Broker(id));
+            world.network.cut(Place::Broker(id), Place::Broker(alone));
+        }),
+        Fault::SlowDown(one_in) => world.network.slow_down(one_in),
+        Fault::HealNetwork => world.network.heal(),
+        Fault::CutZooKeeper(id) => node::cut_zookeeper(world, id, true),
+        Fault::ReconnectZooKeeper => ids.for_each(|id| node::cut_zookeeper(world, id, false)),
+        Fault::ExpireSession(id) => node::expire_session(world, id),
+        Fault::FailDisk(id, after, fault) => node::fail_disk(world, id, after, fault),
+        Fault::SetClock(id, seconds) => world.nodes[id as usize].set_clock(seconds),
+        Fault::Move(partition, replicas) => {
+            let moves = [(TopicPartition::new(TOPIC, partition), replicas.to_vec())];
+            let data = znodes::topic::encode_reassignment(&moves);
+            node::write_as_tool(world, znodes::REASSIGN_PARTITIONS, data);
+        }
+        Fault::ElectPreferred => {
+            let all: Vec<TopicPartition> = (0..world.shape.partitions)
+                .map(|partition| TopicPartition::new(TOPIC, partition))
+                .collect();
+            let data = znodes::topic::encode_partitions(&all);
+            node::write_as_tool(world, znodes::PREFERRED_REPLICA_ELECTION, data);
+        }
     }
 }
 
 /// Nothing is wrong any more.
 pub(super) fn heal(world: &Rc<World>) {
-    world.network.heal();
+    happen(world, Fault::HealNetwork);
+    happen(world, Fault::ReconnectZooKeeper);
     for id in 0..world.shape.brokers {
-        node::cut_zookeeper(world, id, false);
-        node::start(world, id);
+        node::mend_disk(world, id);
     }
+    happen(world, Fault::Start(u64::MAX));
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use milena_engine::units::TopicPartition;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_local;
 use tokio::time::sleep;
 
 use super::World;
@@ -76,12 +77,19 @@ async fn ask_once(
         };
         (change.partition.clone(), wanted)
     });
-    let proposals = proposals.collect();
+    let proposals: Vec<_> = proposals.collect();
     if !world.network.travel(here, there).await {
         return None;
     }
     let target = world.running(id)?;
     let controller = target.controller.borrow().clone()?;
+    if let Some(later) = world.network.again() {
+        let (controller, id, proposals) = (controller.clone(), from.id, proposals.clone());
+        spawn_local(async move {
+            sleep(later).await;
+            controller.alter_isr(id, epoch, proposals).await
+        });
+    }
     let answered = controller.alter_isr(from.id, epoch, proposals).await;
     if !target.is_alive() || !world.network.travel(there, here).await {
         return None;

@@ -11,7 +11,7 @@ use milena_engine::log::UpperBound;
 use milena_engine::units::{LeaderEpoch, Offset, TopicPartition};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::spawn_local;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::World;
 use super::network::Place;
@@ -48,7 +48,7 @@ impl SimulatedEndpoint {
     /// An exchange: once it is sent it goes on, also when the follower has given it up.
     async fn exchange<T: 'static>(
         &self,
-        serve: impl AsyncFnOnce(Rc<World>, Rc<Running>, i32) -> T + 'static,
+        serve: impl AsyncFn(Rc<World>, Rc<Running>, i32) -> T + 'static,
     ) -> Result<T, LeaderUnreachable> {
         let (Some(world), Some(follower)) = (self.world.upgrade(), self.follower.upgrade()) else {
             return pending().await;
@@ -70,6 +70,7 @@ impl SimulatedEndpoint {
             let Some(running) = world.running(leader) else {
                 return;
             };
+            let again = world.network.again();
             let served = serve(Rc::clone(&world), Rc::clone(&running), follower_id).await;
             if !running.is_alive() {
                 return;
@@ -78,6 +79,10 @@ impl SimulatedEndpoint {
                 return pending().await;
             }
             let _ = answer.send(served);
+            if let Some(later) = again {
+                sleep(later).await;
+                serve(world, running, follower_id).await;
+            }
         });
         let unreachable = |why: &str| LeaderUnreachable(format!("broker {leader}: {why}"));
         let answered = timeout(SOCKET_TIMEOUT, answered).await;
@@ -99,9 +104,9 @@ impl LeaderEndpoint for SimulatedEndpoint {
     ) -> Asking<'e, Vec<(TopicPartition, Result<EpochEnd, LeaderRefusal>)>> {
         let questions = questions.to_vec();
         Box::pin(self.exchange(async move |_, leader, _| {
-            let ends = questions.into_iter().map(|question| {
-                let end = end_of_epoch(&leader, &question);
-                (question.partition, end)
+            let ends = questions.iter().map(|question| {
+                let end = end_of_epoch(&leader, question);
+                (question.partition.clone(), end)
             });
             ends.collect()
         }))
@@ -127,7 +132,7 @@ impl LeaderEndpoint for SimulatedEndpoint {
     fn fetch<'e>(&'e mut self, plan: &'e FetchPlan) -> Asking<'e, FetchAnswer> {
         let plan = plan.clone();
         Box::pin(self.exchange(async move |world, leader, follower| {
-            serve_fetch(&world, &leader, follower, plan).await
+            serve_fetch(&world, &leader, follower, plan.clone()).await
         }))
     }
 

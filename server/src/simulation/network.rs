@@ -1,4 +1,4 @@
-//! The ways between brokers, and from clients to brokers: delayed, cut one way or both, slow for a while.
+//! The ways between brokers, and from clients to brokers: delayed, cut one way or both, slow for a while; and what arrives twice.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -7,6 +7,9 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::Numbers;
+
+/// So much later may a message arrive a second time.
+const AGAIN_MAX: Duration = Duration::from_secs(3);
 
 /// Who sends or receives; clients are one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,11 +24,14 @@ pub(super) struct Network {
     cuts: RefCell<BTreeSet<(Place, Place)>>,
     /// One message in so many takes long; 0: none.
     slow_one_in: Cell<u64>,
+    /// One message in so many arrives twice; 0: none.
+    twice_one_in: u64,
 }
 
 impl Network {
     pub(super) fn new(numbers: Numbers, delay_max: Duration) -> Network {
         Network {
+            twice_one_in: [0, 10, 100][numbers.below(3) as usize],
             numbers,
             delay_max,
             cuts: RefCell::default(),
@@ -42,6 +48,13 @@ impl Network {
         };
         sleep(self.numbers.duration(delay_max)).await;
         !self.cuts.borrow().contains(&(from, to))
+    }
+
+    /// When what arrived arrives once more, if it does: its sender did not hear of it and sent it again over another connection, and
+    /// what the first one held comes after what the second brought.
+    pub(super) fn again(&self) -> Option<Duration> {
+        let is_sent_twice = self.twice_one_in > 0 && self.numbers.once_in(self.twice_one_in);
+        is_sent_twice.then(|| self.numbers.duration(AGAIN_MAX))
     }
 
     pub(super) fn cut(&self, from: Place, to: Place) {

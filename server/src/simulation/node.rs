@@ -2,21 +2,24 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use milena_engine::io::Clock;
-use milena_engine::io::simulated::{Completions, SimulatedDisk};
+use milena_engine::io::simulated::{Completions, Fault as DiskFault, SimulatedDisk};
 use milena_engine::log_manager::{LogManager, LogManagerConfig, LogManagerObserver, Survey};
 use milena_engine::units::TopicPartition;
-use tokio::sync::{mpsc, oneshot};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::sleep;
 
+use super::clock::SimulatedClock;
 use super::isr_store::{self, ControllerIsrStore};
 use super::leader::SimulatedEndpoint;
 use super::network::Place;
@@ -32,7 +35,7 @@ use crate::coordination::simulated::SimulatedZooKeeper;
 use crate::coordination::startup::{self, Registering};
 use crate::coordination::znodes::topic::{ReplicaAssignment, TopicAssignment};
 use crate::coordination::znodes::{self, BrokerRegistration, RegistrationVersion};
-use crate::coordination::{Coordination, SessionEvent};
+use crate::coordination::{Coordination, CreateMode, SessionEvent};
 use crate::fetch_session::FetchSessionCache;
 use crate::group::GroupCoordinator;
 use crate::group::config::GroupConfig;
@@ -49,6 +52,7 @@ const LAG_MAX: Duration = Duration::from_secs(4);
 /// A machine with a disk.
 pub(super) struct Node {
     disk: RefCell<SimulatedDisk>,
+    clock: Arc<SimulatedClock>,
     running: RefCell<Option<Rc<Running>>>,
     starting: RefCell<Option<AbortHandle>>,
 }
@@ -70,12 +74,18 @@ pub(super) struct Running {
 }
 
 impl Node {
-    pub(super) fn new(seed: u64) -> Node {
+    pub(super) fn new(seed: u64, clock: SimulatedClock) -> Node {
         Node {
             disk: RefCell::new(SimulatedDisk::new(seed)),
+            clock: Arc::new(clock),
             running: RefCell::new(None),
             starting: RefCell::new(None),
         }
+    }
+
+    /// Its wall clock is off by so many seconds from now on.
+    pub(super) fn set_clock(&self, seconds: i64) {
+        self.clock.set_error(seconds);
     }
 }
 
@@ -114,9 +124,22 @@ impl World {
     }
 }
 
-struct Deaf;
+/// Hears that the only log directory failed, which ends the process.
+#[derive(Default)]
+struct Observer {
+    replicas: Mutex<Option<Arc<ReplicaManager>>>,
+    failed: Arc<Notify>,
+}
 
-impl LogManagerObserver for Deaf {}
+impl LogManagerObserver for Observer {
+    fn directory_offline(&self, directory: &Path, _: &str) {
+        let replicas = self.replicas.lock().clone();
+        if let Some(replicas) = replicas {
+            replicas.directory_failed(directory);
+        }
+        self.failed.notify_one();
+    }
+}
 
 /// Writes the topic's assignment into the tree, as a tool does.
 pub(super) async fn create_topic(world: &Rc<World>) {
@@ -132,7 +155,7 @@ pub(super) async fn create_topic(world: &Rc<World>) {
     let assignment = TopicAssignment {
         partitions: partitions.collect(),
     };
-    let config = bytes::Bytes::from_static(br#"{"version":1,"config":{}}"#);
+    let config = Bytes::from_static(br#"{"version":1,"config":{}}"#);
     tree.set_or_create(&format!("/config/topics/{TOPIC}"), config)
         .await
         .expect("nothing is broken yet");
@@ -200,10 +223,35 @@ pub(super) fn expire_session(world: &Rc<World>, id: i32) {
     }
 }
 
+/// The disk of a running broker refuses an operation after `count` more.
+pub(super) fn fail_disk(world: &World, id: i32, count: u64, fault: DiskFault) {
+    let node = &world.nodes[id as usize];
+    if node.running.borrow().is_some() {
+        node.disk.borrow().fail_after(count, fault);
+    }
+}
+
+/// The disk refuses nothing any more.
+pub(super) fn mend_disk(world: &World, id: i32) {
+    world.nodes[id as usize].disk.borrow().clear_faults();
+}
+
+/// A node that Kafka's tools write, unless it is there from before.
+pub(super) fn write_as_tool(world: &Rc<World>, path: &'static str, data: Bytes) {
+    let session = world.ensemble.session();
+    spawn_local(async move {
+        let tree: &dyn Coordination = &*session;
+        // It is there, or it is not known whether: either way the tool is done.
+        let _ = tree.create(path, Some(data), CreateMode::Persistent).await;
+        let _ = session.close().await;
+    });
+}
+
 async fn bring_up(world: Rc<World>, id: i32) {
     let node = &world.nodes[id as usize];
-    let clock: Arc<dyn Clock> = world.clock.clone();
+    let clock: Arc<dyn Clock> = node.clock.clone();
     let disk = node.disk.borrow().clone();
+    disk.clear_faults();
     disk.set_clock(Arc::clone(&clock));
     disk.set_completions(Completions::Manual);
     let syncs = spawn_local(run_completions(Rc::clone(&world), disk.clone())).abort_handle();
@@ -219,11 +267,12 @@ async fn bring_up(world: Rc<World>, id: i32) {
     let log_config = Arc::new(config.topic_defaults.clone());
     let config_of = |_: &TopicPartition| Arc::clone(&log_config);
     let io = Arc::new(disk);
+    let observer = Arc::new(Observer::default());
     let opened = LogManager::open(
         survey,
         LogManagerConfig::default(),
         &config_of,
-        Arc::new(Deaf),
+        Arc::clone(&observer) as Arc<dyn LogManagerObserver>,
         io,
         Arc::clone(&clock),
     );
@@ -243,6 +292,7 @@ async fn bring_up(world: Rc<World>, id: i32) {
     };
     let (replicas, inboxes) = ReplicaManager::new(settings, logs, Arc::clone(&metadata), Arc::clone(&clock));
     let replicas = Arc::new(replicas);
+    *observer.replicas.lock() = Some(Arc::clone(&replicas));
     let session = world.ensemble.session();
     let tree: Arc<dyn Coordination> = session.clone();
     let epoch = Arc::new(AtomicI64::new(-1));
@@ -278,6 +328,11 @@ async fn bring_up(world: Rc<World>, id: i32) {
     node.starting.borrow_mut().take();
     running.spawn(join(Rc::clone(&world), Rc::clone(&running)));
     running.spawn(obeying);
+    running.spawn(end_when_failed(
+        Rc::clone(&world),
+        id,
+        Arc::clone(&observer.failed),
+    ));
     let store: Arc<dyn IsrStore> = if world.shape.asks_controller_for_isr {
         let (store, asked) = ControllerIsrStore::new();
         running.spawn(isr_store::ask(Rc::clone(&world), Rc::clone(&running), asked));
@@ -320,6 +375,12 @@ async fn bring_up(world: Rc<World>, id: i32) {
     world.checker.event(format!("{id} is up"));
 }
 
+async fn end_when_failed(world: Rc<World>, id: i32, failed: Arc<Notify>) {
+    failed.notified().await;
+    world.checker.event(format!("the log directory of {id} failed"));
+    kill(&world, id);
+}
+
 /// Registers, and then stands for election; registers anew after the session expired.
 async fn join(world: Rc<World>, running: Rc<Running>) {
     let tree: Arc<dyn Coordination> = running.session.clone();
@@ -349,7 +410,7 @@ async fn join(world: Rc<World>, running: Rc<Running>) {
         feature_versioning: true,
     };
     let channel = Arc::new(SimulatedChannel { commands });
-    let clock: Arc<dyn Clock> = world.clock.clone();
+    let clock: Arc<dyn Clock> = world.nodes[running.id as usize].clock.clone();
     let (controller, control) = Controller::start(settings, Arc::clone(&tree), channel, clock);
     running.spawn(control);
     *running.controller.borrow_mut() = Some(controller.clone());
@@ -480,6 +541,13 @@ async fn command_one(
             if world.network.travel(here, there).await
                 && let Some(target) = world.running(broker)
             {
+                if let Some(later) = world.network.again() {
+                    let (target, command) = (Rc::clone(&target), command.clone());
+                    spawn_local(async move {
+                        sleep(later).await;
+                        target.commands.submit(command).await
+                    });
+                }
                 let answer = target.commands.submit(command.clone()).await;
                 if target.is_alive() && world.network.travel(there, here).await {
                     break answer;

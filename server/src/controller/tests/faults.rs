@@ -1,7 +1,7 @@
 //! Answers of the tree that are lost, and sessions that end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use milena_engine::io::Clock;
@@ -15,20 +15,45 @@ use crate::coordination::{
 };
 use crate::test_cluster::{register, settings};
 
-/// A session whose every write loses its answer: by turns it happened, or it did not.
-#[derive(Debug)]
-struct Forgetful {
+type Writing = Box<dyn Fn(Arc<dyn Coordination>, Vec<Operation>) -> Written + Send + Sync>;
+type Written = BoxFuture<'static, Result<Vec<OperationResult>, MultiError>>;
+type Meddling = Box<dyn Fn(&str) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// A session with another's hand in it.
+struct Tampered {
     session: Arc<dyn Coordination>,
-    writes: AtomicUsize,
+    writing: Writing,
+    /// What happens before a node is read.
+    before_get: Meddling,
 }
 
-impl Coordination for Forgetful {
+impl Tampered {
+    fn new(session: Arc<dyn Coordination>) -> Tampered {
+        Tampered {
+            session,
+            writing: Box::new(|session, operations| Box::pin(async move { session.multi(operations).await })),
+            before_get: Box::new(|_| Box::pin(std::future::ready(()))),
+        }
+    }
+}
+
+impl std::fmt::Debug for Tampered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tampered({:?})", self.session)
+    }
+}
+
+impl Coordination for Tampered {
     fn get(
         &self,
         path: &str,
         watch: Option<Watch>,
     ) -> BoxFuture<'_, Result<Option<Node>, CoordinationError>> {
-        self.session.get(path, watch)
+        let (before, path) = ((self.before_get)(path), path.to_owned());
+        Box::pin(async move {
+            before.await;
+            self.session.get(&path, watch).await
+        })
     }
 
     fn children(
@@ -44,17 +69,7 @@ impl Coordination for Forgetful {
     }
 
     fn multi(&self, operations: Vec<Operation>) -> BoxFuture<'_, Result<Vec<OperationResult>, MultiError>> {
-        let lost = Err(MultiError {
-            index: 0,
-            error: CoordinationError::ConnectionLoss,
-        });
-        match self.writes.fetch_add(1, Ordering::Relaxed) % 2 {
-            0 => Box::pin(std::future::ready(lost)),
-            _ => Box::pin(async move {
-                // A refusal is heard; it is the success that gets lost.
-                self.session.multi(operations).await.and(lost)
-            }),
-        }
+        (self.writing)(Arc::clone(&self.session), operations)
     }
 
     fn session_id(&self) -> i64 {
@@ -70,6 +85,54 @@ impl Coordination for Forgetful {
     }
 }
 
+const LOST: MultiError = MultiError {
+    index: 0,
+    error: CoordinationError::ConnectionLoss,
+};
+
+/// Every write loses its answer: by turns it happened, or it did not.
+fn forgetful(session: Arc<dyn Coordination>) -> Tampered {
+    let writes = AtomicUsize::new(0);
+    let writing: Writing =
+        Box::new(
+            move |session, operations| match writes.fetch_add(1, Ordering::Relaxed) % 2 {
+                0 => Box::pin(std::future::ready(Err(LOST))),
+                // A refusal is heard; it is the success that gets lost.
+                _ => Box::pin(async move { session.multi(operations).await.and(Err(LOST)) }),
+            },
+        );
+    Tampered {
+        writing,
+        ..Tampered::new(session)
+    }
+}
+
+/// The write that frees a topic's name loses its answer, and somebody takes the name at once.
+fn recreating(session: Arc<dyn Coordination>) -> Tampered {
+    let writing: Writing = Box::new(|session, operations| {
+        let frees = operations
+            .iter()
+            .any(|one| matches!(one, Operation::Delete { path, .. } if path == "/brokers/topics/t"));
+        Box::pin(async move {
+            let answer = session.multi(operations).await;
+            if !frees || answer.is_err() {
+                return answer;
+            }
+            let wanted = assignment(7, &[0]).encode();
+            let again = vec![
+                Operation::create("/config/topics/t", None),
+                Operation::create("/brokers/topics/t", Some(wanted)),
+            ];
+            session.multi(again).await.unwrap();
+            Err(LOST)
+        })
+    });
+    Tampered {
+        writing,
+        ..Tampered::new(session)
+    }
+}
+
 #[test]
 fn though_every_answer_is_lost_topics_come_grow_and_go() {
     run(async {
@@ -79,11 +142,8 @@ fn though_every_answer_is_lost_topics_come_grow_and_go() {
         crate::coordination::startup::create_persistent_paths(tree)
             .await
             .unwrap();
-        let forgetful = Arc::new(Forgetful {
-            session: session.clone(),
-            writes: AtomicUsize::new(0),
-        });
-        let controller = cluster.join_over(forgetful, settings(0)).await;
+        let forgetful = forgetful(session.clone());
+        let controller = cluster.join_over(Arc::new(forgetful), settings(0)).await;
         cluster.until(0, |cache| cache.load().broker_count() == 1).await;
         assert!(controller.is_active());
         let epoch = tree.get(znodes::CONTROLLER_EPOCH, None).await.unwrap().unwrap();
@@ -116,77 +176,13 @@ fn though_every_answer_is_lost_topics_come_grow_and_go() {
     });
 }
 
-/// A session that loses the answer to the write that frees a topic's name, and somebody takes the name at once.
-#[derive(Debug)]
-struct Recreating {
-    session: Arc<dyn Coordination>,
-}
-
-impl Coordination for Recreating {
-    fn get(
-        &self,
-        path: &str,
-        watch: Option<Watch>,
-    ) -> BoxFuture<'_, Result<Option<Node>, CoordinationError>> {
-        self.session.get(path, watch)
-    }
-
-    fn children(
-        &self,
-        path: &str,
-        watch: Option<Watch>,
-    ) -> BoxFuture<'_, Result<Option<Vec<String>>, CoordinationError>> {
-        self.session.children(path, watch)
-    }
-
-    fn get_many(&self, paths: Vec<String>) -> BoxFuture<'_, Result<Vec<Option<Node>>, CoordinationError>> {
-        self.session.get_many(paths)
-    }
-
-    fn multi(&self, operations: Vec<Operation>) -> BoxFuture<'_, Result<Vec<OperationResult>, MultiError>> {
-        let frees = operations
-            .iter()
-            .any(|one| matches!(one, Operation::Delete { path, .. } if path == "/brokers/topics/t"));
-        Box::pin(async move {
-            let answer = self.session.multi(operations).await;
-            if !frees || answer.is_err() {
-                return answer;
-            }
-            let wanted = assignment(7, &[0]).encode();
-            let again = vec![
-                Operation::create("/config/topics/t", None),
-                Operation::create("/brokers/topics/t", Some(wanted)),
-            ];
-            self.session.multi(again).await.unwrap();
-            Err(MultiError {
-                index: 0,
-                error: CoordinationError::ConnectionLoss,
-            })
-        })
-    }
-
-    fn session_id(&self) -> i64 {
-        self.session.session_id()
-    }
-
-    fn listen(&self, listener: SessionListener) {
-        self.session.listen(listener);
-    }
-
-    fn close(&self) -> BoxFuture<'_, Result<(), CoordinationError>> {
-        self.session.close()
-    }
-}
-
 #[test]
 fn a_topic_that_takes_the_name_of_a_deleted_one_is_not_deleted_for_a_lost_answer() {
     run(async {
         let cluster = Cluster::new(1);
         let session = cluster.tree.session();
         let tree: &dyn Coordination = session.as_ref();
-        let recreating = Recreating {
-            session: session.clone(),
-        };
+        let recreating = recreating(session.clone());
         let _controller = cluster.join_over(Arc::new(recreating), settings(0)).await;
         cluster.until(0, |cache| cache.load().broker_count() == 1).await;
         let wanted = assignment(2, &[0]).encode();
@@ -204,6 +200,26 @@ fn a_topic_that_takes_the_name_of_a_deleted_one_is_not_deleted_for_a_lost_answer
     });
 }
 
+/// A runtime whose time passes when everybody waits.
+fn paused() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap()
+}
+
+fn ensemble(cluster: &Cluster) -> Ensemble {
+    let rules = EnsembleRules {
+        servers: 3,
+        session_timeout: Duration::from_secs(6),
+        delay_max: Duration::from_millis(5),
+        lag_max: Duration::from_millis(5),
+    };
+    let clock: Arc<dyn Clock> = cluster.clock.clone();
+    Ensemble::new(rules, clock, Arc::new(Mutex::new(|below: u64| below / 2)))
+}
+
 /// Waits until a session has an event.
 async fn until_event(events: &mut tokio::sync::mpsc::UnboundedReceiver<SessionEvent>, wanted: &SessionEvent) {
     while events.recv().await.as_ref() != Some(wanted) {}
@@ -211,21 +227,9 @@ async fn until_event(events: &mut tokio::sync::mpsc::UnboundedReceiver<SessionEv
 
 #[test]
 fn a_controller_whose_session_expires_resigns_and_stands_again_when_its_broker_has_registered() {
-    let paused = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    paused.block_on(async {
+    paused().block_on(async {
         let cluster = Cluster::new(1);
-        let rules = EnsembleRules {
-            servers: 3,
-            session_timeout: Duration::from_secs(6),
-            delay_max: Duration::from_millis(5),
-            lag_max: Duration::from_millis(5),
-        };
-        let clock: Arc<dyn Clock> = cluster.clock.clone();
-        let ensemble = Ensemble::new(rules, clock, Arc::new(Mutex::new(|below: u64| below / 2)));
+        let ensemble = ensemble(&cluster);
         let session = ensemble.session();
         let controller = cluster.join_over(session.clone(), settings(0)).await;
         cluster.until(0, |cache| cache.load().broker_count() == 1).await;
@@ -259,22 +263,53 @@ fn a_controller_whose_session_expires_resigns_and_stands_again_when_its_broker_h
 }
 
 #[test]
-fn a_controller_stops_though_the_servers_are_gone() {
-    let paused = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    paused.block_on(async {
-        let cluster = Cluster::new(1);
-        let rules = EnsembleRules {
-            servers: 1,
-            session_timeout: Duration::from_secs(6),
-            delay_max: Duration::from_millis(5),
-            lag_max: Duration::from_millis(5),
+fn what_is_read_in_the_session_after_a_reign_moves_nobody() {
+    paused().block_on(async {
+        let cluster = Cluster::new(2);
+        let ensemble = ensemble(&cluster);
+        let session = ensemble.session();
+        let (expired, mut has_expired) = tokio::sync::mpsc::unbounded_channel();
+        let expires = Arc::new(AtomicBool::new(true));
+        let before_get: Meddling = {
+            let session = session.clone();
+            Box::new(move |path| {
+                if path != znodes::broker_id(1) || !expires.swap(false, Ordering::Relaxed) {
+                    return Box::pin(std::future::ready(()));
+                }
+                let (session, expired) = (session.clone(), expired.clone());
+                Box::pin(async move {
+                    let (tell, mut events) = tokio::sync::mpsc::unbounded_channel();
+                    session.listen(Arc::new(move |event| drop(tell.send(event))));
+                    session.expire();
+                    until_event(&mut events, &SessionEvent::Connected).await;
+                    expired.send(()).unwrap();
+                })
+            })
         };
-        let clock: Arc<dyn Clock> = cluster.clock.clone();
-        let ensemble = Ensemble::new(rules, clock, Arc::new(Mutex::new(|below: u64| below / 2)));
+        let tampered = Tampered {
+            before_get,
+            ..Tampered::new(session.clone())
+        };
+        let controller = cluster.join_over(Arc::new(tampered), settings(0)).await;
+        cluster.until(0, |cache| cache.load().broker_count() == 1).await;
+        let other = ensemble.session();
+        register(&*other, 1).await;
+        has_expired.recv().await.unwrap();
+        // Time enough for a word of the former reign.
+        let tree: Arc<dyn Coordination> = session.clone();
+        for _ in 0..100 {
+            tree.get(znodes::CONTROLLER, None).await.unwrap();
+        }
+        assert!(!controller.is_active());
+        assert_eq!(cluster.brokers.caches[&1].load().broker_count(), 0);
+    });
+}
+
+#[test]
+fn a_controller_stops_though_the_servers_are_gone() {
+    paused().block_on(async {
+        let cluster = Cluster::new(1);
+        let ensemble = ensemble(&cluster);
         let session = ensemble.session();
         let controller = cluster.join_over(session.clone(), settings(0)).await;
         cluster.until(0, |cache| cache.load().broker_count() == 1).await;
