@@ -18,6 +18,7 @@
 //! Source: `kafka.coordinator.group` of 2.7.2; KIP-62, KIP-134, KIP-211, KIP-345, KIP-389, KIP-394, KIP-429, KIP-447, KIP-559.
 
 use std::fmt;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -56,8 +57,32 @@ pub const GROUP_METADATA_TOPIC_NAME: &str = "__consumer_offsets";
 /// No deadline, as an integer.
 const NEVER: i64 = i64::MAX;
 
-/// Where the 128 bits of a new member id come from.
-pub type MemberUuids = Box<dyn Fn() -> u128 + Send + Sync>;
+/// What a coordinator has from the process around it.
+pub struct Surroundings {
+    /// Where the 128 bits of a new member id come from.
+    pub member_uuids: Box<dyn Fn() -> u128 + Send + Sync>,
+    /// Does work that waits for the disk, elsewhere and soon.
+    pub run_apart: Box<dyn Fn(Box<dyn FnOnce() + Send>) -> io::Result<()> + Send + Sync>,
+}
+
+impl fmt::Debug for Surroundings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Surroundings").finish_non_exhaustive()
+    }
+}
+
+impl Default for Surroundings {
+    /// The system's random numbers, and a thread for each work.
+    fn default() -> Surroundings {
+        Surroundings {
+            member_uuids: Box::new(random_uuid),
+            run_apart: Box::new(|work| {
+                let thread = std::thread::Builder::new().name("group-loader".to_owned());
+                thread.spawn(work).map(drop)
+            }),
+        }
+    }
+}
 
 /// The coordinator of all groups whose partition this broker leads. Cheap to share; every method takes `&self`.
 pub struct GroupCoordinator {
@@ -65,7 +90,7 @@ pub struct GroupCoordinator {
     config: Arc<GroupConfig>,
     log: Arc<dyn CoordinatorLog>,
     clock: Arc<dyn Clock>,
-    member_uuids: MemberUuids,
+    surroundings: Surroundings,
     /// One for each partition of the topic.
     slots: Box<[Slot]>,
     loads: Mutex<Loads>,
@@ -91,15 +116,15 @@ impl GroupCoordinator {
         log: Arc<dyn CoordinatorLog>,
         clock: Arc<dyn Clock>,
     ) -> Arc<GroupCoordinator> {
-        GroupCoordinator::with_member_uuids(config, log, clock, Box::new(random_uuid))
+        GroupCoordinator::within(config, log, clock, Surroundings::default())
     }
 
-    /// As [`GroupCoordinator::new`], with a source of member ids that a test can repeat.
-    pub fn with_member_uuids(
+    /// As [`GroupCoordinator::new`], in surroundings of which a test knows what they do.
+    pub fn within(
         config: GroupConfig,
         log: Arc<dyn CoordinatorLog>,
         clock: Arc<dyn Clock>,
-        member_uuids: MemberUuids,
+        surroundings: Surroundings,
     ) -> Arc<GroupCoordinator> {
         let config = Arc::new(config);
         let slots = (0..config.offsets_topic_num_partitions.max(1))
@@ -110,7 +135,7 @@ impl GroupCoordinator {
             config,
             log,
             clock,
-            member_uuids,
+            surroundings,
             slots,
             loads: Mutex::new(Loads::default()),
             is_stopped: AtomicBool::new(false),
@@ -177,7 +202,7 @@ impl GroupCoordinator {
         let member_id = request.member_id.clone();
         // Only a member without an id needs a new one.
         let member_uuid = if member_id.is_empty() {
-            (self.member_uuids)()
+            (self.surroundings.member_uuids)()
         } else {
             0
         };

@@ -14,6 +14,7 @@ mod checker;
 mod client;
 mod clock;
 mod faults;
+mod group;
 mod isr_store;
 mod leader;
 mod network;
@@ -24,14 +25,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use milena_engine::units::TopicPartition;
 use parking_lot::Mutex;
 use tokio::time::sleep;
 
 use crate::coordination::simulated::{Ensemble, EnsembleRules};
+use crate::group::GROUP_METADATA_TOPIC_NAME;
 use checker::Checker;
 use client::Ledger;
 use clock::SimulatedClock;
 use faults::{Fault, Plan};
+use group::Commits;
 use network::Network;
 use node::Node;
 
@@ -106,7 +110,17 @@ struct World {
     network: Network,
     nodes: Vec<Node>,
     ledger: Ledger,
+    commits: Commits,
     checker: Checker,
+}
+
+impl World {
+    /// Every partition of the cluster: of the records, and of the groups.
+    fn all_partitions(&self) -> Vec<TopicPartition> {
+        let records = (0..self.shape.partitions).map(|number| TopicPartition::new(TOPIC, number));
+        let groups = TopicPartition::new(GROUP_METADATA_TOPIC_NAME, 0);
+        records.chain([groups]).collect()
+    }
 }
 
 /// How a run ended.
@@ -115,6 +129,8 @@ pub(crate) struct Outcome {
     /// What must not happen and did, in order.
     pub(crate) violations: Vec<String>,
     pub(crate) acknowledged: usize,
+    /// The last offsets of all groups together.
+    pub(crate) committed: i64,
     /// Elections that the checker saw.
     pub(crate) reigns: usize,
     /// Of everything that happened, for the comparison of two runs.
@@ -166,13 +182,14 @@ async fn live(seed: u64, plan: &[(u64, Fault)]) -> Outcome {
             .collect(),
         network: Network::new(numbers.clone(), Duration::from_millis(1 + numbers.below(10))),
         ledger: Ledger::default(),
+        commits: Commits::default(),
         checker: Checker::default(),
         shape,
         numbers,
         clock,
         ensemble,
     });
-    node::create_topic(&world).await;
+    node::create_topics(&world).await;
     for id in 0..shape.brokers {
         node::start(&world, id);
     }
@@ -189,6 +206,7 @@ async fn live(seed: u64, plan: &[(u64, Fault)]) -> Outcome {
             .violation(format!("the healed cluster does not come together: {missing}"));
     }
     checker::scan(&world);
+    group::check(&world).await;
     // So that nothing of this run is left in the runtime.
     for id in 0..shape.brokers {
         node::kill(&world, id);
@@ -197,8 +215,9 @@ async fn live(seed: u64, plan: &[(u64, Fault)]) -> Outcome {
     Outcome {
         violations: world.checker.violations(),
         acknowledged: world.ledger.acknowledged_count(),
+        committed: world.commits.acknowledged().iter().sum(),
         reigns: world.checker.reign_count(),
-        digest: world.checker.digest(&world.ledger),
+        digest: world.checker.digest(&world.ledger, &world.commits),
     }
 }
 

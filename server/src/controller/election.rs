@@ -25,8 +25,9 @@ pub enum ElectionStrategy {
 
 /// The new leader and in-sync replicas; `None` if no one may lead. `assignment` is the target's in a reassignment.
 ///
-/// **Deviation:** where the in-sync set is looked through anyway, ids that are no replicas of the partition leave it
-/// (KAFKA-9672); in 2.7.2 they stay until a leader removes them.
+/// **Deviation:** ids that are no replicas of the partition leave the in-sync set with each new epoch (KAFKA-9672). In 2.7.2 they stay
+/// until they are removed for another reason; at the end of a reassignment those that go are in sync for a while, and no leader waits
+/// for them, so that a controller that takes over then may elect one that misses what was acknowledged meanwhile.
 pub fn elect(
     strategy: ElectionStrategy,
     assignment: &[i32],
@@ -42,15 +43,12 @@ pub fn elect(
             assignment.iter().copied().find(in_sync)
         }
     };
-    let in_sync = present.isr.iter().copied();
+    let in_sync = present.isr.iter().copied().filter(|id| assignment.contains(id));
     let (leader, isr): (i32, Vec<i32>) = match (clean, strategy) {
         (Some(leader), PreferredReplica | ReassignPartition) => (leader, in_sync.collect()),
-        (Some(leader), OfflinePartition { .. }) => {
-            let stays = |id: &i32| is_online(id) && assignment.contains(id);
-            (leader, in_sync.filter(stays).collect())
-        }
+        (Some(leader), OfflinePartition { .. }) => (leader, in_sync.filter(is_online).collect()),
         (Some(leader), ControlledShutdown) => {
-            let stays = |id: &i32| standing(*id) != Standing::ShuttingDown && assignment.contains(id);
+            let stays = |id: &i32| standing(*id) != Standing::ShuttingDown;
             (leader, in_sync.filter(stays).collect())
         }
         (None, OfflinePartition { allow_unclean }) if allow_unclean => {
@@ -74,9 +72,14 @@ pub fn without(gone: &[i32], present: &LeaderAndIsr) -> LeaderAndIsr {
     changed(present, present.leader.filter(stays), isr)
 }
 
-/// The same leader and in-sync replicas in a new epoch.
-pub fn in_new_epoch(present: &LeaderAndIsr) -> LeaderAndIsr {
-    changed(present, present.leader, present.isr.to_vec())
+/// The same leader in a new epoch, and of the in-sync replicas those that are replicas still, if any is.
+pub fn in_new_epoch(assignment: &[i32], present: &LeaderAndIsr) -> LeaderAndIsr {
+    let is_replica = |id: &i32| assignment.contains(id);
+    let mut isr = present.isr.to_vec();
+    if isr.iter().any(is_replica) {
+        isr.retain(is_replica);
+    }
+    changed(present, present.leader, isr)
 }
 
 fn changed(present: &LeaderAndIsr, leader: Option<i32>, isr: Vec<i32>) -> LeaderAndIsr {
@@ -139,7 +142,7 @@ mod tests {
                 &[1, 5, 4],
                 &[1, 5],
                 &[],
-                Some((5, &[1, 5, 4])),
+                Some((5, &[5, 4])),
             ),
             (ReassignPartition, &[4, 5], &[1, 4], &[1, 5], &[], None),
             (

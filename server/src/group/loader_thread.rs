@@ -34,10 +34,7 @@ impl GroupCoordinator {
                 me.run_loads();
             }
         };
-        if let Err(error) = std::thread::Builder::new()
-            .name("group-loader".to_owned())
-            .spawn(run)
-        {
+        if let Err(error) = (self.surroundings.run_apart)(Box::new(run)) {
             let queue = {
                 let mut loads = self.loads.lock();
                 loads.is_running = false;

@@ -17,6 +17,10 @@
 //! lately, so that these can join; it never falls within a reign. A new leader believes nothing of what it heard of the others in an
 //! earlier reign. A replica joins the in-sync ones once it holds everything up to the high watermark and up to the beginning of the
 //! reign, and leaves them when it has not been caught up for `replica.lag.time.max.ms`.
+//!
+//! **Deviation:** what is in sync by the tree and is no replica (any more) holds the high watermark until it is taken out of the in-sync
+//! ones, which is asked for at once. 2.7.2 does not wait for it, though in the middle of a reassignment's end the next controller may
+//! make it the leader, without what was acknowledged meanwhile.
 
 pub mod isr;
 pub mod replica;
@@ -270,11 +274,20 @@ impl PartitionState {
             self.isr = IsrState::none();
         }
         self.assignment = Some(assignment);
+        if self.has_strangers() {
+            self.shrink(now, outputs);
+        }
         self.advance(now, outputs);
     }
 
+    /// Whether one is in sync that is no replica (KAFKA-9672).
+    fn has_strangers(&self) -> bool {
+        let mut in_sync = self.isr.known().iter();
+        in_sync.any(|id| *id != self.rules.broker_id && !self.remote.contains_key(id))
+    }
+
     fn advance(&mut self, now: Duration, outputs: &mut Vec<Output>) {
-        if self.role != Role::Leader {
+        if self.role != Role::Leader || self.has_strangers() {
             return;
         }
         let mut candidate = self.local.replicable_end;
@@ -308,7 +321,7 @@ impl PartitionState {
         }
         let lags = |id: &i32| {
             let Some(replica) = self.remote.get(id) else {
-                // In sync, but not a replica: that can only come from the tree (KAFKA-9672).
+                // That can only come from the tree.
                 return *id != self.rules.broker_id;
             };
             replica.end() != Some(self.local.log_end) && !replica.is_caught_up(now, self.rules.lag_max)

@@ -4,17 +4,17 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use milena_engine::log::UpperBound;
-use milena_engine::units::Offset;
+use milena_engine::units::{Offset, TopicPartition};
 use tokio::time::{Instant, sleep};
 
 use super::client::{Ledger, records_in, value};
+use super::group::Commits;
 use super::{TOPIC, World, story};
 use crate::cluster::LeaderAndIsr;
-use crate::coordination::znodes::{self, PartitionState, TopicAssignment};
+use crate::coordination::znodes::{self, PartitionState, ReplicaAssignment, TopicAssignment};
 
 /// Violations that one run tells.
 const VIOLATIONS_MAX: usize = 10;
@@ -24,7 +24,7 @@ const VIOLATIONS_MAX: usize = 10;
 pub(super) struct Checker {
     violations: RefCell<Vec<String>>,
     /// By partition and epoch: the broker that leads.
-    reigns: RefCell<BTreeMap<(i32, i32), i32>>,
+    reigns: RefCell<BTreeMap<(TopicPartition, i32), i32>>,
     /// By partition and offset: the record that a consumer read.
     read: RefCell<BTreeMap<(i32, i64), String>>,
     events: Cell<u64>,
@@ -55,12 +55,13 @@ impl Checker {
         self.events.set(hasher.finish());
     }
 
-    pub(super) fn digest(&self, ledger: &Ledger) -> u64 {
+    pub(super) fn digest(&self, ledger: &Ledger, commits: &Commits) -> u64 {
         let mut hasher = DefaultHasher::new();
         self.events.get().hash(&mut hasher);
         self.reigns.borrow().hash(&mut hasher);
         self.read.borrow().hash(&mut hasher);
         ledger.acknowledged().hash(&mut hasher);
+        commits.acknowledged().hash(&mut hasher);
         hasher.finish()
     }
 
@@ -80,11 +81,11 @@ impl Checker {
     }
 
     /// A9: one leader for each epoch.
-    fn leads(&self, partition: i32, epoch: i32, broker: i32) {
+    fn leads(&self, partition: &TopicPartition, epoch: i32, broker: i32) {
         let known = *self
             .reigns
             .borrow_mut()
-            .entry((partition, epoch))
+            .entry((partition.clone(), epoch))
             .or_insert(broker);
         if known != broker {
             self.violation(format!(
@@ -98,42 +99,42 @@ impl Checker {
 pub(super) async fn watch(world: Rc<World>) {
     loop {
         sleep(Duration::from_millis(5 + world.numbers.below(40))).await;
-        for partition in 0..world.shape.partitions {
-            look(&world, partition);
+        for at in world.all_partitions() {
+            look(&world, &at);
         }
     }
 }
 
 /// The state that the ensemble's leader has of a partition.
-fn state_in_tree(world: &World, partition: i32) -> Option<LeaderAndIsr> {
-    let path = znodes::partition_state(TOPIC, partition);
+pub(super) fn state_in_tree(world: &World, at: &TopicPartition) -> Option<LeaderAndIsr> {
+    let path = znodes::partition_state(&at.topic, at.partition);
     let node = world.ensemble.look(&path)?;
     let data = node.data?;
     let state = PartitionState::decode(&path, &data, node.stat.version).ok()?;
     Some(state.leader_and_isr)
 }
 
-/// Who has replicas of each partition, as the ensemble's leader has it.
-fn assignments(world: &World) -> TopicAssignment {
-    let path = znodes::topic(TOPIC);
+/// Who has replicas of a partition, as the ensemble's leader has it.
+fn assignment(world: &World, at: &TopicPartition) -> ReplicaAssignment {
+    let path = znodes::topic(&at.topic);
     let data = world.ensemble.look(&path).and_then(|node| node.data);
     let decoded = TopicAssignment::decode(&path, &data.expect("it was written before the brokers started"));
-    decoded.expect("brokers write it well")
+    decoded.expect("brokers write it well").partitions[&at.partition].clone()
 }
 
-fn look(world: &World, index: i32) {
-    let state = state_in_tree(world, index);
+fn look(world: &World, at: &TopicPartition) {
+    let state = state_in_tree(world, at);
     for id in 0..world.shape.brokers {
         let Some(running) = world.running(id) else {
             continue;
         };
-        let Ok(partition) = running.replicas.partition(TOPIC, index) else {
+        let Ok(partition) = running.replicas.partition(&at.topic, at.partition) else {
             continue;
         };
         let Ok(epoch) = partition.check_leader(-1) else {
             continue;
         };
-        world.checker.leads(index, epoch.get(), id);
+        world.checker.leads(at, epoch.get(), id);
         // A9: what this leader calls committed is on all in-sync replicas.
         let Some(state) = &state else { continue };
         if state.leader != Some(id) || state.leader_epoch != epoch {
@@ -144,13 +145,13 @@ fn look(world: &World, index: i32) {
             let Some(other) = world.running(*member) else {
                 continue;
             };
-            let Ok(replica) = other.replicas.partition(TOPIC, index) else {
+            let Ok(replica) = other.replicas.partition(&at.topic, at.partition) else {
                 continue;
             };
             let end = replica.log().log_end_offset();
             if end < high_watermark {
                 world.checker.violation(format!(
-                    "the high watermark {high_watermark} of {index} on {id} is beyond the end {end} of {member}, which is in sync"
+                    "the high watermark {high_watermark} of {at} on {id} is beyond the end {end} of {member}, which is in sync"
                 ));
             }
         }
@@ -161,7 +162,7 @@ fn look(world: &World, index: i32) {
 pub(super) async fn comes_together(world: &Rc<World>, within: Duration) -> Result<(), String> {
     let deadline = Instant::now() + within;
     loop {
-        let missing = (0..world.shape.partitions).find_map(|partition| missing(world, partition));
+        let missing = world.all_partitions().iter().find_map(|at| missing(world, at));
         let Some(missing) = missing else { return Ok(()) };
         if Instant::now() > deadline {
             return Err(missing);
@@ -170,47 +171,47 @@ pub(super) async fn comes_together(world: &Rc<World>, within: Duration) -> Resul
     }
 }
 
-fn missing(world: &World, index: i32) -> Option<String> {
-    let Some(state) = state_in_tree(world, index) else {
-        return Some(format!("{index} has no state"));
+fn missing(world: &World, at: &TopicPartition) -> Option<String> {
+    let Some(state) = state_in_tree(world, at) else {
+        return Some(format!("{at} has no state"));
     };
     let Some(leader) = state.leader else {
-        return Some(format!("{index} has no leader: {state:?}"));
+        return Some(format!("{at} has no leader: {state:?}"));
     };
-    let assignment = &assignments(world).partitions[&index];
+    let assignment = assignment(world, at);
     if assignment.is_being_reassigned() {
-        return Some(format!("{index} is still being moved: {assignment:?}"));
+        return Some(format!("{at} is still being moved: {assignment:?}"));
     }
     if state.isr.len() < assignment.replicas.len() {
-        return Some(format!("{index} has too few in sync: {state:?}"));
+        return Some(format!("{at} has too few in sync: {state:?}"));
     }
     let mut ends = Vec::new();
     for id in state.isr.iter() {
         let Some(running) = world.running(*id) else {
             return Some(format!("{id} is down"));
         };
-        let Ok(partition) = running.replicas.partition(TOPIC, index) else {
-            return Some(format!("{index} is not on {id}"));
+        let Ok(partition) = running.replicas.partition(&at.topic, at.partition) else {
+            return Some(format!("{at} is not on {id}"));
         };
         if partition.leader_epoch() != Some(state.leader_epoch)
             || partition.check_leader(-1).is_ok() != (*id == leader)
         {
-            return Some(format!("{id} does not know the state of {index}: {state:?}"));
+            return Some(format!("{id} does not know the state of {at}: {state:?}"));
         }
         let offsets = partition.log().offsets();
         ends.push((offsets.log_end_offset, offsets.high_watermark));
     }
     let (end, _) = ends[0];
     let is_alike = ends.iter().all(|found| *found == (end, end));
-    (!is_alike).then(|| format!("the ends of {index} differ: {ends:?}"))
+    (!is_alike).then(|| format!("the ends of {at} differ: {ends:?}"))
 }
 
 /// Everything that lies in a replica.
-fn bytes_of(world: &World, id: i32, index: i32) -> Vec<u8> {
+fn bytes_of(world: &World, id: i32, at: &TopicPartition) -> Vec<u8> {
     let mut bytes = Vec::new();
     let Some(partition) = world
         .running(id)
-        .and_then(|running| running.replicas.partition(TOPIC, index).ok())
+        .and_then(|running| running.replicas.partition(&at.topic, at.partition).ok())
     else {
         return bytes;
     };
@@ -230,21 +231,23 @@ fn bytes_of(world: &World, id: i32, index: i32) -> Vec<u8> {
 
 /// A1, A3, A4 and A11, of a cluster that has come together.
 pub(super) fn scan(world: &Rc<World>) {
-    for index in 0..world.shape.partitions {
-        let replicas = Arc::clone(&assignments(world).partitions[&index].replicas);
+    for at in &world.all_partitions() {
+        let replicas = assignment(world, at).replicas;
         let Some((first, others)) = replicas.split_first() else {
-            world.checker.violation(format!("nobody has {index}"));
+            world.checker.violation(format!("nobody has {at}"));
             continue;
         };
-        let bytes = bytes_of(world, *first, index);
+        let bytes = bytes_of(world, *first, at);
         for other in others {
-            if bytes_of(world, *other, index) != bytes {
+            if bytes_of(world, *other, at) != bytes {
                 world
                     .checker
-                    .violation(format!("the replicas of {index} on {first} and {other} differ"));
+                    .violation(format!("the replicas of {at} on {first} and {other} differ"));
             }
         }
-        check_records(world, index, &records_in(&bytes));
+        if *at.topic == *TOPIC {
+            check_records(world, at.partition, &records_in(&bytes));
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use super::network::Place;
 use super::node::Running;
-use super::{TOPIC, World};
+use super::{TOPIC, World, group};
 use crate::replication::{Acknowledgement, Partition};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -71,7 +71,8 @@ pub(super) fn records_in(bytes: &[u8]) -> Vec<(i64, String)> {
 
 pub(super) struct Clients {
     are_stopping: Rc<Cell<bool>>,
-    producers: Vec<JoinHandle<()>>,
+    /// Producers and groups.
+    writers: Vec<JoinHandle<()>>,
     reader: JoinHandle<()>,
 }
 
@@ -81,8 +82,8 @@ impl Clients {
         self.are_stopping.set(true);
         // A record that cannot be written in a healed cluster shows in the last check.
         let _ = timeout(super::RECOVERY_MAX, async {
-            for producer in self.producers {
-                let _ = producer.await;
+            for writer in self.writers {
+                let _ = writer.await;
             }
         })
         .await;
@@ -94,7 +95,10 @@ pub(super) fn start(world: &Rc<World>) -> Clients {
     let are_stopping = Rc::new(Cell::new(false));
     let produce = |producer| spawn_local(produce(Rc::clone(world), producer, Rc::clone(&are_stopping)));
     Clients {
-        producers: (0..PRODUCERS).map(produce).collect(),
+        writers: (0..PRODUCERS)
+            .map(produce)
+            .chain(group::start(world, &are_stopping))
+            .collect(),
         reader: spawn_local(read(Rc::clone(world))),
         are_stopping,
     }

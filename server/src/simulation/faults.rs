@@ -5,11 +5,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use milena_engine::io::simulated::Fault as DiskFault;
-use milena_engine::units::TopicPartition;
 use tokio::time::sleep;
 
 use super::network::Place;
-use super::{Numbers, Shape, TOPIC, World, node, story};
+use super::{Numbers, Shape, World, node, story};
 use crate::coordination::znodes;
 
 /// One thing that goes wrong, or is mended.
@@ -35,7 +34,7 @@ pub(super) enum Fault {
     FailDisk(i32, u64, DiskFault),
     /// The broker's wall clock is off by so many seconds.
     SetClock(i32, i64),
-    /// Somebody asks for the partition to be moved to these brokers.
+    /// Somebody asks for the partition to be moved to these brokers; the one after the last of the records is that of the groups.
     Move(i32, [i32; 3]),
     /// Somebody asks for the preferred leaders.
     ElectPreferred,
@@ -50,6 +49,8 @@ pub(super) fn plan(numbers: &Numbers, shape: Shape, time: Duration) -> Plan {
     // The cluster comes up first.
     let mut pause_ms = 2000;
     let mut left = time;
+    // What a failed sync left in the page cache may be missing after a power cut; such a log is taken out of service for good.
+    let may_lose_power = shape.is_synced && numbers.once_in(2);
     let mut plan = Plan::new();
     loop {
         let next = numbers.duration(pause_max);
@@ -58,18 +59,18 @@ pub(super) fn plan(numbers: &Numbers, shape: Shape, time: Duration) -> Plan {
         };
         left = rest;
         pause_ms += next.as_millis() as u64;
-        for fault in some(numbers, shape) {
+        for fault in some(numbers, shape, may_lose_power) {
             plan.push((std::mem::take(&mut pause_ms), fault));
         }
     }
 }
 
 /// One fault, or two that belong together.
-fn some(numbers: &Numbers, shape: Shape) -> Vec<Fault> {
+fn some(numbers: &Numbers, shape: Shape, may_lose_power: bool) -> Vec<Fault> {
     let broker = || numbers.below(shape.brokers as u64) as i32;
     let fault = match numbers.below(20) {
         0..=2 => Fault::Kill(broker()),
-        3 if shape.is_synced => Fault::CutPower(broker()),
+        3 if may_lose_power => Fault::CutPower(broker()),
         4..=6 => Fault::Start(numbers.next()),
         7 => {
             let (one, other) = (Place::Broker(broker()), Place::Broker(broker()));
@@ -84,7 +85,7 @@ fn some(numbers: &Numbers, shape: Shape) -> Vec<Fault> {
         11 => Fault::ExpireSession(broker()),
         12 => Fault::ReconnectZooKeeper,
         13 => Fault::SlowDown(2 + numbers.below(20)),
-        14 => {
+        14 if !may_lose_power => {
             let faults = [
                 DiskFault::Eio,
                 DiskFault::Enospc,
@@ -94,9 +95,9 @@ fn some(numbers: &Numbers, shape: Shape) -> Vec<Fault> {
             let fault = faults[numbers.below(faults.len() as u64) as usize];
             Fault::FailDisk(broker(), numbers.below(30), fault)
         }
-        15 => Fault::SetClock(broker(), numbers.below(2_000_000) as i64 - 1_000_000),
+        15 => Fault::SetClock(broker(), numbers.below(500_000) as i64 - 250_000),
         16 => {
-            let partition = numbers.below(shape.partitions as u64) as i32;
+            let partition = numbers.below(shape.partitions as u64 + 1) as i32;
             let mut ids: Vec<i32> = (0..shape.brokers).collect();
             let replicas = [(); 3].map(|()| ids.swap_remove(numbers.below(ids.len() as u64) as usize));
             Fault::Move(partition, replicas)
@@ -150,15 +151,13 @@ fn happen(world: &Rc<World>, fault: Fault) {
         Fault::FailDisk(id, after, fault) => node::fail_disk(world, id, after, fault),
         Fault::SetClock(id, seconds) => world.nodes[id as usize].set_clock(seconds),
         Fault::Move(partition, replicas) => {
-            let moves = [(TopicPartition::new(TOPIC, partition), replicas.to_vec())];
+            let moved = world.all_partitions().swap_remove(partition as usize);
+            let moves = [(moved, replicas.to_vec())];
             let data = znodes::topic::encode_reassignment(&moves);
             node::write_as_tool(world, znodes::REASSIGN_PARTITIONS, data);
         }
         Fault::ElectPreferred => {
-            let all: Vec<TopicPartition> = (0..world.shape.partitions)
-                .map(|partition| TopicPartition::new(TOPIC, partition))
-                .collect();
-            let data = znodes::topic::encode_partitions(&all);
+            let data = znodes::topic::encode_partitions(&world.all_partitions());
             node::write_as_tool(world, znodes::PREFERRED_REPLICA_ELECTION, data);
         }
     }

@@ -31,7 +31,7 @@ pub(super) struct Network {
 impl Network {
     pub(super) fn new(numbers: Numbers, delay_max: Duration) -> Network {
         Network {
-            twice_one_in: [0, 10, 100][numbers.below(3) as usize],
+            twice_one_in: [0, 3, 50][numbers.below(3) as usize],
             numbers,
             delay_max,
             cuts: RefCell::default(),

@@ -23,7 +23,7 @@ use super::clock::SimulatedClock;
 use super::isr_store::{self, ControllerIsrStore};
 use super::leader::SimulatedEndpoint;
 use super::network::Place;
-use super::{TOPIC, World};
+use super::{TOPIC, World, group};
 use crate::broker::command_handler::{CommandHandler, CommandTargets};
 use crate::broker::configs::TopicConfigs;
 use crate::cluster::{BoxFuture, Broker, Endpoint, SecurityProtocol};
@@ -37,8 +37,7 @@ use crate::coordination::znodes::topic::{ReplicaAssignment, TopicAssignment};
 use crate::coordination::znodes::{self, BrokerRegistration, RegistrationVersion};
 use crate::coordination::{Coordination, CreateMode, SessionEvent};
 use crate::fetch_session::FetchSessionCache;
-use crate::group::GroupCoordinator;
-use crate::group::config::GroupConfig;
+use crate::group::{GROUP_METADATA_TOPIC_NAME, GroupCoordinator};
 use crate::metadata_cache::MetadataCache;
 use crate::replication::coordinator_log::OffsetsTopic;
 use crate::replication::isr_manager::{self, IsrStore, TreeIsrStore};
@@ -67,6 +66,7 @@ pub(super) struct Running {
     /// The czxid of the registration.
     epoch: Arc<AtomicI64>,
     commands: CommandHandler,
+    pub(super) groups: Arc<GroupCoordinator>,
     /// Once it has a place in the cluster.
     pub(super) controller: RefCell<Option<Controller>>,
     is_alive: Cell<bool>,
@@ -97,6 +97,16 @@ impl Running {
     /// The czxid of its registration.
     pub(super) fn epoch(&self) -> i64 {
         self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Whether every partition that a command leads is still here. A broker that has deleted one knows nothing of its epochs any more, and
+    /// nothing on this wire tells a word from before the deletion from one after it; here it is too late to arrive.
+    fn hosts_all_of(&self, command: &BrokerCommand) -> bool {
+        let BrokerCommand::LeaderAndIsr(command) = command else {
+            return true;
+        };
+        let mut partitions = command.partitions.iter().map(|one| &one.topic_partition);
+        partitions.all(|at| self.replicas.partition(&at.topic, at.partition).is_ok())
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
@@ -141,27 +151,30 @@ impl LogManagerObserver for Observer {
     }
 }
 
-/// Writes the topic's assignment into the tree, as a tool does.
-pub(super) async fn create_topic(world: &Rc<World>) {
+/// Writes the topics' assignments into the tree, as a tool does.
+pub(super) async fn create_topics(world: &Rc<World>) {
     let session = world.ensemble.session();
     let tree: &dyn Coordination = &*session;
     startup::create_persistent_paths(tree)
         .await
         .expect("nothing is broken yet");
-    let replicas =
-        |partition: i32| -> Vec<i32> { (0..3).map(|at| (partition + at) % world.shape.brokers).collect() };
-    let partitions =
-        (0..world.shape.partitions).map(|partition| (partition, ReplicaAssignment::new(replicas(partition))));
-    let assignment = TopicAssignment {
-        partitions: partitions.collect(),
-    };
-    let config = Bytes::from_static(br#"{"version":1,"config":{}}"#);
-    tree.set_or_create(&format!("/config/topics/{TOPIC}"), config)
-        .await
-        .expect("nothing is broken yet");
-    tree.set_or_create(&znodes::topic(TOPIC), assignment.encode())
-        .await
-        .expect("nothing is broken yet");
+    for (topic, partitions) in [(TOPIC, world.shape.partitions), (GROUP_METADATA_TOPIC_NAME, 1)] {
+        let replicas = |partition: i32| -> Vec<i32> {
+            (0..3).map(|at| (partition + at) % world.shape.brokers).collect()
+        };
+        let partitions =
+            (0..partitions).map(|partition| (partition, ReplicaAssignment::new(replicas(partition))));
+        let assignment = TopicAssignment {
+            partitions: partitions.collect(),
+        };
+        let config = Bytes::from_static(br#"{"version":1,"config":{}}"#);
+        tree.set_or_create(&format!("/config/topics/{topic}"), config)
+            .await
+            .expect("nothing is broken yet");
+        tree.set_or_create(&znodes::topic(topic), assignment.encode())
+            .await
+            .expect("nothing is broken yet");
+    }
     session.close().await.expect("nothing is broken yet");
 }
 
@@ -302,12 +315,13 @@ async fn bring_up(world: Rc<World>, id: i32) {
         Arc::new(ArcSwap::from_pointee(config)),
         HashMap::new(),
     );
+    let groups = group::coordinator(&world, Arc::new(offsets), Arc::clone(&clock));
     let (commands, obeying) = CommandHandler::start(CommandTargets {
         broker_id: id,
         broker_epoch: Arc::clone(&epoch),
         replicas: Arc::clone(&replicas),
         metadata: Arc::clone(&metadata),
-        groups: GroupCoordinator::new(GroupConfig::default(), Arc::new(offsets), Arc::clone(&clock)),
+        groups: Arc::clone(&groups),
         configs: Arc::new(configs),
         blocks_for_disk: true,
     });
@@ -319,6 +333,7 @@ async fn bring_up(world: Rc<World>, id: i32) {
         session,
         epoch,
         commands,
+        groups: Arc::clone(&groups),
         controller: RefCell::new(None),
         is_alive: Cell::new(true),
         tasks: RefCell::new(vec![syncs]),
@@ -328,6 +343,7 @@ async fn bring_up(world: Rc<World>, id: i32) {
     node.starting.borrow_mut().take();
     running.spawn(join(Rc::clone(&world), Rc::clone(&running)));
     running.spawn(obeying);
+    running.spawn(groups.run_timer());
     running.spawn(end_when_failed(
         Rc::clone(&world),
         id,
@@ -545,7 +561,9 @@ async fn command_one(
                     let (target, command) = (Rc::clone(&target), command.clone());
                     spawn_local(async move {
                         sleep(later).await;
-                        target.commands.submit(command).await
+                        if target.hosts_all_of(&command) {
+                            let _ = target.commands.submit(command).await;
+                        }
                     });
                 }
                 let answer = target.commands.submit(command.clone()).await;

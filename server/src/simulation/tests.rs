@@ -67,10 +67,11 @@ fn what_goes_wrong_is_told_by_its_least_causes() {
 #[test]
 fn no_acknowledged_record_is_lost_and_clusters_come_together() {
     let first = seeds_from_environment();
-    let (mut acknowledged, mut reigns) = (0, 0);
+    let (mut acknowledged, mut committed, mut reigns) = (0, 0, 0);
     for seed in first {
         let outcome = check(seed);
         acknowledged += outcome.acknowledged;
+        committed += outcome.committed;
         reigns += outcome.reigns;
     }
     if std::env::var_os(SEEDS_VARIABLE).is_some() {
@@ -78,6 +79,7 @@ fn no_acknowledged_record_is_lost_and_clusters_come_together() {
     }
     // A sample in which nothing happens would show nothing.
     assert!(acknowledged > 1000, "{acknowledged} records were acknowledged");
+    assert!(committed > 500, "up to {committed} was committed");
     assert!(reigns > 100, "{reigns} reigns were seen");
 }
 

@@ -100,7 +100,8 @@ impl ControllerMachine {
                 let mut changes = Vec::new();
                 for at in partitions {
                     if let Some(present) = self.usable(&at, states.get(&at)) {
-                        changes.push((at, in_new_epoch(&present)));
+                        let change = in_new_epoch(&self.context.replicas_of(&at), &present);
+                        changes.push((at, change));
                     }
                 }
                 self.update(Update {

@@ -289,12 +289,15 @@ fn a_slow_replica_that_keeps_up_with_where_the_leader_was_stays() {
 }
 
 #[test]
-fn in_sync_replicas_that_are_no_replicas_are_taken_out() {
+fn in_sync_replicas_that_are_no_replicas_hold_the_high_watermark_and_are_taken_out_at_once() {
     let mut leader = Dialogue::new(0, 0);
     let mut odd = assignment(1, 0, &[1, 9]);
-    odd.replicas = [1, 2].into();
-    leader.told(odd);
-    assert_eq!(leader.step(Input::CheckIsr), [proposal(1, 0, &[1], 7)]);
+    odd.replicas = [1].into();
+    let told = leader.told(odd);
+    assert!(told.contains(&proposal(1, 0, &[1], 7)), "{told:?}");
+    assert_eq!(leader.appended(5), [], "9 may lead without it");
+    let changed = leader.accepted(1, &[1], 0, 8);
+    assert!(changed.contains(&advance(5)), "{changed:?}");
 }
 
 #[test]
