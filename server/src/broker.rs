@@ -33,6 +33,7 @@ pub mod peer;
 mod signals;
 
 use command_handler::CommandHandler;
+pub(crate) use life::connect;
 pub use life::{Ending, RunningBroker, StartError};
 pub use signals::Signals;
 

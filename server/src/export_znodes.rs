@@ -1,9 +1,9 @@
-//! The tree of a stopped node, written as what a fresh ZooKeeper needs for Apache Kafka 2.7.2 to open the log
-//! directories: cluster id, topics, partition states with their leader epochs, settings, the last block of
-//! producer ids, the controller's epoch.
+//! The tree of a stopped node, for ZooKeeper: written there by [`move_stopped`], with which the node becomes a broker of a cluster,
+//! or as text for a fresh ZooKeeper of Apache Kafka 2.7.2.
 //!
-//! [`StoppedNode::open`] takes the locks of the log directories, so that no broker runs meanwhile; [`export`]
-//! reads the tree; [`Format`] says how it is written:
+//! It is cluster id, topics, partition states with their leader epochs, settings, the last block of producer ids, the
+//! controller's epoch. [`StoppedNode::open`] takes the locks of the log directories, so that no broker runs meanwhile; [`export`]
+//! reads the tree; [`Format`] says how it is written as text:
 //! - `zookeeper-shell`: one `create` command per znode, parents first, for `zookeeper-shell.sh HOST:PORT < FILE`.
 //!   A node that exists already is left as it is, with a complaint of the shell. The shell splits at white space
 //!   and reads in its own character set, so JSON is written without either ([`shell_data`]).
@@ -13,23 +13,33 @@
 //!
 //! Left out: what lives only with a session (brokers, the controller), notifications, and Milena's own
 //! branch. The version of `/brokers/seqid`, from which Kafka makes generated broker ids, cannot be written;
-//! ids that exist stand in `meta.properties`. Nothing is written to the directories but what opening the tree
+//! ids that exist stand in `meta.properties`. An export writes nothing to the directories but what opening the tree
 //! writes into its file. It leaves the reverse way to [`crate::adoption`].
+//!
+//! Parts: `plan` (what a move writes, a pure function), `moving` (who does it).
 
-use std::collections::BTreeSet;
+mod moving;
+pub mod plan;
+
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use milena_engine::checkpoint::LOCK_FILE;
 use milena_engine::error::IoError;
-use milena_engine::io::{Clock, DirectoryLock, Io};
+use milena_engine::io::{Clock, Io};
+use milena_engine::log_manager::{LogDirsError, Survey};
 use serde_json::json;
 
 use crate::adoption::evidence::OWN_BRANCH;
-use crate::coordination::embedded::{EmbeddedSession, EmbeddedTree, OpenTreeError, TREE_FILE, locate};
+use crate::broker::StartError;
+use crate::coordination::embedded::{
+    EmbeddedSession, EmbeddedTree, OpenTreeError, TREE_FILE, locate, locate_moved,
+};
 use crate::coordination::znodes::{self, PartitionState};
 use crate::coordination::{Coordination, CoordinationError, join};
+pub use moving::{Moved, Published, move_stopped};
+use plan::Refusal;
 
 /// Why nothing is exported.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +56,21 @@ pub enum ExportError {
         list(directories)
     )]
     NoTree { directories: Vec<PathBuf> },
+    #[error("this node was moved into ZooKeeper before: {} is what its own tree was then", set_aside.display())]
+    MovedBefore { set_aside: PathBuf },
+    #[error(
+        "another broker used log directory {} since Milena last ran, and the tree does not know what it did: start this node \
+         without zookeeper.connect, which makes it known, and stop it",
+        directory.display()
+    )]
+    Visited { directory: PathBuf },
+    #[error(transparent)]
+    Directories(#[from] LogDirsError),
+    /// ZooKeeper cannot be reached.
+    #[error(transparent)]
+    Unreachable(#[from] Box<StartError>),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     #[error(transparent)]
     Tree(#[from] OpenTreeError),
     #[error(transparent)]
@@ -71,8 +96,8 @@ fn list(directories: &[PathBuf]) -> String {
 pub struct StoppedNode {
     session: Arc<EmbeddedSession>,
     // Dropped in this order: the file is closed before the directories are free.
-    _tree: EmbeddedTree,
-    _locks: Vec<Box<dyn DirectoryLock>>,
+    tree: EmbeddedTree,
+    survey: Survey,
 }
 
 impl StoppedNode {
@@ -85,37 +110,83 @@ impl StoppedNode {
         clock: Arc<dyn Clock>,
         log_dirs: &[PathBuf],
     ) -> Result<StoppedNode, ExportError> {
-        let mut locks = Vec::with_capacity(log_dirs.len());
         for directory in log_dirs {
             if io.stat(directory)?.is_none() {
-                return Err(ExportError::Missing {
-                    directory: directory.clone(),
-                });
-            }
-            match io.lock(&directory.join(LOCK_FILE))? {
-                Some(lock) => locks.push(lock),
-                None => {
-                    return Err(ExportError::Running {
-                        directory: directory.clone(),
-                    });
-                }
+                let directory = directory.clone();
+                return Err(ExportError::Missing { directory });
             }
         }
+        let survey = Survey::of(log_dirs, &**io).map_err(|error| match error {
+            LogDirsError::Locked { directory } => ExportError::Running { directory },
+            error => error.into(),
+        })?;
         if locate(io.as_ref(), log_dirs)?.is_none() {
-            return Err(ExportError::NoTree {
-                directories: log_dirs.to_vec(),
+            return Err(match locate_moved(io.as_ref(), log_dirs)? {
+                Some(set_aside) => ExportError::MovedBefore { set_aside },
+                None => ExportError::NoTree {
+                    directories: log_dirs.to_vec(),
+                },
             });
         }
         let tree = EmbeddedTree::open(io, clock, log_dirs)?;
         Ok(StoppedNode {
             session: tree.session(),
-            _tree: tree,
-            _locks: locks,
+            tree,
+            survey,
         })
     }
 
     pub fn tree(&self) -> &dyn Coordination {
         self.session.as_ref()
+    }
+
+    fn survey(&self) -> &Survey {
+        &self.survey
+    }
+
+    /// The tree is the node's no more; where it lies now.
+    fn set_aside(self) -> Result<PathBuf, IoError> {
+        self.tree.set_aside()
+    }
+}
+
+/// Everything that lasts of the tree of a node.
+#[derive(Clone, Debug)]
+pub struct LastingTree {
+    broker_id: i32,
+    /// As [`export`] has them.
+    znodes: Vec<ExportedZnode>,
+    index: HashMap<String, usize>,
+}
+
+impl LastingTree {
+    fn new(broker_id: i32, znodes: Vec<ExportedZnode>) -> LastingTree {
+        let paths = znodes.iter().enumerate();
+        let index = paths.map(|(at, znode)| (znode.path.clone(), at)).collect();
+        LastingTree {
+            broker_id,
+            znodes,
+            index,
+        }
+    }
+
+    async fn read(node: &StoppedNode) -> Result<LastingTree, ExportError> {
+        // Directories without an id have never seen a broker to its end.
+        let metadata = node.survey().metadata().ok_or(Refusal::NeverRan)?;
+        Ok(LastingTree::new(metadata.broker_id, export(node.tree()).await?))
+    }
+
+    fn data(&self, path: &str) -> Option<&Bytes> {
+        let at = self.index.get(path)?;
+        self.znodes[*at].data.as_ref()
+    }
+
+    /// What is below a path.
+    fn below(&self, path: &str) -> impl Iterator<Item = &ExportedZnode> {
+        let first = self.index.get(path).map_or(self.znodes.len(), |at| at + 1);
+        let prefix = format!("{path}/");
+        let following = self.znodes[first..].iter();
+        following.take_while(move |znode| znode.path.starts_with(&prefix))
     }
 }
 

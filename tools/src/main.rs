@@ -109,6 +109,15 @@ Examples:
   KAFKA_LISTENERS=PLAINTEXT://:9092 milena start settings from the environment, as in Apache's images
   milena export-znodes server.properties         what a fresh ZooKeeper needs to let Kafka open the directory";
 
+const EXPORT_EXAMPLES: &str = "\
+Examples:
+  milena export-znodes server.properties --output znodes.txt
+  zookeeper-shell.sh h121:2181 < znodes.txt      load them into a fresh ZooKeeper, for Kafka
+  milena export-znodes cluster.properties --to-zookeeper --dry-run
+                                                 what moving into the ZooKeeper of zookeeper.connect would write
+  milena export-znodes cluster.properties --to-zookeeper
+  milena start cluster.properties                the node is now a broker of that cluster";
+
 /// One small binary that takes the place of an Apache Kafka 2.7.2 broker, and the tools for any cluster of them.
 #[derive(Debug, Parser)]
 #[command(name = "milena", version, after_help = EXAMPLES)]
@@ -123,8 +132,9 @@ enum Command {
     /// Run a broker until SIGTERM or SIGINT.
     #[command(after_help = START_EXAMPLES)]
     Start(StartArgs),
-    /// Write what a fresh ZooKeeper needs (cluster id, topics, settings, producer id block) for Kafka to open
-    /// the log directories of a stopped broker.
+    /// Move a stopped broker that stood alone into ZooKeeper, or write what a fresh ZooKeeper needs (cluster id,
+    /// topics, settings, producer id block) for Kafka to open its log directories.
+    #[command(after_help = EXPORT_EXAMPLES)]
     ExportZnodes(ExportArgs),
     /// Print what the files of a partition hold, as Kafka's kafka-dump-log.sh does.
     LogDump(LogDumpArgs),
@@ -188,6 +198,13 @@ pub(crate) struct ExportArgs {
     /// Where to write; standard output if absent.
     #[arg(long, value_name = "file")]
     pub(crate) output: Option<PathBuf>,
+    /// Write nothing out: make the node a broker of the cluster of zookeeper.connect, which may be an empty path.
+    /// Interrupted, it is run again.
+    #[arg(long, conflicts_with_all = ["format", "output"])]
+    pub(crate) to_zookeeper: bool,
+    /// Print what --to-zookeeper would write.
+    #[arg(long, requires = "to_zookeeper")]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -286,6 +303,13 @@ mod tests {
         assert_eq!(arguments.log_dirs.as_deref(), Some("/a,/b"));
         assert_eq!(arguments.format, ExportFormat::Json);
         assert_eq!(arguments.output, Some(PathBuf::from("z.json")));
+        assert!(Cli::try_parse_from("milena export-znodes --to-zookeeper --dry-run".split(' ')).is_ok());
+        for line in [
+            "milena export-znodes --dry-run",
+            "milena export-znodes --to-zookeeper --output z",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
     }
 
     #[test]

@@ -124,6 +124,16 @@ impl Evidence {
     }
 }
 
+/// The directories that another broker certainly used since Milena last ran.
+pub(crate) async fn visited(
+    tree: &dyn Coordination,
+    survey: &Survey,
+    io: &dyn Io,
+) -> Result<Vec<PathBuf>, CoordinationError> {
+    let evidence = Evidence::gather(tree, survey, io).await?;
+    Ok(evidence.visited().map(Path::to_owned).collect())
+}
+
 /// Keeps what `meta.properties` says in these directories, which are online, so that the next start sees
 /// whether another broker was there. Durable on return; writes only what changed. Directories that are not
 /// named keep what was remembered.

@@ -72,6 +72,7 @@ use settings::{
     replica_manager_settings,
 };
 use tree::Tree;
+pub(crate) use tree::connect;
 
 /// How long the controller may take to place the partitions that are there.
 const CONTROLLER_TIMEOUT: Duration = Duration::from_secs(60);

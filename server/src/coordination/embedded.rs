@@ -28,12 +28,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
 
+use milena_engine::error::IoError;
 use milena_engine::io::{Clock, Io, OpenMode};
 use parking_lot::Mutex;
 
 use super::{BoxFuture, CoordinationError};
 use location::locate_beside;
-pub use location::{OpenTreeError, TREE_FILE, locate};
+pub use location::{MOVED_TREE_FILE, OpenTreeError, TREE_FILE, locate, locate_moved};
 pub use session::EmbeddedSession;
 use store::Store;
 use writer::{Command, Live, SessionState, Shared, write_until_stopped};
@@ -182,6 +183,21 @@ impl EmbeddedTree {
     /// Makes the tree's loss known from outside: its log directory went offline. Only the first loss counts.
     pub fn lose(&self, reason: &str) {
         self.shared.lose(reason);
+    }
+
+    /// [`EmbeddedTree::shutdown`], and from now on this is not the node's tree: its file has the name of one that was moved into
+    /// ZooKeeper, durably on return.
+    ///
+    /// # Errors
+    /// As the disk says; the file has one of the two names.
+    pub fn set_aside(&self) -> Result<PathBuf, IoError> {
+        self.shutdown();
+        let aside = self.path().with_file_name(MOVED_TREE_FILE);
+        self.io.rename(self.path(), &aside)?;
+        if let Some(directory) = aside.parent() {
+            self.io.sync_dir(directory)?;
+        }
+        Ok(aside)
     }
 
     /// Stops the writer after what it was given, and closes the file; one that was never established is removed. Sessions

@@ -32,7 +32,7 @@ def create(bootstrap, topic, partitions=1, **config):
 
     def led():
         found = client.list_topics(topic, timeout=20).topics[topic].partitions.values()
-        return len(found) == partitions and all(p.leader == 0 for p in found)
+        return len(found) == partitions and all(p.leader >= 0 for p in found)
 
     until(10, f"{topic} has leaders", led)
     return client

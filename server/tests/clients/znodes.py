@@ -12,7 +12,7 @@ from scenario import until
 
 NO_PASSWORD = bytes(16)
 OPEN_UNSAFE = struct.pack(">ii", 1, 31) + struct.pack(">i", 5) + b"world" + struct.pack(">i", 6) + b"anyone"
-CREATE, DELETE, EXISTS, GET_DATA, SET_DATA, GET_CHILDREN, CLOSE = 1, 2, 3, 4, 5, 8, -11
+CREATE, DELETE, EXISTS, GET_DATA, SET_DATA, GET_CHILDREN, MULTI, CLOSE = 1, 2, 3, 4, 5, 8, 14, -11
 NO_NODE = -101
 
 
@@ -129,6 +129,13 @@ class Znodes:
     def set(self, path, data):
         self.ask(SET_DATA, path, text(path) + buffer(data) + struct.pack(">i", -1))
 
+    def below(self, path):
+        """Paths and data of everything below a path, and of itself."""
+        found = {path or "/": self.data(path or "/")}
+        for child in self.children(path or "/"):
+            found |= self.below(f"{path}/{child}")
+        return found
+
     def end(self):
         """Ends the session."""
         self.open()
@@ -208,3 +215,31 @@ class Proxy:
     def close(self):
         self.listener.close()
         self.cut()
+
+
+class Dam(Proxy):
+    """Lets so many writes through, and nothing that its client says after them."""
+
+    def __init__(self, server, writes):
+        super().__init__(server)
+        self.writes = writes
+        self.is_reached = threading.Event()
+
+    def carry(self, source, target, learn):
+        if learn:
+            return Proxy.carry(source, target, learn)
+        stream = source.makefile("rb")
+        try:
+            while size := stream.read(4):
+                frame = stream.read(struct.unpack(">i", size)[0])
+                if struct.unpack_from(">i", frame, 4)[0] == MULTI:
+                    self.writes -= 1
+                if self.writes < 0:
+                    self.is_reached.set()
+                    return None
+                target.sendall(size + frame)
+        except (OSError, struct.error):
+            pass
+        for end in (source, target):
+            shut(end)
+        return None

@@ -32,11 +32,18 @@ pub enum StartError {
     #[error(transparent)]
     Tree(#[from] OpenTreeError),
     #[error(
-        "zookeeper.connect is set, but this node stood alone before: its topics are in {}. Write them into ZooKeeper by \
-         `milena export-znodes` and move the file away, or start without zookeeper.connect",
+        "zookeeper.connect is set, but this node stood alone before: its topics are in {}. Move them into ZooKeeper by \
+         `milena export-znodes --to-zookeeper` with the same settings, or start without zookeeper.connect",
         path.display()
     )]
     TreeOfItsOwn { path: PathBuf },
+    #[error(
+        "zookeeper.connect is not set, but this node was moved into ZooKeeper: {} says so. Set zookeeper.connect as it was then. \
+         To stand alone again as it was before the move, give the file its name milena.tree back; if a cluster has used the log \
+         directories since, take the file away, and they are taken over as Kafka's are",
+        path.display()
+    )]
+    TreeMoved { path: PathBuf },
     #[error("ZooKeeper at {servers}: {source}")]
     ZooKeeper { servers: String, source: ConnectError },
     #[error("TLS to ZooKeeper: {reason}")]

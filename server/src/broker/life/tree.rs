@@ -1,7 +1,8 @@
 //! Where the tree lies through which this broker agrees with the others: in a log directory of its own, or in ZooKeeper.
 //!
 //! A broker has one of them. What a broker that stands alone keeps in its embedded tree is not what its cluster knows: with
-//! `zookeeper.connect` a directory that has such a tree is refused, and nothing of it is touched.
+//! `zookeeper.connect` a directory that has such a tree is refused, and nothing of it is touched. Neither does a node stand alone
+//! again whose tree was moved into ZooKeeper: a person who wants that takes the moved file away.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use milena_engine::log_manager::Survey;
 use super::{LOGGER, StartError, usable_directories};
 use crate::config::{BrokerConfig, ZooKeeperSettings, ZooKeeperTls};
 use crate::coordination::Coordination;
-use crate::coordination::embedded::{EmbeddedTree, locate};
+use crate::coordination::embedded::{EmbeddedTree, OpenTreeError, locate, locate_moved};
 use crate::coordination::zookeeper::{TlsClient, TlsMaterial, ZooKeeper, ZooKeeperConfig};
 
 /// The tree, open.
@@ -34,6 +35,11 @@ impl Tree {
         let usable = usable_directories(survey);
         match &config.zookeeper {
             None => {
+                if locate(&**io, &usable)?.is_none()
+                    && let Some(path) = locate_moved(&**io, &usable).map_err(OpenTreeError::from)?
+                {
+                    return Err(StartError::TreeMoved { path });
+                }
                 let tree = EmbeddedTree::open_or_begin(io, clock, &usable, &survey.offline_reasons())?;
                 Ok(Tree::Embedded(Arc::new(tree)))
             }
@@ -41,7 +47,14 @@ impl Tree {
                 if let Some(path) = locate(&**io, &usable)? {
                     return Err(StartError::TreeOfItsOwn { path });
                 }
-                Ok(Tree::ZooKeeper(connect(settings).await?))
+                let zookeeper = connect(settings).await?;
+                match zookeeper.ensure_chroot().await {
+                    Ok(()) => Ok(Tree::ZooKeeper(Arc::new(zookeeper))),
+                    Err(error) => {
+                        zookeeper.close().await?;
+                        Err(error.into())
+                    }
+                }
             }
         }
     }
@@ -71,7 +84,11 @@ impl Tree {
     }
 }
 
-async fn connect(settings: &ZooKeeperSettings) -> Result<Arc<ZooKeeper>, StartError> {
+/// A session with the ensemble that the settings name; nothing is written.
+///
+/// # Errors
+/// There is none within the time that the settings give.
+pub(crate) async fn connect(settings: &ZooKeeperSettings) -> Result<ZooKeeper, StartError> {
     let servers: Vec<String> = settings.connect.servers.iter().map(ToString::to_string).collect();
     let servers = servers.join(",");
     let chroot = &settings.connect.chroot;
@@ -88,18 +105,11 @@ async fn connect(settings: &ZooKeeperSettings) -> Result<Arc<ZooKeeper>, StartEr
     });
     let zookeeper = zookeeper.map_err(StartError::Thread)?;
     let within = Duration::from_millis(settings.connection_timeout_ms.into());
-    let joined = async {
-        zookeeper
-            .connected(within)
-            .await
-            .map_err(|source| StartError::ZooKeeper { servers, source })?;
-        Ok(zookeeper.ensure_chroot().await?)
-    };
-    match joined.await {
-        Ok(()) => Ok(Arc::new(zookeeper)),
-        Err(error) => {
+    match zookeeper.connected(within).await {
+        Ok(()) => Ok(zookeeper),
+        Err(source) => {
             zookeeper.close().await?;
-            Err(error)
+            Err(StartError::ZooKeeper { servers, source })
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Where the tree's file lies: in one of the log directories, and only in one.
 //!
 //! A node has one tree. Two files, or none while a directory that may hold it cannot be looked into, are refused: a second
-//! tree beside the first would make the next start impossible, or two nodes of one.
+//! tree beside the first would make the next start impossible, or two nodes of one. A tree that was moved into ZooKeeper has
+//! another name, under which it is kept for a person and not opened again.
 
 use std::path::PathBuf;
 
@@ -10,6 +11,8 @@ use milena_engine::io::Io;
 
 /// Name of the tree's file in its log directory.
 pub const TREE_FILE: &str = "milena.tree";
+/// Its name once the node is one of a cluster in ZooKeeper.
+pub const MOVED_TREE_FILE: &str = "milena.tree.moved";
 
 /// Why the tree could not be opened: the broker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +69,20 @@ pub fn locate(io: &dyn Io, log_dirs: &[PathBuf]) -> Result<Option<PathBuf>, Open
         (None, Some((directory, source))) => Err(OpenTreeError::Unreadable { directory, source }),
         (None, None) => Ok(None),
     }
+}
+
+/// Where a tree lies that was moved into ZooKeeper, if there is one.
+///
+/// # Errors
+/// A directory cannot be looked into.
+pub fn locate_moved(io: &dyn Io, log_dirs: &[PathBuf]) -> Result<Option<PathBuf>, IoError> {
+    for directory in log_dirs {
+        let path = directory.join(MOVED_TREE_FILE);
+        if io.stat(&path)?.is_some() {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
 }
 
 /// As [`locate`], in the directories that can be used; `offline` are the others, with the reason.
