@@ -2,7 +2,8 @@
 //!
 //! The decisions are those of pure machines: [`partition`] for each partition, [`replica_fetcher`] for a follower's dealings with a
 //! leader. The shells around them own logs, connections and threads: [`hosted`] one partition, [`replica_fetcher_manager`] the fetchers,
-//! [`isr_manager`] the changes of in-sync replicas (`ReplicaManager.scala`, `Partition.scala`). Only the fetchers see wire types.
+//! [`isr_manager`] the changes of in-sync replicas; [`health`] tells what is wrong (`ReplicaManager.scala`, `Partition.scala`). Only the
+//! fetchers see wire types.
 //!
 //! Invariants:
 //! - a lookup on a lane takes no lock: the table is a snapshot that changes of the partition set replace;
@@ -10,7 +11,7 @@
 //! - what is written to a log on the strength of a role is written while that role lasts, or not at all;
 //! - whoever waits for a partition is woken by every change that can end the wait, leadership and storage included.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 pub mod coordinator_log;
+pub mod health;
 pub mod hosted;
 pub mod isr_manager;
 pub mod partition;
@@ -208,6 +210,20 @@ impl ReplicaManager {
                 Hosted::Offline => None,
             })
             .collect()
+    }
+
+    /// Those that are ours and cannot be served.
+    fn offline_partitions(&self) -> BTreeSet<TopicPartition> {
+        let table = self.table.load();
+        let mut offline = BTreeSet::new();
+        for (topic, slots) in table.iter() {
+            for (number, slot) in (0..).zip(slots) {
+                if matches!(slot, Some(Hosted::Offline)) {
+                    offline.insert(TopicPartition::new(Arc::clone(topic), number));
+                }
+            }
+        }
+        offline
     }
 
     /// The controller's word on who leads what; one table change for all of it. Logs that are missing are created, durably, with

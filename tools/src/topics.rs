@@ -1,4 +1,4 @@
-//! `milena topics`: list, describe, create, alter, delete, and forget the beginnings of partitions. It takes the place
+//! `milena topics`: list, describe, tell the health of, create, alter, delete, and forget the beginnings of partitions. It takes the place
 //! of `kafka-topics.sh` and `kafka-delete-records.sh`.
 
 use std::collections::BTreeMap;
@@ -16,6 +16,8 @@ mod change;
 mod create;
 mod delete_records;
 mod describe;
+mod health;
+mod trouble;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,6 +25,7 @@ Examples:
   milena topics create orders --partitions 3 --config retention.ms=86400000
   milena topics describe orders
   milena topics describe --under-replicated
+  milena topics health
   milena topics alter orders --partitions 6
   milena topics delete-records orders:0 --before 100 --yes
   milena topics delete orders --yes
@@ -42,6 +45,8 @@ enum TopicsCommand {
     List(ListArgs),
     /// Show leaders, replicas and in-sync replicas of each partition, and settings that are not the default.
     Describe(describe::DescribeArgs),
+    /// Show how the cluster is: brokers, controller, and which partitions are in trouble.
+    Health(health::HealthArgs),
     /// Create topics.
     Create(create::CreateArgs),
     /// Give topics more partitions.
@@ -81,6 +86,7 @@ pub(crate) fn run(arguments: &TopicsArgs) -> Exit {
             .cluster
             .run(async |client| list(client, arguments).await),
         TopicsCommand::Describe(arguments) => describe::run(arguments),
+        TopicsCommand::Health(arguments) => health::run(arguments),
         TopicsCommand::Create(arguments) => create::run(arguments),
         TopicsCommand::Alter(arguments) => change::run_alter(arguments),
         TopicsCommand::Delete(arguments) => change::run_delete(arguments),

@@ -5,7 +5,7 @@
 //! never lands in the log of the next. The log tells of moved ends without a lock of its own; the ends are then read under
 //! `state`, so that the machine sees them in order.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use milena_engine::record_batch::{AppendOrigin, ValidatedBatches};
 use milena_engine::units::{LeaderEpoch, Offset, TopicPartition};
 use parking_lot::{Mutex, RwLock};
 
-use super::partition::isr::IsrAnswer;
+use super::partition::isr::{IsrAnswer, IsrProposal};
+use super::partition::replica::RemoteReplica;
 use super::partition::{Assignment, Input, LocalEnds, Output, PartitionState, Role};
 use super::purgatory::{AcknowledgementDone, AcknowledgementId, PendingAcknowledgement, Purgatory};
 use super::replica_fetcher::{FetchedPartition, FollowError};
@@ -37,6 +38,8 @@ pub struct Partition {
     leads: AtomicBool,
     leader_epoch: AtomicI32,
     purgatory: Purgatory,
+    /// Of the last proposal that the log tells.
+    told_proposal: AtomicU64,
 }
 
 /// What a leader appended.
@@ -46,6 +49,14 @@ pub struct LeaderAppend {
     pub leader_epoch: LeaderEpoch,
     /// Of each set.
     pub results: Vec<Result<AppendInfo, AppendError>>,
+}
+
+/// How many replicas a partition that is led here has, are in sync, and must be for `acks=all`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LedPartition {
+    pub(super) replicas: usize,
+    pub(super) in_sync: usize,
+    pub(super) min_in_sync: usize,
 }
 
 /// What follows from a role that a partition took.
@@ -81,6 +92,7 @@ impl Partition {
             leads: AtomicBool::new(false),
             leader_epoch: AtomicI32::new(-1),
             purgatory: Purgatory::default(),
+            told_proposal: AtomicU64::new(0),
         });
         let listener: Weak<Partition> = Arc::downgrade(&partition);
         partition.log.set_listener(Arc::new(Ends(listener)));
@@ -382,21 +394,21 @@ impl Partition {
                 Output::AdvanceHighWatermark(high_watermark) => {
                     self.log.advance_high_watermark(high_watermark);
                 }
-                Output::Propose(proposal) => self.shared.propose(IsrChange {
-                    partition: self.name.clone(),
-                    proposal,
-                }),
-                Output::IsrChanged { from, to } => {
-                    let verb = if to.len() > from.len() {
-                        "expanded"
-                    } else {
-                        "shrunk"
-                    };
+                Output::Propose(proposal) => {
+                    self.tell_proposed(&proposal);
+                    self.shared.propose(IsrChange {
+                        partition: self.name.clone(),
+                        proposal,
+                    });
+                }
+                Output::IsrChanged { to, .. } => {
+                    let version = self.state.lock().assignment().map_or(-1, |one| one.zk_version);
                     tracing::info!(
                         target: LOGGER,
-                        "[Partition {} broker={}] ISR {verb} from {from:?} to {to:?}",
+                        "[Partition {} broker={}] ISR updated to [{}] and zkVersion updated to [{version}]",
                         self.name,
-                        self.shared.rules.broker_id
+                        self.shared.rules.broker_id,
+                        ids(&to)
                     );
                     // What waits for enough replicas looks again (KAFKA-13091).
                     self.settle_all(self.purgatory.wake_all());
@@ -404,6 +416,48 @@ impl Partition {
                 Output::LowWatermarkMayHaveMoved => self.purgatory.low_watermark_moved(),
             }
         }
+    }
+
+    /// Says in Kafka's words what is proposed, once; what is proposed again without an answer is not news.
+    fn tell_proposed(&self, proposal: &IsrProposal) {
+        if self.told_proposal.swap(proposal.number, Ordering::Relaxed) == proposal.number {
+            return;
+        }
+        let (broker_id, name) = (self.shared.rules.broker_id, &self.name);
+        let state = self.state.lock();
+        let known = state.isr().known();
+        let (from, to) = (ids(known), ids(&proposal.isr));
+        if proposal.isr.len() > known.len() {
+            tracing::info!(target: LOGGER, "[Partition {name} broker={broker_id}] Expanding ISR from {from} to {to}");
+            return;
+        }
+        let leaving = known.iter().filter(|id| !proposal.isr.contains(id));
+        let leaving: Vec<String> = leaving
+            .map(|id| {
+                let end = state.remote(*id).and_then(RemoteReplica::end);
+                let end = end.map_or(-1, Offset::get);
+                format!("(brokerId: {id}, endOffset: {end})")
+            })
+            .collect();
+        tracing::info!(
+            target: LOGGER,
+            "[Partition {name} broker={broker_id}] Shrinking ISR from {from} to {to}. Leader: (highWatermark: {}, endOffset: {}). \
+             Out of sync replicas: {}.",
+            self.log.high_watermark(),
+            self.log.log_end_offset(),
+            leaving.join(" ")
+        );
+    }
+
+    /// How its replicas are, if this broker leads it.
+    pub(super) fn led(&self) -> Option<LedPartition> {
+        let state = self.state.lock();
+        let assignment = state.assignment().filter(|_| state.role() == Role::Leader)?;
+        Some(LedPartition {
+            replicas: assignment.replicas.len(),
+            in_sync: state.isr().known().len(),
+            min_in_sync: self.min_insync_replicas(),
+        })
     }
 
     /// Runs a follower's change of the log while this broker follows the leader of `epoch`.
@@ -481,6 +535,10 @@ impl Partition {
             restarted.map_err(|error| FollowError::Storage(error.to_string()))
         })
     }
+}
+
+fn ids(replicas: &[i32]) -> String {
+    replicas.iter().map(i32::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// Hears of every move of a log's ends.

@@ -1,12 +1,13 @@
 //! `milena topics describe`: the partitions of topics, whole or only those in trouble, and settings that differ from the
 //! default.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use clap::Args;
 use milena_server::client::{Client, PartitionMetadata, TopicMetadata};
 use serde_json::{Value, json};
 
+use super::trouble::{Trouble, min_insync_replicas, replicas_to_come};
 use crate::Exit;
 use crate::cluster_args::{ClusterArgs, CommandError};
 use crate::configs::{Entity, Setting, settings_of};
@@ -28,16 +29,16 @@ pub(super) struct DescribeArgs {
     #[arg(value_name = "topic")]
     topics: Vec<NamePattern>,
     /// Only partitions that have fewer replicas in sync than they should.
-    #[arg(long, group = "filter")]
+    #[arg(long, group = "filter", visible_alias = "under-replicated-partitions")]
     under_replicated: bool,
     /// Only partitions with exactly as many replicas in sync as min.insync.replicas demands.
-    #[arg(long, group = "filter")]
+    #[arg(long, group = "filter", visible_alias = "at-min-isr-partitions")]
     at_min_isr: bool,
-    /// Only partitions with fewer replicas in sync than min.insync.replicas demands.
-    #[arg(long, group = "filter")]
+    /// Only partitions with fewer replicas in sync than min.insync.replicas demands, or without a leader.
+    #[arg(long, group = "filter", visible_alias = "under-min-isr-partitions")]
     under_min_isr: bool,
     /// Only partitions whose leader is missing.
-    #[arg(long, group = "filter")]
+    #[arg(long, group = "filter", visible_alias = "unavailable-partitions")]
     unavailable: bool,
     /// Only topics with settings of their own.
     #[arg(long)]
@@ -70,6 +71,10 @@ async fn show(client: &mut Client, arguments: &DescribeArgs) -> Result<(), Comma
     let topics = chosen(client, &arguments.topics, internal).await?;
     let entities: Vec<Entity> = topics.keys().cloned().map(Entity::Topic).collect();
     let settings = settings_of(client, &entities).await?;
+    let to_come = match arguments.under_replicated {
+        true => replicas_to_come(client).await?,
+        false => HashMap::new(),
+    };
     let mut out = Output::new();
     let mut filtered = Rows::new(["TOPIC", ">PARTITION", ">LEADER", "REPLICAS", "ISR", "OFFLINE"]);
     let mut is_first = true;
@@ -80,13 +85,15 @@ async fn show(client: &mut Client, arguments: &DescribeArgs) -> Result<(), Comma
         let alive = &client.cluster().brokers;
         let min_isr = min_insync_replicas(settings);
         let is_meant = |partition: &&PartitionMetadata| {
-            let in_sync = partition.isr.len();
-            let no_leader = partition.leader.is_none_or(|id| !alive.contains_key(&id));
+            let adding = to_come.get(&(topic.name.clone(), partition.id)).copied();
+            let trouble = Trouble::of(partition, adding.unwrap_or(0), min_isr, |id| {
+                alive.contains_key(&id)
+            });
             !arguments.filters_partitions()
-                || arguments.under_replicated && in_sync < partition.replicas.len()
-                || arguments.at_min_isr && Some(in_sync) == min_isr
-                || arguments.under_min_isr && min_isr.is_some_and(|min| in_sync < min)
-                || arguments.unavailable && no_leader
+                || arguments.under_replicated && trouble.under_replicated
+                || arguments.at_min_isr && trouble.at_min_isr
+                || arguments.under_min_isr && trouble.under_min_isr
+                || arguments.unavailable && trouble.unavailable
         };
         let partitions: Vec<&PartitionMetadata> = topic.partitions.iter().filter(is_meant).collect();
         if arguments.cluster.json {
@@ -165,11 +172,4 @@ fn object(topic: &TopicMetadata, partitions: &[&PartitionMetadata], settings: &[
         "configs": settings,
         "partitions": partitions.collect::<Vec<Value>>(),
     })
-}
-
-fn min_insync_replicas(settings: &[Setting]) -> Option<usize> {
-    let setting = settings
-        .iter()
-        .find(|setting| setting.name == "min.insync.replicas");
-    setting?.value.as_ref()?.parse().ok()
 }

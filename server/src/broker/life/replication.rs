@@ -1,5 +1,5 @@
-//! What replication has running beside the lanes: the fetching threads, and on the control thread the changes of in-sync replicas
-//! and the look for those that lag.
+//! What replication has running beside the lanes: the fetching threads, and on the control thread the changes of in-sync replicas,
+//! the look for those that lag, and the one for what is wrong.
 
 use std::io;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use crate::cluster::BoxFuture;
 use crate::config::{BrokerConfig, InterBrokerVersions};
 use crate::coordination::Coordination;
 use crate::metadata_cache::MetadataCache;
+use crate::replication::health;
 use crate::replication::isr_manager::{self, IsrStore, TreeIsrStore};
 use crate::replication::replica_fetcher_manager::ReplicaFetcherManager;
 use crate::replication::{Inboxes, ReplicaManager};
@@ -48,8 +49,9 @@ pub(super) fn start(
     let (store, notices) = isr_store(parts);
     let changes = isr_manager::run(inboxes.proposals, Arc::clone(parts.replicas), store);
     let checks = check_isrs(Arc::clone(parts.replicas), parts.config.replication.lag_max / 2);
+    let health = health::run(Arc::clone(parts.replicas), Arc::clone(parts.metadata));
     let control = async move {
-        tokio::join!(changes, notices, checks);
+        tokio::join!(changes, notices, checks, health);
     };
     Ok((fetchers, control))
 }
