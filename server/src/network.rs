@@ -34,7 +34,7 @@ mod tests;
 
 pub use acceptor::{BoundListener, bind};
 pub use connection_rate::RateWindows;
-pub use lane::Lanes;
+pub use lane::{Lanes, ListenerControl};
 pub use limits::{ConnectionLimits, ConnectionQuota, ConnectionQuotas};
 
 /// A range of a file that is sent without passing through user memory.

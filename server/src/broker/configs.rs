@@ -125,16 +125,16 @@ pub(super) struct Reconfigure {
     pub(super) logs: Arc<LogManager>,
     pub(super) limits: Arc<ConnectionLimits>,
     pub(super) controller: Controller,
-    /// Tells others where the broker is reached from now on.
-    pub(super) advertise: Advertise,
+    /// Opens and closes listeners, and tells others where the broker is reached from now on.
+    pub(super) listen: Listen,
 }
 
-/// What is done when `advertised.listeners` are other ones.
-pub(super) struct Advertise(pub(super) Box<dyn Fn(&BrokerConfig) + Send + Sync>);
+/// What is done when `listeners` or `advertised.listeners` may be other ones.
+pub(super) struct Listen(pub(super) Box<dyn Fn(&BrokerConfig) + Send + Sync>);
 
-impl std::fmt::Debug for Advertise {
+impl std::fmt::Debug for Listen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Advertise")
+        f.write_str("Listen")
     }
 }
 
@@ -159,13 +159,11 @@ impl ConfigListener for Reconfigure {
     }
 
     fn broker_changed(&self, previous: &BrokerConfig, current: &Arc<BrokerConfig>) {
-        if previous.network != current.network {
+        if previous.network != current.network || previous.listeners != current.listeners {
             tracing::info!(target: "kafka.network.SocketServer", "Updating limits of connections: {:?}", current.network);
             self.limits.update(connection_quotas(current));
         }
-        if previous.advertised_listeners != current.advertised_listeners {
-            (self.advertise.0)(current);
-        }
+        (self.listen.0)(current);
         for (partition, log) in self.logs.logs() {
             self.apply(&partition.topic, &log);
         }

@@ -11,7 +11,7 @@
 //! Threads: one per lane; `control`, with the controller, the timers of groups and the signals; `housekeeping`; those of the
 //! disk and of the tree.
 //!
-//! Parts: `controlled_shutdown` (leadership is handed over), `error` (why a broker does not start), `features` (what the cluster has agreed to use), `identity` (who this broker is), `membership` (its registration), `losses` (what becomes of a directory or a tree that fails), `settings` (the
+//! Parts: `controlled_shutdown` (leadership is handed over), `error` (why a broker does not start), `features` (what the cluster has agreed to use), `identity` (who this broker is), `listeners` (where it is reached), `membership` (its registration), `losses` (what becomes of a directory or a tree that fails), `settings` (the
 //! configuration in the words of each part), `tree` (where the tree lies).
 
 use std::path::PathBuf;
@@ -31,6 +31,7 @@ mod controlled_shutdown;
 mod error;
 mod features;
 mod identity;
+mod listeners;
 mod losses;
 mod membership;
 mod replication;
@@ -40,7 +41,7 @@ mod tree;
 use super::Broker;
 use super::channel::BrokerChannels;
 use super::command_handler::{CommandHandler, CommandTargets};
-use super::configs::{Advertise, Reconfigure, TopicConfigs, connection_quotas, rate_windows};
+use super::configs::{Listen, Reconfigure, TopicConfigs, connection_quotas, rate_windows};
 use super::housekeeping::Housekeeping;
 use super::signals::Signals;
 use crate::admin::configs::ConfigAdmin;
@@ -59,12 +60,13 @@ use crate::fetch_session::FetchSessionCache;
 use crate::group::GroupCoordinator;
 use crate::handlers::Handlers;
 use crate::metadata_cache::MetadataCache;
-use crate::network::{self, BoundListener, ConnectionLimits, Lanes, NetworkConfig};
+use crate::network::{ConnectionLimits, Lanes, NetworkConfig};
 use crate::replication::coordinator_log::OffsetsTopic;
 use crate::replication::replica_fetcher_manager::ReplicaFetcherManager;
 use crate::replication::{PartitionRefusal, ReplicaManager};
 pub use error::StartError;
 use features::{FeatureError, FeatureWatch};
+use listeners::{Bound, Listeners};
 use losses::{Observer, stop_when_lost};
 use membership::Membership;
 use settings::{
@@ -215,6 +217,7 @@ impl Control {
 struct Joined {
     broker: Arc<Broker>,
     limits: Arc<ConnectionLimits>,
+    listeners: Arc<Listeners>,
     controller: Controller,
     /// Where there are other brokers to follow.
     fetchers: Option<ReplicaFetcherManager>,
@@ -255,7 +258,8 @@ impl Start {
             return Err(StartError::ImportIntoZooKeeper);
         }
         let network = network_config(&self.config);
-        let listeners = self.bind(&network)?;
+        let mut listeners = Vec::new();
+        listeners::bind(&mut listeners, &self.config.listeners, &network)?;
         let survey = Survey::of(&self.config.log_dirs, &*io)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
@@ -276,7 +280,7 @@ impl Start {
         runtime: tokio::runtime::Runtime,
         survey: Survey,
         network: NetworkConfig,
-        listeners: Vec<BoundListener>,
+        mut listeners: Vec<Bound>,
     ) -> Result<RunningBroker, StartError> {
         let coordination = tree.session();
         let (failures, failed) = mpsc::unbounded_channel();
@@ -284,13 +288,15 @@ impl Start {
             stop_when_lost(&*coordination, embedded, &survey, failures.clone());
         }
         let observer = Arc::new(Observer::new(tree.embedded().cloned(), failures));
+        let sockets = (&network, &mut listeners);
         let joined =
-            runtime.block_on(self.join(io, survey, tree, &coordination, &listeners, Arc::clone(&observer)));
+            runtime.block_on(self.join(io, survey, tree, &coordination, sockets, Arc::clone(&observer)));
         // The replicas hold the logs, which hold their observer.
         let joined = joined.inspect_err(|_| observer.forget())?;
         let Joined {
             broker,
             limits,
+            listeners: listening,
             controller,
             fetchers,
             control,
@@ -315,15 +321,17 @@ impl Start {
             .map_err(StartError::Thread)?;
         let housekeeping = Housekeeping::start(Arc::clone(&broker.logs), Arc::clone(&self.clock))
             .map_err(StartError::Thread)?;
-        let addresses = listeners
+        let bound: Vec<_> = listeners.into_iter().map(|(_, listener)| listener).collect();
+        let addresses = bound
             .iter()
             .map(|listener| format!("{}://{}", listener.name, listener.address));
         let addresses = addresses.collect();
         let shared = Arc::clone(&broker);
-        let lanes = Lanes::start(network, listeners, limits, move |_| {
+        let lanes = Lanes::start(network, bound, limits, move |_| {
             Handlers::new(Arc::clone(&shared))
         })
         .map_err(StartError::Thread)?;
+        listening.begin(lanes.listeners(), &broker.config());
         tracing::info!(target: LOGGER, "[KafkaServer id={}] started", broker.id);
         Ok(RunningBroker {
             broker,
@@ -339,21 +347,6 @@ impl Start {
         })
     }
 
-    fn bind(&self, network: &NetworkConfig) -> Result<Vec<BoundListener>, StartError> {
-        let bind = |listener: &crate::config::EndPoint| {
-            let host = listener.host.as_deref().unwrap_or_default();
-            network::bind(listener.listener_name.as_str(), host, listener.port, network).map_err(|source| {
-                StartError::Listen {
-                    listener: listener.listener_name.as_str().to_owned(),
-                    host: host.to_owned(),
-                    port: listener.port,
-                    source,
-                }
-            })
-        };
-        self.config.listeners.iter().map(bind).collect()
-    }
-
     /// Everything between the log directories and the lanes.
     async fn join(
         &self,
@@ -361,7 +354,7 @@ impl Start {
         survey: Survey,
         tree: &Tree,
         coordination: &Arc<dyn Coordination>,
-        listeners: &[BoundListener],
+        (network, bound): (&NetworkConfig, &mut Vec<Bound>),
         observer: Arc<Observer>,
     ) -> Result<Joined, StartError> {
         let metadata = Arc::new(MetadataCache::new());
@@ -393,6 +386,7 @@ impl Start {
         );
         dynamic.initialize().await?;
         let config = dynamic.config();
+        listeners::bind(bound, &config.load().listeners, network)?;
         let own = dynamic.topic_configs().await?;
         let configs = Arc::new(TopicConfigs::new(
             Arc::clone(coordination),
@@ -431,11 +425,12 @@ impl Start {
             Arc::clone(&self.clock),
         );
 
-        let ports = membership::BoundPorts::of(listeners);
-        let registration = self.registration(id, ports.endpoints(&config.load()));
+        let open = listeners::ports(bound);
+        let registration = self.registration(id, listeners::advertised(&open, &config.load()));
         let how = registering(&self.config);
         let membership = Membership::join(coordination, &self.clock, registration, how).await?;
         let membership = Arc::new(membership);
+        let listeners = Arc::new(Listeners::new(network.clone(), Arc::clone(&membership), open));
         logs.write_metadata(&BrokerMetadata {
             broker_id: id,
             cluster_id: Some(cluster_id.clone()),
@@ -511,9 +506,9 @@ impl Start {
             logs: Arc::clone(&broker.logs),
             limits: Arc::clone(&limits),
             controller: controller.clone(),
-            advertise: Advertise(Box::new({
-                let membership = Arc::clone(&membership);
-                move |config| membership.advertise(ports.endpoints(config))
+            listen: Listen(Box::new({
+                let listeners = Arc::clone(&listeners);
+                move |config| listeners.follow(config)
             })),
         };
         let (fetchers, replication) = match tree.embedded() {
@@ -556,6 +551,7 @@ impl Start {
         Ok(Joined {
             broker: Arc::new(broker),
             limits,
+            listeners,
             controller,
             fetchers,
             control: Box::pin(control),

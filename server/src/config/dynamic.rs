@@ -4,8 +4,8 @@
 //! applied is left out with a warning. Behaviour of `DynamicBrokerConfig.scala`, `DynamicConfig.scala`.
 //!
 //! Applied while running: everything that stands in for topic settings, `message.max.bytes` and the connection limits, those
-//! of single listeners too, and what is advertised. The rest of the dynamic settings is accepted if it has no effect here anyway,
-//! and refused otherwise: listeners that come and go, and what belongs to SSL and SASL.
+//! of single listeners too, listeners, their protocols, and what is advertised. The rest of the dynamic settings is accepted if it has
+//! no effect here anyway, and refused otherwise: what belongs to SSL and SASL.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,6 +39,13 @@ const MECHANISM_SETTINGS: [&str; 5] = [
     "sasl.login.class",
     "sasl.server.callback.handler.class",
     "connections.max.reauth.ms",
+];
+
+/// Where the broker is reached, which may change while it runs.
+const LISTENER_SETTINGS: [&str; 3] = [
+    "listeners",
+    "advertised.listeners",
+    "listener.security.protocol.map",
 ];
 
 /// Thread counts may at most be halved or doubled at one time.
@@ -213,7 +220,7 @@ impl BrokerConfig {
                 Some(DynamicKind::PerBroker | DynamicKind::ListenerPrefix)
             );
             let unchanged = self.sources.stated(name) == Some(text.as_str());
-            if is_listener_limit(name) || name == "advertised.listeners" {
+            if is_listener_limit(name) || LISTENER_SETTINGS.contains(&name.as_str()) {
                 continue;
             }
             if (per_broker_setting || listener_setting(name).is_some()) && !unchanged {

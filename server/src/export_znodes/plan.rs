@@ -309,10 +309,10 @@ impl Planner<'_> {
                 if TopicAssignment::decode(&path, theirs)? == ours {
                     self.plan.already += 1;
                 } else {
-                    self.clash(
-                        &path,
-                        "a topic of this name is there, with other partitions or replicas",
-                    );
+                    let reason = "a topic of this name is there, with other partitions or replicas: delete one of the two, or \
+                                  move to an empty path";
+                    self.clash(&path, reason);
+                    return Ok(Vec::new());
                 }
             }
             None => needed.extend(self.node(&path, data)),

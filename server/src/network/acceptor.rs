@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::lane::Accepted;
+use super::lane::{Accepted, LaneInput};
 use super::limits::ConnectionLimits;
 use super::{NetworkConfig, Peer};
 
@@ -75,7 +75,7 @@ fn listen(address: SocketAddr, config: &NetworkConfig) -> io::Result<std::net::T
 
 pub(super) async fn run(
     listener: BoundListener,
-    lanes: Vec<mpsc::UnboundedSender<Accepted>>,
+    lanes: Vec<mpsc::UnboundedSender<LaneInput>>,
     next: Rc<Cell<usize>>,
     limits: Arc<ConnectionLimits>,
     config: NetworkConfig,
@@ -126,7 +126,7 @@ pub(super) async fn run(
             Ok(accepted) => {
                 let lane = next.get() % lanes.len();
                 next.set(lane + 1);
-                if lanes[lane].send(accepted).is_err() {
+                if lanes[lane].send(LaneInput::Serve(accepted)).is_err() {
                     return;
                 }
             }

@@ -1,6 +1,7 @@
 //! A lane: one thread, one current-thread runtime, its share of the connections for their whole life.
 //!
-//! Idle connections are swept by one timer a lane, and only while the lane has connections: an idle broker wakes nobody.
+//! Idle connections are swept by one timer a lane, and only while the lane has connections: an idle broker wakes nobody. The first
+//! lane lets clients in, for all; listeners come and go by [`ListenerControl`].
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::LocalSet;
+use tokio::task::{JoinHandle as Task, LocalSet};
 use tracing::{info, warn};
 
 use super::acceptor::{self, BoundListener};
@@ -69,6 +70,29 @@ impl<H: RequestHandler> LaneShared<H> {
         BytesMut::with_capacity(READ_BUFFER_SIZE_BYTES)
     }
 
+    /// Makes a connection known to those who may end it.
+    fn register(&self, peer: &Peer) -> (u64, Rc<Liveness>) {
+        let liveness = Rc::new(Liveness {
+            last_active: Cell::new(Instant::now()),
+            listener: Arc::clone(&peer.listener),
+            is_doomed: Cell::new(false),
+            ended: Notify::new(),
+        });
+        let number = self.next_connection.replace(self.next_connection.get() + 1);
+        self.connections.borrow_mut().insert(number, Rc::clone(&liveness));
+        self.populated.notify_one();
+        (number, liveness)
+    }
+
+    /// Ends the connections of a listener.
+    fn close_listener(&self, name: &str) {
+        for one in self.connections.borrow().values() {
+            if &*one.listener == name {
+                one.ended.notify_one();
+            }
+        }
+    }
+
     /// Closes connections that more than `max.connections` are open for, those first that were idle for longest.
     fn close_excess(&self, limits: &ConnectionLimits) {
         let connections = self.connections.borrow();
@@ -97,11 +121,117 @@ pub(crate) struct Accepted {
     pub(crate) admission: Admission,
 }
 
+/// What a lane is told.
+pub(crate) enum LaneInput {
+    Serve(Accepted),
+    /// The connections of this listener end.
+    Close(Arc<str>),
+}
+
+/// What the lane that lets clients in is told.
+enum ListenerChange {
+    Open(BoundListener),
+    Close {
+        name: Arc<str>,
+        done: std::sync::mpsc::Sender<()>,
+    },
+}
+
+/// Opens and closes listeners while clients are served.
+#[derive(Clone, Debug)]
+pub struct ListenerControl(mpsc::UnboundedSender<ListenerChange>);
+
+impl std::fmt::Debug for ListenerChange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ListenerChange::Open(listener) => f.debug_tuple("Open").field(listener).finish(),
+            ListenerChange::Close { name, .. } => f.debug_tuple("Close").field(name).finish(),
+        }
+    }
+}
+
+impl ListenerControl {
+    /// Clients are let in from now on.
+    pub fn open(&self, listener: BoundListener) {
+        // Lanes that have stopped let nobody in.
+        let _ = self.0.send(ListenerChange::Open(listener));
+    }
+
+    /// Nobody is let in any more, and the port is free on return; the listener's connections end. Blocks, not to be called on a lane.
+    pub fn close(&self, name: &str) {
+        let (done, is_done) = std::sync::mpsc::channel();
+        let name = name.into();
+        // Lanes that have stopped have closed it.
+        let _ = self.0.send(ListenerChange::Close { name, done });
+        let _ = is_done.recv();
+    }
+}
+
+/// Lets clients in through the listeners that are open.
+struct Acceptors {
+    /// `control.plane.listener.name`, whose connections have a lane of their own.
+    reserved: Option<Arc<str>>,
+    lane_count: usize,
+    inlets: Vec<mpsc::UnboundedSender<LaneInput>>,
+    limits: Arc<ConnectionLimits>,
+    config: NetworkConfig,
+    open: HashMap<Arc<str>, Task<()>>,
+    next: Rc<Cell<usize>>,
+}
+
+impl Acceptors {
+    fn open(&mut self, listener: BoundListener) {
+        let name = Arc::clone(&listener.name);
+        let (shared, own) = self.inlets.split_at(self.lane_count);
+        let is_reserved = self.reserved.as_ref() == Some(&name);
+        let inlets = if is_reserved { own } else { shared }.to_vec();
+        let next = Rc::clone(&self.next);
+        let (limits, config) = (Arc::clone(&self.limits), self.config.clone());
+        let task = tokio::task::spawn_local(acceptor::run(listener, inlets, next, limits, config));
+        self.open.insert(name, task);
+    }
+
+    async fn close(&mut self, name: &Arc<str>) {
+        if let Some(task) = self.open.remove(name) {
+            task.abort();
+            // Its end, by the abort or before, is what is waited for: then the socket is closed.
+            let _ = task.await;
+        }
+        for inlet in &self.inlets {
+            // A lane that has stopped has no connections.
+            let _ = inlet.send(LaneInput::Close(Arc::clone(name)));
+        }
+    }
+
+    async fn run(
+        mut self,
+        listeners: Vec<BoundListener>,
+        mut changes: mpsc::UnboundedReceiver<ListenerChange>,
+    ) {
+        for listener in listeners {
+            self.open(listener);
+        }
+        while let Some(change) = changes.recv().await {
+            match change {
+                ListenerChange::Open(listener) => self.open(listener),
+                ListenerChange::Close { name, done } => {
+                    self.close(&name).await;
+                    // Whoever asked may have gone.
+                    let _ = done.send(());
+                }
+            }
+        }
+        // Nobody changes them any more; they stay open as long as the lane.
+        std::future::pending::<()>().await;
+    }
+}
+
 /// The running lanes.
 #[derive(Debug)]
 pub struct Lanes {
     threads: Vec<JoinHandle<()>>,
     stop: watch::Sender<bool>,
+    listeners: ListenerControl,
 }
 
 impl Lanes {
@@ -126,7 +256,8 @@ impl Lanes {
             outlets.push(outlet);
         }
         let memory = config.queued_size_bytes_max.map(RequestMemory::new);
-        let mut acceptors = Some((listeners, inlets));
+        let (control, changes) = mpsc::unbounded_channel();
+        let mut acceptors = Some((listeners, inlets, changes));
         let mut threads = Vec::new();
         for (index, outlet) in outlets.into_iter().enumerate() {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -139,16 +270,17 @@ impl Lanes {
             let lane = move || {
                 let local = LocalSet::new();
                 local.block_on(&runtime, async move {
-                    if let Some((listeners, inlets)) = acceptors {
-                        let next = Rc::new(Cell::new(0));
-                        let (shared, own) = inlets.split_at(lane_count);
-                        for listener in listeners {
-                            let is_reserved = reserved.as_ref() == Some(&listener.name);
-                            let inlets = if is_reserved { own } else { shared }.to_vec();
-                            let next = Rc::clone(&next);
-                            let (limits, config) = (Arc::clone(&limits), config.clone());
-                            tokio::task::spawn_local(acceptor::run(listener, inlets, next, limits, config));
-                        }
+                    if let Some((listeners, inlets, changes)) = acceptors {
+                        let acceptors = Acceptors {
+                            reserved,
+                            lane_count,
+                            inlets,
+                            limits: Arc::clone(&limits),
+                            config: config.clone(),
+                            open: HashMap::new(),
+                            next: Rc::default(),
+                        };
+                        tokio::task::spawn_local(acceptors.run(listeners, changes));
                     }
                     run(config, memory, handler(index), &limits, outlet, stopped).await;
                 });
@@ -160,7 +292,17 @@ impl Lanes {
                     .spawn(lane)?,
             );
         }
-        Ok(Lanes { threads, stop })
+        let listeners = ListenerControl(control);
+        Ok(Lanes {
+            threads,
+            stop,
+            listeners,
+        })
+    }
+
+    /// What opens and closes listeners.
+    pub fn listeners(&self) -> ListenerControl {
+        self.listeners.clone()
     }
 
     /// Closes all connections and listeners and waits for the lanes to end.
@@ -179,7 +321,7 @@ async fn run<H: RequestHandler>(
     memory: Option<Arc<RequestMemory>>,
     handler: H,
     limits: &ConnectionLimits,
-    mut outlet: mpsc::UnboundedReceiver<Accepted>,
+    mut outlet: mpsc::UnboundedReceiver<LaneInput>,
     mut stopped: watch::Receiver<bool>,
 ) {
     let shared = Rc::new(LaneShared {
@@ -201,18 +343,24 @@ async fn run<H: RequestHandler>(
         tokio::select! {
             _ = stopped.changed() => return,
             _ = excess.changed() => shared.close_excess(limits),
-            accepted = outlet.recv() => match accepted {
-                Some(accepted) => {
-                    tokio::task::spawn_local(serve(Rc::clone(&shared), accepted));
+            input = outlet.recv() => match input {
+                Some(LaneInput::Serve(accepted)) => {
+                    let known = shared.register(&accepted.peer);
+                    tokio::task::spawn_local(serve(Rc::clone(&shared), accepted, known));
                 }
+                Some(LaneInput::Close(listener)) => shared.close_listener(&listener),
                 None => return,
             },
         }
     }
 }
 
-/// The life of one connection.
-async fn serve<H: RequestHandler>(shared: Rc<LaneShared<H>>, accepted: Accepted) {
+/// The life of one connection, which is known already.
+async fn serve<H: RequestHandler>(
+    shared: Rc<LaneShared<H>>,
+    accepted: Accepted,
+    (number, liveness): (u64, Rc<Liveness>),
+) {
     let Accepted {
         stream,
         peer,
@@ -222,21 +370,10 @@ async fn serve<H: RequestHandler>(shared: Rc<LaneShared<H>>, accepted: Accepted)
         Ok(stream) => stream,
         Err(error) => {
             warn!(target: "kafka.network.SocketServer", "cannot serve {}: {error}", peer.address);
+            shared.connections.borrow_mut().remove(&number);
             return;
         }
     };
-    let liveness = Rc::new(Liveness {
-        last_active: Cell::new(Instant::now()),
-        listener: Arc::clone(&peer.listener),
-        is_doomed: Cell::new(false),
-        ended: Notify::new(),
-    });
-    let number = shared.next_connection.replace(shared.next_connection.get() + 1);
-    shared
-        .connections
-        .borrow_mut()
-        .insert(number, Rc::clone(&liveness));
-    shared.populated.notify_one();
     let mut connection = Connection::new(
         stream,
         Arc::clone(&peer),

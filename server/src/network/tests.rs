@@ -364,3 +364,50 @@ fn a_reserved_listener_has_a_lane_of_its_own() {
     assert_eq!(lanes_of, [[0, 1, 0, 1], [2; 4]]);
     lanes.stop();
 }
+
+#[test]
+fn a_listener_comes_while_others_serve_and_goes_with_its_connections_alone() {
+    let config = NetworkConfig {
+        lane_count: 2,
+        reserved_listener: None,
+        request_size_bytes_max: 100,
+        queued_size_bytes_max: None,
+        idle_max: None,
+        send_buffer_bytes: None,
+        receive_buffer_bytes: None,
+    };
+    let new = |name| bind(name, "127.0.0.1", 0, &config).unwrap();
+    let connect = |address: SocketAddr| {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Client(stream)
+    };
+    let ask = |client: &mut Client| {
+        client.send(b"x");
+        client.receive()
+    };
+    let first = new("PLAINTEXT");
+    let staying = first.address;
+    let handler = |_| Numbered(7);
+    let lanes = Lanes::start(config.clone(), vec![first], limits(u32::MAX, u32::MAX), handler).unwrap();
+    let control = lanes.listeners();
+    let mut stays = connect(staying);
+    ask(&mut stays);
+    let second = new("EXT");
+    let passing = second.address;
+    control.open(second);
+    let mut on_both_lanes = [connect(passing), connect(passing)];
+    for client in &mut on_both_lanes {
+        ask(client);
+    }
+    control.close("EXT");
+    let again = bind("EXT", "127.0.0.1", passing.port(), &config).expect("the port is free");
+    on_both_lanes.into_iter().for_each(Client::expect_end);
+    ask(&mut stays);
+    control.open(again);
+    ask(&mut connect(passing));
+    control.close("nobody");
+    ask(&mut connect(staying));
+    lanes.stop();
+    control.close("EXT");
+}

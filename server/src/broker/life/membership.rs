@@ -16,12 +16,10 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
 use crate::cluster::Endpoint;
-use crate::config::{BrokerConfig, local_host_name};
 use crate::controller::Controller;
 use crate::coordination::startup::{self, JoinError, Registered, Registering};
 use crate::coordination::znodes::BrokerRegistration;
 use crate::coordination::{Coordination, CoordinationError, SessionEvent};
-use crate::network::BoundListener;
 
 const LOGGER: &str = "kafka.zk.KafkaZkClient";
 /// Before another try where the tree refused for a reason that may pass.
@@ -35,32 +33,8 @@ struct Signals {
     is_changed: AtomicBool,
 }
 
-/// The ports that the listeners have, by name.
-pub(super) struct BoundPorts(Vec<(Arc<str>, u16)>);
-
-impl BoundPorts {
-    pub(super) fn of(listeners: &[BoundListener]) -> BoundPorts {
-        let ports = listeners
-            .iter()
-            .map(|listener| (Arc::clone(&listener.name), listener.address.port()));
-        BoundPorts(ports.collect())
-    }
-
-    /// What is advertised, with host and port filled in.
-    pub(super) fn endpoints(&self, config: &BrokerConfig) -> Vec<Endpoint> {
-        let local_host = local_host_name();
-        let advertised = config.advertised_listeners.iter().map(|advertised| {
-            let bound = self
-                .0
-                .iter()
-                .find(|(name, _)| &**name == advertised.listener_name.as_str());
-            advertised.advertised(&local_host, bound.map_or(0, |(_, port)| *port))
-        });
-        advertised.collect()
-    }
-}
-
 /// A broker that is registered.
+#[derive(Debug)]
 pub(super) struct Membership {
     coordination: Arc<dyn Coordination>,
     clock: Arc<dyn Clock>,

@@ -137,9 +137,30 @@ fn changes_that_may_not_be_are_refused_in_kafkas_words() {
         ),
         (
             Broker,
-            ("listeners", "PLAINTEXT://:1"),
-            "Invalid dynamic configuration: listeners cannot be changed while this broker runs; set it \
-             in the broker's properties and start it again",
+            ("listeners", "EXT://:1"),
+            "Error creating broker listeners from 'EXT://:1': No security protocol defined for listener EXT",
+        ),
+        (
+            Broker,
+            ("listener.security.protocol.map", "EXT:PLAINTEXT"),
+            "Error creating broker listeners from 'PLAINTEXT://127.0.0.1:9092': No security protocol defined for listener PLAINTEXT",
+        ),
+        (
+            Broker,
+            ("advertised.listeners", "SSL://h:1"),
+            "inter.broker.listener.name must be a listener name defined in advertised.listeners. The valid options based on \
+             currently configured listeners are SSL",
+        ),
+        (
+            Broker,
+            ("listeners", "SSL://:1"),
+            "listener SSL://:1 needs SSL, which is not built yet; only PLAINTEXT listeners can be served",
+        ),
+        (
+            Broker,
+            ("listener.name.plaintext.ssl.keystore.location", "/x"),
+            "Invalid dynamic configuration: listener.name.plaintext.ssl.keystore.location cannot be changed while this \
+             broker runs; set it in the broker's properties and start it again",
         ),
         (
             Broker,
@@ -152,6 +173,57 @@ fn changes_that_may_not_be_are_refused_in_kafkas_words() {
             .validate_dynamic(*level, &settings(&[(name, text)]))
             .unwrap_err();
         assert_eq!(error.to_string(), *expected);
+    }
+}
+
+#[test]
+fn listeners_come_and_go_with_the_map_that_names_their_protocol_but_not_the_one_between_brokers() {
+    let both = settings(&[
+        ("listeners", "PLAINTEXT://:1,EXT://:2"),
+        (
+            "listener.security.protocol.map",
+            "PLAINTEXT:PLAINTEXT,EXT:PLAINTEXT",
+        ),
+        ("advertised.listeners", "PLAINTEXT://a:1,EXT://b:3"),
+    ]);
+    let next = broker().validate_dynamic(DynamicLevel::Broker, &both).unwrap();
+    let texts = |endpoints: &[crate::config::EndPoint]| -> Vec<String> {
+        endpoints.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(texts(&next.listeners), ["PLAINTEXT://:1", "EXT://:2"]);
+    assert_eq!(
+        texts(&next.advertised_listeners),
+        ["PLAINTEXT://a:1", "EXT://b:3"]
+    );
+    for (name, text, expected) in [
+        (
+            "listeners",
+            "EXT://:2",
+            "advertised.listeners listener names must be equal to or a subset",
+        ),
+        (
+            "advertised.listeners",
+            "EXT://b:3",
+            "inter.broker.listener.name must be a listener name",
+        ),
+        (
+            "listeners",
+            "PLAINTEXT://:1,EXT://:1",
+            "Each listener must have a different port",
+        ),
+        (
+            "listeners",
+            "PLAINTEXT://:1,PLAINTEXT://:2",
+            "Each listener must have a different name",
+        ),
+    ] {
+        let mut changed = both.clone();
+        changed.insert(name.to_owned(), text.to_owned());
+        let error = next
+            .validate_dynamic(DynamicLevel::Broker, &changed)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(expected), "{name}={text}: {error}");
     }
 }
 
