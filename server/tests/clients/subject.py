@@ -54,9 +54,9 @@ def tail(path, lines=30):
         return str(error)
 
 
-def exchange(port, request, timeout=5):
+def exchange(port, request, timeout=5, host="127.0.0.1"):
     """Sends one frame on a new connection and returns the answer's bytes."""
-    with socket.create_connection(("127.0.0.1", port), timeout=timeout) as connection:
+    with socket.create_connection((host, port), timeout=timeout) as connection:
         connection.sendall(struct.pack(">i", len(request)) + request)
         stream = connection.makefile("rb")
         size = stream.read(4)
@@ -129,6 +129,7 @@ class Subject:
 
     name = None
     start_seconds = 60
+    host = "127.0.0.1"
 
     def __init__(self, directory, settings=None, data=None, port=None, zookeeper=None, session_ms=2000):
         self.directory = Path(directory)
@@ -149,7 +150,7 @@ class Subject:
 
     @property
     def bootstrap(self):
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def properties(self):
         wanted = {
@@ -219,8 +220,12 @@ class Milena(Subject):
 class ZooKeeper:
     """A ZooKeeper server with short sessions, so that a killed broker can come back soon; 3.5.9, if no version is named.
 
-    `ensemble` has the ports for the other servers, two of each, and `number` (from 1) which of them this one is.
+    `ensemble` has the ports for the other servers, two of each, and `number` (from 1) which of them this one is. `prefix` is
+    what the command runs under.
     """
+
+    host = "127.0.0.1"
+    prefix = ()
 
     def __init__(self, directory, version=None, ensemble=None, number=1, settings=None, java_options=()):
         self.directory = Path(directory)
@@ -234,13 +239,13 @@ class ZooKeeper:
 
     @property
     def connect(self):
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def begin(self):
         data = self.directory / "zookeeper"
         data.mkdir(parents=True, exist_ok=True)
         properties = self.directory / "zookeeper.properties"
-        settings = {"dataDir": data, "clientPort": self.port, "clientPortAddress": "127.0.0.1", "tickTime": 500,
+        settings = {"dataDir": data, "clientPort": self.port, "clientPortAddress": self.host, "tickTime": 500,
                     "maxClientCnxns": 0, "admin.enableServer": "false", "4lw.commands.whitelist": "*", **self.settings}
         if self.ensemble:
             (data / "myid").write_text(str(self.number))
@@ -250,9 +255,9 @@ class ZooKeeper:
         properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
         (self.directory / "logback.xml").write_text('<configuration><root level="OFF"/></configuration>')
         options = [f"-Dlogback.configurationFile={self.directory}/logback.xml", *self.java_options]
-        self.process = Process(java_command(self.directory, "org.apache.zookeeper.server.quorum.QuorumPeerMain",
-                                            [properties], "-Xmx128M", self.jars, options),
-                               self.directory / "zookeeper.log")
+        command = java_command(self.directory, "org.apache.zookeeper.server.quorum.QuorumPeerMain", [properties], "-Xmx128M",
+                               self.jars, options)
+        self.process = Process([*self.prefix, *command], self.directory / "zookeeper.log")
 
     def start(self):
         self.begin()
@@ -266,7 +271,7 @@ class ZooKeeper:
     def asked(self, word):
         """The answer to a word of four letters; empty where nobody answers."""
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=2) as connection:
+            with socket.create_connection((self.host, self.port), timeout=2) as connection:
                 connection.sendall(word.encode())
                 return connection.makefile("rb").read().decode()
         except OSError:

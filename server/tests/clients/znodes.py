@@ -63,7 +63,7 @@ class Znodes:
     def opened(self):
         """Whether it takes the session."""
         try:
-            self.connection = socket.create_connection(("127.0.0.1", self.server.port), timeout=30)
+            self.connection = socket.create_connection((self.server.host, self.server.port), timeout=30)
             session, password = self.identity
             self.send(struct.pack(">iqiq", 0, 0, 10000, session) + buffer(password) + b"\0")
             self.receive()
@@ -146,20 +146,23 @@ class Znodes:
 
 
 class Proxy:
-    """Between a broker and its ZooKeeper: knows the broker's session, and can end it or cut the wire."""
+    """Between a broker and its ZooKeeper: knows the broker's session, and can end it, cut the wire, or swallow what goes over it."""
 
-    def __init__(self, server):
+    def __init__(self, server, host="127.0.0.1"):
         self.server = server
+        self.host = host
         self.identity = None
         self.is_cut = False
+        self.mutes = frozenset()
+        self.swallowed = {"up": 0, "down": 0}
         self.pairs = []
-        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener = socket.create_server((host, 0))
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self.accept, daemon=True).start()
 
     @property
     def connect(self):
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def accept(self):
         while True:
@@ -170,10 +173,14 @@ class Proxy:
             if self.is_cut:
                 near.close()
                 continue
-            far = socket.create_connection(("127.0.0.1", self.server.port))
+            try:
+                far = socket.create_connection((self.server.host, self.server.port))
+            except OSError:
+                near.close()
+                continue
             self.pairs.append((near, far))
-            threading.Thread(target=self.carry, args=(near, far, None), daemon=True).start()
-            threading.Thread(target=self.carry, args=(far, near, self.learn), daemon=True).start()
+            threading.Thread(target=self.carry, args=(near, far, "up", None), daemon=True).start()
+            threading.Thread(target=self.carry, args=(far, near, "down", self.learn), daemon=True).start()
 
     def learn(self, first):
         """The first answer of a server: version, timeout, session, password."""
@@ -182,10 +189,12 @@ class Proxy:
             if session:
                 self.identity = (session, first[24:40])
 
-    @staticmethod
-    def carry(source, target, learn):
+    def carry(self, source, target, way, learn):
         try:
             while data := source.recv(65536):
+                if way in self.mutes:
+                    self.swallowed[way] += len(data)
+                    continue
                 if learn:
                     learn(data)
                     learn = None
@@ -203,14 +212,24 @@ class Proxy:
         Znodes(self.server, session, password).end()
         self.is_cut = False
 
+    def mute(self, *ways):
+        """From now on swallows what goes up (to ZooKeeper) or down, and leaves the connections open; with no way named, that ends,
+        and so do the connections, which have lost bytes."""
+        had, self.mutes = self.mutes, frozenset(ways)
+        if had and not ways:
+            self.drop_connections()
+
     def cut(self, is_cut=True):
         """No connection from now on, or again."""
         self.is_cut = is_cut
         if is_cut:
-            for pair in self.pairs:
-                for end in pair:
-                    shut(end)
-            self.pairs = []
+            self.drop_connections()
+
+    def drop_connections(self):
+        pairs, self.pairs = self.pairs, []
+        for pair in pairs:
+            for end in pair:
+                shut(end)
 
     def close(self):
         self.listener.close()

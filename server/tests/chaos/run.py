@@ -1,0 +1,164 @@
+#!/usr/bin/env python3
+"""Real brokers under real faults: `run.py --fault kill --cycles 1000 --subject milena --binary B --seed 7 --out DIR`.
+
+A run is a fresh cluster of three brokers and a ZooKeeper under load, some strikes of a fault, healing, and a verdict. Each
+run is a line of JSON in DIR/results.jsonl, with commit, seed, subject, fault, verdict and counts. Started again with the same
+arguments, it goes on where it was. `--summary DIR` prints a table of what is there.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "clients")]
+sys.dont_write_bytecode = True
+
+import peers  # noqa: E402
+
+MIXTURES = {"milena": ["milena"] * 3, "kafka": ["kafka"] * 3, "mixed": ["milena", "kafka", "milena"]}
+FAULTS = ["kill", "stop", "cut", "expiry", "outage", "mixed"]
+RESULTS = "results.jsonl"
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fault", choices=FAULTS, default="kill")
+    parser.add_argument("--cycles", type=int, default=1000, help="strikes in all (default: 1000)")
+    parser.add_argument("--per-run", type=int, default=20, help="strikes of one cluster (default: 20)")
+    parser.add_argument("--subject", choices=list(MIXTURES), default="milena")
+    parser.add_argument("--binary", help="Milena's binary (default: target/release/milena)")
+    parser.add_argument("--seed", type=int, default=1, help="of the first run; each further one has the next")
+    parser.add_argument("--out", type=Path, help="where results and the evidence of failed runs go")
+    parser.add_argument("--keep-going", action="store_true", help="go on after a run that FAILs")
+    parser.add_argument("--keep", action="store_true", help="keep the directories of all runs")
+    parser.add_argument("--summary", type=Path, metavar="DIR", help="print a table of the results in DIR")
+    parser.add_argument("--inner", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def results(directory):
+    path = directory / RESULTS
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def summary(directory):
+    groups = {}
+    for one in results(directory):
+        groups.setdefault((one["subject"], one["fault"], one["commit"][:10]), []).append(one)
+    print(f"{'subject':8} {'fault':10} {'commit':10} {'runs':>5} {'cycles':>7} {'hit':>6} {'acked':>10} {'PASS':>5} {'FAIL':>5} "
+          f"{'INC':>4} {'minutes':>8}")
+    for (subject, fault, commit), runs in sorted(groups.items()):
+        verdicts = Counter(one["verdict"] for one in runs)
+        print(f"{subject:8} {fault:10} {commit:10} {len(runs):5} {sum(r['cycles'] for r in runs):7} {sum(r['hits'] for r in runs):6} "
+              f"{sum(r['acked'] for r in runs):10} {verdicts['PASS']:5} {verdicts['FAIL']:5} {verdicts['INCONCLUSIVE']:4} "
+              f"{sum(r['seconds'] for r in runs) / 60:8.1f}")
+        for one in runs:
+            for label, text in one["violations"][:3]:
+                print(f"    seed {one['seed']}: {label} {text}")
+            if one.get("error"):
+                print(f"    seed {one['seed']}: {one['error'][:200]}")
+
+
+def commit():
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
+
+
+def one_run(options, seed, cycles, binary, known):
+    directory = options.out / f"{options.subject}-{options.fault}-{seed}"
+    directory.mkdir(parents=True, exist_ok=True)
+    result = directory / "result"
+    result.unlink(missing_ok=True)
+    request = {**known, "fault": options.fault, "kinds": MIXTURES[options.subject], "seed": seed, "cycles": cycles,
+               "directory": str(directory / "work"), "binary": str(binary), "result": str(result)}
+    limit = 300 + cycles * 90
+    with open(directory / "log", "w") as log:
+        process = subprocess.Popen([sys.executable, HERE / "run.py", "--inner", json.dumps(request)], stdin=subprocess.DEVNULL,
+                                   stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            process.wait(limit)
+        except subprocess.TimeoutExpired:
+            log.write(f"not done after {limit} s\n")
+        finally:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            process.wait()
+    if result.exists():
+        found = json.loads(result.read_text())
+    else:
+        found = {"verdict": "INCONCLUSIVE", "cycles": 0, "hits": 0, "acked": 0, "seconds": limit, "violations": [],
+                 "error": "the run did not end by itself"}
+    if found["verdict"] == "PASS" and not options.keep:
+        shutil.rmtree(directory)
+    return found
+
+
+def main():
+    options = arguments()
+    if options.summary:
+        summary(options.summary)
+        return 0
+    if options.inner:
+        import trial
+
+        trial.main(json.loads(options.inner))
+    if options.out is None:
+        sys.exit("--out names the directory of the results")
+    python = peers.python()
+    if Path(sys.executable).resolve() != python.resolve() or sys.prefix != str(python.parent.parent):
+        os.execv(python, [str(python), *sys.argv])
+    options.out = options.out.resolve()
+    options.out.mkdir(parents=True, exist_ok=True)
+    binary = Path(options.binary or peers.ROOT / "target/release/milena").resolve()
+    if options.subject != "kafka" and not binary.exists():
+        sys.exit(f"{binary} is missing; build it with: cargo build --release")
+    import network
+
+    if why := network.missing():
+        sys.exit(why)
+    driver = peers.java_client("2.7.2")
+    known = {"java": driver.split(":")[1].removesuffix("/*"), "driver": driver}
+    peers.compiled("chaos-load", HERE / "Load.java", known["java"])
+    stamp = {"commit": commit(), "subject": options.subject, "fault": options.fault}
+    if options.subject != "kafka":
+        stamp["binary"] = hashlib.sha256(binary.read_bytes()).hexdigest()[:16]
+    mine = [one for one in results(options.out) if (one["subject"], one["fault"]) == (options.subject, options.fault)]
+    done, seed = sum(one["cycles"] for one in mine), max([one["seed"] + 1 for one in mine] + [options.seed])
+    failed = False
+    while done < options.cycles:
+        cycles = min(options.per_run, options.cycles - done)
+        found = one_run(options, seed, cycles, binary, known)
+        line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **stamp, "seed": seed, **found}
+        with open(options.out / RESULTS, "a") as out:
+            out.write(json.dumps(line) + "\n")
+        done += max(1, found["cycles"])
+        print(f"{found['verdict']} {options.subject} {options.fault} seed {seed}: {found['cycles']} cycles, {found['hits']} hit, "
+              f"{found['acked']} acked, {found['seconds']} s", flush=True)
+        for label, text in found["violations"][:10]:
+            print(f"    {label} {text}", flush=True)
+        if found.get("error"):
+            print(f"    {found['error']}", flush=True)
+        failed = failed or found["verdict"] == "FAIL"
+        if failed and not options.keep_going:
+            break
+        seed += 1
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        sys.exit(main())
+    except peers.PeerError as error:
+        sys.exit(str(error))
