@@ -80,8 +80,13 @@ class Sender(threading.Thread):
                 length, partition, at = size(self.rng), self.rng.randrange(spec["partitions"]), ledger.now()
                 value = ledger.payload(name, counter, length)
                 book.write("i", counter, partition, at, length)
-                client.produce(spec["topic"], value, name, partition, noted(counter), timestamp=at,
-                               headers=[("n", str(counter))])
+                try:
+                    client.produce(spec["topic"], value, name, partition, noted(counter), timestamp=at,
+                                   headers=[("n", str(counter))])
+                except (KafkaException, BufferError) as error:
+                    # Not even taken: a broker that has just started told the library that there is no such topic.
+                    book.write("f", counter, str(error).replace("\t", " "))
+                    break
             due = max(due + spec["pause"], time.monotonic() - 0.2)
             while (left := due - time.monotonic()) > 0 and not stop.is_set():
                 client.poll(left)

@@ -157,7 +157,7 @@ class Trial:
         evidence = self.scan(reads)
         violations = checker.check(evidence, self.rules)
         facts = {"records": sum(map(len, evidence.log.values())), "in_sync_after": round(in_sync, 1),
-                 "quiet_after": round(quiet, 1), "stale_reads": checker.stale_reads(evidence),
+                 "quiet_after": round(quiet, 1), "given_up": sum(len(one.failed) + len(one.unknown) for one in evidence.producers.values()), "stale_reads": checker.stale_reads(evidence),
                  "counts": dict(violations.counts)}
         return list(violations), facts
 
