@@ -98,6 +98,13 @@ def duplicate(rng, evidence):
     everywhere(evidence, where, renumbered([*entries, entries[at]]))
 
 
+def sent_again(rng, evidence):
+    """By the client, which took a new epoch."""
+    where, at = somewhere(rng, evidence)
+    evidence.lives |= {(*where, at): (7, 0), (*where, len(evidence.log[where])): (7, 1)}
+    everywhere(evidence, where, renumbered([*evidence.log[where], evidence.log[where][at]]))
+
+
 def byte_in_the_log(rng, evidence):
     where, at = somewhere(rng, evidence)
     entries = list(evidence.log[where])
@@ -202,7 +209,7 @@ def producer_ends(rng, evidence):
 
 
 MUTATIONS = {
-    "A1": [lose_acked, lose_the_end, swap], "A3": [duplicate], "A4": [swap], "A2": [refused_is_there], "A0": [nobody_sent],
+    "A1": [lose_acked, lose_the_end, swap], "A3": [duplicate], "resent": [sent_again], "A4": [swap], "A2": [refused_is_there], "A0": [nobody_sent],
     "A10": [byte_in_the_log, timestamp], "A5": [another_value, read_of_what_went, reader_gets_less],
     "A6": [position_back, position_skips], "A7": [commit_back, commit_lost, told_less, begins_before], "A11": [replica_differs],
     "A12": [no_outcome, group_skips, producer_ends],

@@ -1,9 +1,10 @@
 """Three brokers, a ZooKeeper and what can be seen of them from outside; each on its machine of the network."""
 
 import json
+import re
 import signal
 import subprocess
-import uuid
+from pathlib import Path
 
 import librdkafka
 import subject as subjects
@@ -68,7 +69,21 @@ class Broker:
         if self.subject.name != "milena":
             # Apache's broker ends at once where it finds the node of its former life.
             wait_until(30, lambda: self.epoch() is None)
+        self.begun_at = len(self.log.read_text(errors="replace")) if self.log.exists() else 0
         self.subject.process = subjects.Process(self.command(), self.log, cwd=self.subject.directory)
+
+    def mend(self):
+        """Where a partition was left out of service with a hole behind what was acknowledged: what its message says, and a new
+        start. How many."""
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        holes = sorted(set(re.findall(r"create the empty file (\S+) and start again", text[self.begun_at:])))
+        if not holes or not self.running():
+            return 0
+        self.process.end(signal.SIGTERM, 60)
+        for path in holes:
+            Path(path).touch()
+        self.begin()
+        return len(holes)
 
     def epoch(self):
         found = self.cluster.asked(lambda znodes: znodes.get(f"/brokers/ids/{self.number}"))
@@ -175,10 +190,6 @@ class Cluster:
                 broker.kill()
             broker.proxy.close()
         self.zookeeper.close()
-
-
-def new_boot_id():
-    return f"{uuid.uuid4()}\n"
 
 
 class Clients:

@@ -8,8 +8,11 @@ import os
 import signal
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
+import disks
+import ledger
+import segments
+from disks import stopped
 from network import wait_until
 
 BACK_SECONDS = 60
@@ -56,8 +59,10 @@ def some(run, roles=("leader", "leader", "follower", "controller", "controller",
 
 
 def back(run, brokers, epochs, what):
-    """Waits until brokers are registered anew."""
+    """Waits until brokers are registered anew, each brought back as its own log says where it cannot come by itself."""
     def all_there():
+        for broker in brokers:
+            run.mended += broker.mend()
         return all(broker.epoch() not in (None, epochs[broker.number]) for broker in brokers)
 
     if not wait_until(BACK_SECONDS, all_there):
@@ -87,28 +92,16 @@ def kill(run):
     return Strike(what, all(killed))
 
 
-def stopped(process):
-    """Whether every thread that runs code of the process is stopped."""
-    def state(task):
-        name, _, fields = (task / "stat").read_text().rpartition(") ")
-        return "T" if "(iou-" in name else fields[0]
-
-    try:
-        return all(state(task) in "TD" for task in Path(f"/proc/{process.pid}/task").iterdir())
-    except OSError:
-        return False
-
-
 def stop(run):
     rng = run.rng
     role, broker = some(run)
     seconds = rng.choice([rng.uniform(1, 3), rng.uniform(1, 3), rng.uniform(2, 6), rng.uniform(6, 20)])
     epoch = broker.epoch()
     os.kill(broker.process.pid, signal.SIGSTOP)
-    hit = wait_until(5, lambda: stopped(broker.process)) is not None
+    hit = wait_until(5, lambda: stopped(broker.process.pid)) is not None
     time.sleep(seconds)
     # Long enough, and the cluster has gone on without it.
-    hit = hit and stopped(broker.process) and (seconds < 4 or broker.epoch() != epoch)
+    hit = hit and stopped(broker.process.pid) and (seconds < 4 or broker.epoch() != epoch)
     os.kill(broker.process.pid, signal.SIGCONT)
     what = f"stop {role} {broker.number} for {seconds:.1f} s"
     if not wait_until(BACK_SECONDS, lambda: broker.epoch() is not None):
@@ -183,7 +176,7 @@ def outage(run):
     else:
         kind = "stop"
         os.kill(zookeeper.process.pid, signal.SIGSTOP)
-        hit = wait_until(5, lambda: stopped(zookeeper.process)) is not None
+        hit = wait_until(5, lambda: stopped(zookeeper.process.pid)) is not None
         time.sleep(seconds)
         os.kill(zookeeper.process.pid, signal.SIGCONT)
     run.cluster.znodes.used = 0
@@ -193,10 +186,71 @@ def outage(run):
     return Strike(what, hit)
 
 
+def power_cut(run, victims, what):
+    """The machines lose their power at once: no byte of theirs gets out any more, their threads stop where they are, and what was not
+    synced is gone. They boot again with another boot id. ZooKeeper has its own machine, which keeps its power."""
+    rng, cluster = run.rng, run.cluster
+    epochs = {broker.number: broker.epoch() for broker in victims}
+    for broker in victims:
+        cluster.network.isolate(broker.machine)
+    for broker in victims:
+        disks.freeze(broker.process)
+    written = {broker.number: segments.bytes_in(broker.subject.data) for broker in victims}
+    for broker in victims:
+        broker.disk.cut()
+    killed = [broker.kill() for broker in victims]
+    for broker in victims:
+        broker.disk.detach()
+        broker.disk.attach()
+        broker.disk.boot_id = disks.new_boot_id()
+    lost = sum(max(0, size - segments.bytes_in(broker.subject.data).get(path, 0))
+               for broker in victims for path, size in written[broker.number].items())
+    run.cuts.append(ledger.now())
+    time.sleep(rng.choice([0, rng.uniform(0, 1), rng.uniform(0, 3)]))
+    rng.shuffle(victims)
+    for broker in victims:
+        cluster.network.heal(broker.machine)
+        broker.begin()
+    what = f"{what} {[(broker.number, broker.disk.kind) for broker in victims]}: {lost} bytes lost"
+    back(run, victims, epochs, what)
+    return Strike(what, all(killed) and lost > 0)
+
+
+def power(run):
+    role, broker = some(run)
+    return power_cut(run, [broker], f"power cut of {role}")
+
+
+def power_all(run):
+    return power_cut(run, list(run.cluster.brokers), "power cut of all")
+
+
+def full(run):
+    """Somebody else fills the disk of a broker, and after a while takes it all away."""
+    rng = run.rng
+    role, broker = some(run, ("leader", "leader", "follower", "coordinator", "random"))
+    ballast, free = broker.disk.mount / "ballast", None
+    seconds = rng.uniform(1, 6)
+    with open(ballast, "wb") as out:
+        free = broker.disk.free()
+        os.posix_fallocate(out.fileno(), 0, max(1, free - rng.choice([4096, 1 << 20, 16 << 20])))
+    left, refused = broker.disk.free(), broker.log.read_text(errors="replace").count(run.refusal)
+    time.sleep(seconds)
+    refused = broker.log.read_text(errors="replace").count(run.refusal) - refused
+    ballast.unlink()
+    what = f"disk of {role} {broker.number} ({broker.disk.kind}) full for {seconds:.1f} s: {free} bytes free, then {left}"
+    if not broker.running():
+        # Apache's broker ends when its only log directory does.
+        run.ended.append(what)
+        broker.begin()
+    if not wait_until(BACK_SECONDS, lambda: broker.epoch() is not None):
+        run.overdue(f"{what}: not registered {BACK_SECONDS} s after it")
+    return Strike(what, refused > 0)
+
+
 def mixed(run):
     return FAULTS[run.rng.choice(["kill", "stop", "cut", "expiry"])](run)
 
 
-FAULTS = {"kill": kill, "stop": stop, "cut": cut, "expiry": expiry, "outage": outage, "mixed": mixed}
-
-
+FAULTS = {"kill": kill, "stop": stop, "cut": cut, "expiry": expiry, "outage": outage, "mixed": mixed, "power": power,
+          "power-all": power_all, "full": full}

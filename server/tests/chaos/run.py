@@ -25,7 +25,7 @@ sys.dont_write_bytecode = True
 import peers  # noqa: E402
 
 MIXTURES = {"milena": ["milena"] * 3, "kafka": ["kafka"] * 3, "mixed": ["milena", "kafka", "milena"]}
-FAULTS = ["kill", "stop", "cut", "expiry", "outage", "mixed"]
+FAULTS = ["kill", "stop", "cut", "expiry", "outage", "mixed", "power", "power-all", "full"]
 RESULTS = "results.jsonl"
 
 
@@ -55,11 +55,12 @@ def summary(directory):
     for one in results(directory):
         groups.setdefault((one["subject"], one["fault"], one["commit"][:10]), []).append(one)
     print(f"{'subject':8} {'fault':10} {'commit':10} {'runs':>5} {'cycles':>7} {'hit':>6} {'acked':>10} {'PASS':>5} {'FAIL':>5} "
-          f"{'INC':>4} {'minutes':>8}")
+          f"{'INC':>4} {'resent':>7} {'minutes':>8}")
     for (subject, fault, commit), runs in sorted(groups.items()):
         verdicts = Counter(one["verdict"] for one in runs)
         print(f"{subject:8} {fault:10} {commit:10} {len(runs):5} {sum(r['cycles'] for r in runs):7} {sum(r['hits'] for r in runs):6} "
               f"{sum(r['acked'] for r in runs):10} {verdicts['PASS']:5} {verdicts['FAIL']:5} {verdicts['INCONCLUSIVE']:4} "
+              f"{sum(r.get('counts', {}).get('resent', 0) for r in runs):7} "
               f"{sum(r['seconds'] for r in runs) / 60:8.1f}")
         for one in runs:
             for label, text in one["violations"][:3]:

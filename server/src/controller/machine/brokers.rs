@@ -49,9 +49,11 @@ impl ControllerMachine {
             self.context.topics.len()
         ));
 
-        // Brokers first: they accept nothing about leaders they do not know.
+        // Brokers first: they accept nothing about leaders they do not know. Kafka's controller leaves the partitions for later; a
+        // broker that has just started would meanwhile tell its clients that their topics do not exist, and librdkafka believes it.
         let brokers: Vec<i32> = self.context.live_broker_ids().collect();
-        self.batch.add_update_metadata(brokers, []);
+        let led = self.led_partitions();
+        self.batch.add_update_metadata(brokers, led);
         self.flush();
 
         let offline = self.initialize_phases(&distrusted);
@@ -139,6 +141,15 @@ impl ControllerMachine {
         offline
     }
 
+    /// What brokers are told of all partitions whose leadership is known.
+    fn led_partitions(&self) -> Vec<TopicPartition> {
+        self.context
+            .all_partitions()
+            .filter(|(at, one)| one.leadership.is_some() && !self.context.is_queued_for_deletion(&at.topic))
+            .map(|(at, _)| at)
+            .collect()
+    }
+
     fn tell_live_brokers(&mut self) {
         let live = self.context.live_brokers.values().cloned().collect();
         self.out.push(Output::LiveBrokers(live));
@@ -204,12 +215,7 @@ impl ControllerMachine {
             .collect();
         self.batch.add_update_metadata(existing, []);
         self.flush();
-        let led: Vec<TopicPartition> = self
-            .context
-            .all_partitions()
-            .filter(|(at, one)| one.leadership.is_some() && !self.context.is_queued_for_deletion(&at.topic))
-            .map(|(at, _)| at)
-            .collect();
+        let led = self.led_partitions();
         self.batch.add_update_metadata(new.iter().copied(), led);
         self.flush();
         let mut waiting_for_deletion = BTreeSet::new();

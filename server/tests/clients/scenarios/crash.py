@@ -1,24 +1,17 @@
 """`kill -9` and power cuts again and again under load, checked against a ledger of every ack."""
 
 import contextlib
-import ctypes
-import fcntl
-import os
 import random
 import re
-import shutil
-import signal
-import struct
-import subprocess
 import time
-import uuid
 from pathlib import Path
 
 import crash_writers
+import disks
 import history
 import librdkafka
 import subject as subjects
-from scenario import Skip, equal, scenario, until
+from scenario import Skip, equal, scenario
 
 WRITERS = [("acks=1", 0, {"acks": 1}), ("acks=1, lz4", 1, {"acks": 1, "compression_type": "lz4"}),
            ("idempotent", 2, {"enable_idempotence": True}),
@@ -71,44 +64,6 @@ def kills(place):
     under_load(place, broker, interrupt)
 
 
-class Disk:
-    """A file system in a file, from which everything can be taken that was not synced.
-
-    Only this process and what it starts see it: it goes with them, however they end.
-    """
-
-    new_mount_namespace = 0x00020000  # CLONE_NEWNS
-    shutdown = 0x8004587D  # FS_IOC_SHUTDOWN
-    without_log_flush = 2
-
-    def __init__(self, directory):
-        self.image, self.mount = directory / "disk.img", directory / "disk"
-        self.mount.mkdir()
-        with open(self.image, "wb") as image:
-            image.truncate(1 << 30)
-        subprocess.run(["mkfs.ext4", "-q", "-F", self.image], check=True)
-        if ctypes.CDLL(None).unshare(self.new_mount_namespace):
-            raise Skip("no mount namespace can be had here")
-        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
-        if subprocess.run(["mount", "-o", "loop", self.image, self.mount], capture_output=True).returncode:
-            raise Skip("no loop device can be mounted here")
-
-    def cut(self):
-        directory = os.open(self.mount, os.O_RDONLY)
-        try:
-            fcntl.ioctl(directory, self.shutdown, struct.pack("I", self.without_log_flush))
-        finally:
-            os.close(directory)
-
-    def detach(self):
-        subprocess.run(["umount", self.mount], check=True)
-        until(20, "the killed process lets go of the file system", lambda: not subprocess.run(
-            ["losetup", "--associated", self.image], check=True, capture_output=True).stdout)
-
-    def attach(self):
-        subprocess.run(["mount", "-o", "loop", self.image, self.mount], check=True)
-
-
 class Machine(subjects.Milena):
     """Milena on a machine that is switched off and on: each start after a cut sees another boot id."""
 
@@ -120,7 +75,7 @@ class Machine(subjects.Milena):
                 self.directory / "boot_id", *super().command(properties)]
 
     def boot(self):
-        (self.directory / "boot_id").write_text(f"{uuid.uuid4()}\n")
+        (self.directory / "boot_id").write_text(disks.new_boot_id())
         known = self.log.stat().st_size if self.log.exists() else 0
         seconds = self.start()
         holes = set(re.findall(r"create the empty file (\S+) and start again", self.log.read_text()[known:]))
@@ -133,19 +88,8 @@ class Machine(subjects.Milena):
             seconds += self.start()
         return seconds
 
-    def freeze(self):
-        """Stops every thread where it is. Without this the broker would live on for a moment and acknowledge what is lost: while
-        ext4 shuts down, fdatasync may return 0 for data that never reach the disk (seen with Linux 6.18)."""
-        def state(task):
-            name, _, fields = (task / "stat").read_text().rpartition(") ")
-            return "T" if "(iou-" in name else fields[0]  # the ring's workers run no code of ours
-
-        self.process.process.send_signal(signal.SIGSTOP)
-        tasks = Path(f"/proc/{self.process.pid}/task")
-        until(20, "all threads are stopped or wait for the disk", lambda: all(state(task) in "TD" for task in tasks.iterdir()))
-
     def lose_power(self):
-        self.freeze()
+        disks.freeze(self.process)
         self.disk.cut()
         self.kill()
         self.disk.detach()
@@ -158,11 +102,12 @@ def machine(place, settings):
     """A broker on a machine and a disk of its own."""
     if place.subject != "milena":
         raise Skip("Kafka syncs no directory (KAFKA-3968)")
-    if os.geteuid() != 0 or any(not shutil.which(tool) for tool in ("mkfs.ext4", "losetup", "unshare")):
-        raise Skip("needs root, mkfs.ext4, losetup and unshare")
+    if why := disks.missing("ext4"):
+        raise Skip(why)
     broker = Machine(place.directory / "own", {"log.segment.bytes": "400000", "log.index.interval.bytes": "512", **settings},
                      place.directory / "disk/data")
-    broker.disk = Disk(place.directory)
+    disks.own_mounts()
+    broker.disk = disks.Disk(place.directory)
     try:
         broker.boot()
         yield broker
