@@ -26,12 +26,13 @@ import peers  # noqa: E402
 
 MIXTURES = {"milena": ["milena"] * 3, "kafka": ["kafka"] * 3, "mixed": ["milena", "kafka", "milena"]}
 FAULTS = ["kill", "stop", "cut", "expiry", "outage", "mixed", "power", "power-all", "full"]
+CONTROLS = ["control-acks1", "control-unclean"]
 RESULTS = "results.jsonl"
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--fault", choices=FAULTS, default="kill")
+    parser.add_argument("--fault", choices=[*FAULTS, *CONTROLS], default="kill")
     parser.add_argument("--cycles", type=int, default=1000, help="strikes in all (default: 1000)")
     parser.add_argument("--per-run", type=int, default=20, help="strikes of one cluster (default: 20)")
     parser.add_argument("--subject", choices=list(MIXTURES), default="milena")
@@ -100,7 +101,7 @@ def one_run(options, seed, cycles, binary, known):
     else:
         found = {"verdict": "INCONCLUSIVE", "cycles": 0, "hits": 0, "acked": 0, "seconds": limit, "violations": [],
                  "error": "the run did not end by itself"}
-    if found["verdict"] == "PASS" and not options.keep:
+    if found["verdict"] == "PASS" and not found["violations"] and not options.keep:
         shutil.rmtree(directory)
     return found
 
