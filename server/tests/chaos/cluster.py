@@ -37,9 +37,11 @@ class Broker:
         self.subject = subjects.KINDS[kind](cluster.directory / str(number), port=port, data=data, zookeeper=self.proxy,
                                             session_ms=cluster.session_ms)
         self.subject.host = network.address(self.machine)
-        listener = f"PLAINTEXT://{self.subject.bootstrap}"
-        self.subject.settings = {"broker.id": number, "listeners": listener, "inter.broker.protocol.version": "2.7",
-                                 **SETTINGS, **cluster.settings}
+        told = network.front(self.machine, port, lambda: self.process.pid, self.proxy)
+        self.address = f"{self.subject.host}:{told}"
+        self.subject.settings = {"broker.id": number, "listeners": f"PLAINTEXT://{self.subject.bootstrap}",
+                                 "advertised.listeners": f"PLAINTEXT://{self.address}",
+                                 "inter.broker.protocol.version": "2.7", **SETTINGS, **cluster.settings}
 
     @property
     def process(self):
@@ -116,7 +118,7 @@ class Cluster:
 
     @property
     def bootstrap(self):
-        return ",".join(broker.subject.bootstrap for broker in self.brokers)
+        return ",".join(broker.address for broker in self.brokers)
 
     def asked(self, question):
         """An answer of ZooKeeper; none while it does not answer."""

@@ -86,7 +86,7 @@ class Acks1(Control):
         for broker in followers:
             network.cut(broker.machine, leader.machine)
             network.cut(leader.machine, broker.machine)
-        acked = self.send("control", book, leader.subject.bootstrap, 1)
+        acked = self.send("control", book, leader.address, 1)
         killed = leader.kill()
         # What the dead leader's kernel still holds for a follower must not get there before another leads.
         self.elected(followers)
@@ -103,7 +103,7 @@ class Unclean(Control):
         for broker in followers:
             broker.kill()
         alone = wait_until(60, lambda: (self.cluster.state(self.topic, 0) or {}).get("isr") == [leader.number])
-        acked = self.send("control", book, leader.subject.bootstrap, "all")
+        acked = self.send("control", book, leader.address, "all")
         killed = leader.kill()
         wait_until(30, lambda: leader.epoch() is None)
         for broker in followers:
