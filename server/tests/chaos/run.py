@@ -3,7 +3,8 @@
 
 A run is a fresh cluster of three brokers and a ZooKeeper under load, some strikes of a fault, healing, and a verdict. Each
 run is a line of JSON in DIR/results.jsonl, with commit, seed, subject, fault, verdict and counts. Started again with the same
-arguments, it goes on where it was. `--summary DIR` prints a table of what is there.
+arguments, it goes on where it was. `--summary DIR` prints a table of what is there. `--sample` is what `tools/check` runs: a few
+strikes of several faults, a line for each, and `N passed, N failed, N skipped` at the end.
 """
 
 import argparse
@@ -27,7 +28,10 @@ import peers  # noqa: E402
 MIXTURES = {"milena": ["milena"] * 3, "kafka": ["kafka"] * 3, "mixed": ["milena", "kafka", "milena"]}
 FAULTS = ["kill", "stop", "cut", "expiry", "outage", "mixed", "power", "power-all", "full"]
 CONTROLS = ["control-acks1", "control-unclean"]
+ON_DISKS = {"power", "power-all", "full"}
 RESULTS = "results.jsonl"
+# What the test command runs: faults, and how many strikes of each.
+SAMPLE = {"kill": 6, "mixed": 8, "power-all": 2, "full": 1, "control-acks1": 1}
 
 
 def arguments():
@@ -41,6 +45,7 @@ def arguments():
     parser.add_argument("--out", type=Path, help="where results and the evidence of failed runs go")
     parser.add_argument("--keep-going", action="store_true", help="go on after a run that FAILs")
     parser.add_argument("--keep", action="store_true", help="keep the directories of all runs")
+    parser.add_argument("--sample", action="store_true", help="a short run of several faults")
     parser.add_argument("--summary", type=Path, metavar="DIR", help="print a table of the results in DIR")
     parser.add_argument("--inner", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -106,6 +111,69 @@ def one_run(options, seed, cycles, binary, known):
     return found
 
 
+def campaign(options, binary, known):
+    """Runs until there are so many strikes; whether a run FAILed."""
+    stamp = {"subject": options.subject, "fault": options.fault}
+    if options.subject != "kafka":
+        stamp["binary"] = hashlib.sha256(binary.read_bytes()).hexdigest()[:16]
+    mine = [one for one in results(options.out) if (one["subject"], one["fault"]) == (options.subject, options.fault)]
+    done, seed = sum(max(1, one["cycles"]) for one in mine), max([one["seed"] + 1 for one in mine] + [options.seed])
+    failed = False
+    while done < options.cycles:
+        cycles = min(options.per_run, options.cycles - done)
+        found = one_run(options, seed, cycles, binary, known)
+        line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "commit": commit(), **stamp, "seed": seed, **found}
+        with open(options.out / RESULTS, "a") as out:
+            out.write(json.dumps(line) + "\n")
+        done += max(1, found["cycles"])
+        print(f"{found['verdict']} {options.subject} {options.fault} seed {seed}: {told(found)}", flush=True)
+        for text in reasons(found, 10):
+            print(f"    {text}", flush=True)
+        failed = failed or found["verdict"] == "FAIL"
+        if failed and not options.keep_going:
+            break
+        seed += 1
+    return failed
+
+
+def told(found):
+    return f"{found['cycles']} cycles, {found['hits']} hit, {found['acked']} acked, {found['seconds']} s"
+
+
+def reasons(found, count):
+    return [f"{label} {text}" for label, text in found["violations"][:count]] + ([found["error"]] if found.get("error") else [])
+
+
+def sample(options, binary, known):
+    """A line for each fault; whether one of them failed."""
+    import disks
+
+    counts = Counter()
+
+    def result(verdict, text):
+        counts[verdict] += 1
+        print(f"{verdict}: chaos.{text}", flush=True)
+
+    done = subprocess.run([sys.executable, HERE / "check_checker.py", "20"], capture_output=True, text=True)
+    result("failed" if done.returncode else "passed", f"checker ({(done.stdout or done.stderr).strip()})")
+    for fault, cycles in SAMPLE.items():
+        if fault in ON_DISKS and (why := disks.missing("ext4", "xfs") or known["why"]):
+            result("skipped", f"{fault}: {why}")
+            continue
+        options.fault = fault
+        # A busy machine may keep a fault from hitting; once more, then.
+        for seed in (options.seed, options.seed + 1):
+            found = one_run(options, seed, cycles, binary, known)
+            if found["verdict"] != "INCONCLUSIVE":
+                break
+        result("passed" if found["verdict"] == "PASS" else "failed", f"{fault} ({told(found)})")
+        if found["verdict"] != "PASS":
+            lines = reasons(found, 10) + [f"kept: {options.out}/{options.subject}-{fault}-{seed}"]
+            print("\n".join(f"  | {found['verdict']} {line}" for line in lines), flush=True)
+    print(f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped")
+    return counts["failed"] > 0
+
+
 def main():
     options = arguments()
     if options.summary:
@@ -115,47 +183,28 @@ def main():
         import trial
 
         trial.main(json.loads(options.inner))
-    if options.out is None:
-        sys.exit("--out names the directory of the results")
     python = peers.python()
     if Path(sys.executable).resolve() != python.resolve() or sys.prefix != str(python.parent.parent):
         os.execv(python, [str(python), *sys.argv])
-    options.out = options.out.resolve()
+    if options.out is None and not options.sample:
+        sys.exit("--out names the directory of the results")
+    options.out = (options.out or peers.HOME / "chaos").resolve()
     options.out.mkdir(parents=True, exist_ok=True)
-    binary = Path(options.binary or peers.ROOT / "target/release/milena").resolve()
-    if options.subject != "kafka" and not binary.exists():
+    target = Path(os.environ.get("CARGO_TARGET_DIR") or peers.ROOT / "target")
+    binary = Path(options.binary or target / "release/milena").resolve()
+    if (options.subject != "kafka" or options.sample) and not binary.exists():
         sys.exit(f"{binary} is missing; build it with: cargo build --release")
     import network
 
-    if why := network.missing():
+    why = network.missing()
+    if why:
         print(f"{why}: brokers share 127.0.0.1, and proxies cut the ways between them", flush=True)
     driver = peers.java_client("2.7.2")
-    known = {"java": driver.split(":")[1].removesuffix("/*"), "driver": driver}
+    known = {"java": driver.split(":")[1].removesuffix("/*"), "driver": driver, "why": why}
     peers.compiled("chaos-load", HERE / "Load.java", known["java"])
-    stamp = {"subject": options.subject, "fault": options.fault}
-    if options.subject != "kafka":
-        stamp["binary"] = hashlib.sha256(binary.read_bytes()).hexdigest()[:16]
-    mine = [one for one in results(options.out) if (one["subject"], one["fault"]) == (options.subject, options.fault)]
-    done, seed = sum(one["cycles"] for one in mine), max([one["seed"] + 1 for one in mine] + [options.seed])
-    failed = False
-    while done < options.cycles:
-        cycles = min(options.per_run, options.cycles - done)
-        found = one_run(options, seed, cycles, binary, known)
-        line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "commit": commit(), **stamp, "seed": seed, **found}
-        with open(options.out / RESULTS, "a") as out:
-            out.write(json.dumps(line) + "\n")
-        done += max(1, found["cycles"])
-        print(f"{found['verdict']} {options.subject} {options.fault} seed {seed}: {found['cycles']} cycles, {found['hits']} hit, "
-              f"{found['acked']} acked, {found['seconds']} s", flush=True)
-        for label, text in found["violations"][:10]:
-            print(f"    {label} {text}", flush=True)
-        if found.get("error"):
-            print(f"    {found['error']}", flush=True)
-        failed = failed or found["verdict"] == "FAIL"
-        if failed and not options.keep_going:
-            break
-        seed += 1
-    return 1 if failed else 0
+    if not options.sample and options.fault in ON_DISKS and why:
+        sys.exit(f"{options.fault}: {why}")
+    return 1 if (sample if options.sample else campaign)(options, binary, known) else 0
 
 
 if __name__ == "__main__":
