@@ -51,6 +51,7 @@ class Trial:
         self.cuts = []
         self.ended = []
         self.mended = 0
+        self.slowest = 0.0
         self.rules = checker.Rules(stale=self.fault in STALE, groups=tuple((group, self.topic) for group in self.groups))
 
     def overdue(self, text):
@@ -81,7 +82,7 @@ class Trial:
         acked = sum(len(producer.acked) for producer in self.books.update().producers.values())
         violated = [one for one in violations if one[0] not in checker.REMARKS]
         verdict = FAIL if violated else PASS if self.conclusive(hits, acked) else INCONCLUSIVE
-        return {"verdict": verdict, "cycles": len(self.strikes), "hits": hits, "acked": acked,
+        return {"verdict": verdict, "cycles": len(self.strikes), "hits": hits, "acked": acked, "slowest_cycle": round(self.slowest, 1),
                 "seconds": round(time.monotonic() - began, 1), "violations": violations, **facts}
 
     def conclusive(self, hits, acked):
@@ -141,6 +142,7 @@ class Trial:
             strike = faults.FAULTS[self.fault](self)
             self.strikes.append(strike)
             self.acks_of_all(1, f"after cycle {number}, {strike.what}")
+            self.slowest = max(self.slowest, time.monotonic() - began)
             self.say(f"cycle {number}: {strike.what}{'' if strike.hit else ', NOT HIT'}, {time.monotonic() - began:.1f} s, "
                      f"{self.books.acks} acks")
             if ended := self.clients.ended():
