@@ -217,6 +217,9 @@ def power_cut(run, victims, what):
 
 
 def power(run):
+    """One machine at a time: unsynced acknowledgements hold as long as another in-sync replica lives, so all are in sync before."""
+    if not wait_until(BACK_SECONDS, lambda: not run.cluster.out_of_sync(), 0.1):
+        run.overdue(f"not in sync {BACK_SECONDS} s after a power cut: {run.cluster.out_of_sync()}")
     role, broker = some(run)
     return power_cut(run, [broker], f"power cut of {role}")
 
