@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use milena_engine::error::{AppendError, ReadError};
+use milena_engine::error::{AppendError, ReadError, StorageError};
 use milena_engine::log::{AppendInfo, Log, LogListener, LogOffsetSnapshot, LogStartOffsetIncrementReason};
 use milena_engine::record_batch::{AppendOrigin, ValidatedBatches};
 use milena_engine::units::{LeaderEpoch, Offset, TopicPartition};
@@ -495,6 +495,7 @@ impl Partition {
                 let appended = log
                     .append_as_follower(answer.records)
                     .map_err(|error| match error {
+                        AppendError::Storage(StorageError::ReserveReached { .. }) => FollowError::Full,
                         AppendError::Storage(error) => FollowError::Storage(error.to_string()),
                         error => FollowError::Unfit(error.to_string()),
                     })?;

@@ -61,6 +61,9 @@ pub enum FollowError {
     /// What came is damaged, or does not fit: asked for again.
     #[error("{0}")]
     Unfit(String),
+    /// The directory has no room at the moment: asked for again. The log manager has said so, once.
+    #[error("the log directory is full")]
+    Full,
     /// The disk failed, or the partition is out of service.
     #[error("{0}")]
     Storage(String),
@@ -493,8 +496,8 @@ impl ReplicaFetcher {
 
     fn failed(&mut self, now: Duration, partition: &TopicPartition, error: FollowError) {
         match error {
-            // The new role's own word is under way.
-            FollowError::NotFollowing => self.delay(now, partition),
+            // The new role's own word is under way, or room is to be made.
+            FollowError::NotFollowing | FollowError::Full => self.delay(now, partition),
             FollowError::Unfit(reason) => {
                 self.note(partition, &reason);
                 self.delay(now, partition);

@@ -357,6 +357,24 @@ fn a_failed_disk_ends_the_following_and_damaged_records_are_asked_for_again() {
 }
 
 #[test]
+fn a_full_disk_is_waited_for() {
+    let log = TestLog::of(&[1, 1]);
+    let mut dialogue = Dialogue::new(&[Arc::clone(&log)]);
+    dialogue.epoch_ends(1, 2);
+    for _ in 0..3 {
+        assert_eq!(dialogue.fetch_positions(), [(0, 2)]);
+        log.0.lock().fails = Some(FollowError::Full);
+        dialogue.answer(0, &[9]);
+        dialogue.next();
+        dialogue.fetcher.begin_answer(0);
+        assert_eq!(dialogue.next(), Step::Wait(Some(dialogue.now + BACKOFF)));
+        dialogue.now += BACKOFF;
+    }
+    assert_eq!(dialogue.fetch_positions(), [(0, 2)]);
+    assert!(dialogue.fetcher.notes().is_empty());
+}
+
+#[test]
 fn an_offset_out_of_range_is_settled_by_the_leaders_bounds() {
     // the leader's start and end, what is left of our three records, where it goes on
     for (start, end, left, next) in [(0, 1, 1, 1), (7, 9, 0, 7), (0, 5, 3, 3)] {
