@@ -49,8 +49,10 @@ impl ControllerMachine {
             self.context.topics.len()
         ));
 
-        // Brokers first: they accept nothing about leaders they do not know. Kafka's controller leaves the partitions for later; a
-        // broker that has just started would meanwhile tell its clients that their topics do not exist, and librdkafka believes it.
+        // Brokers first: they accept nothing about leaders they do not know.
+        //
+        // **Deviation:** Kafka's controller names no partitions here, and a broker that has just started tells its clients for a
+        // moment that their topics do not exist. librdkafka believes it, and gives up what was to be sent.
         let brokers: Vec<i32> = self.context.live_broker_ids().collect();
         let led = self.led_partitions();
         self.batch.add_update_metadata(brokers, led);

@@ -394,7 +394,7 @@ fn with_deletion_disabled_requests_are_removed_and_topics_stay() {
 }
 
 #[test]
-fn a_new_controller_tells_of_brokers_first_then_leaders_and_writes_nothing_if_all_are_alive() {
+fn a_new_controller_tells_what_it_knows_first_then_leaders_and_writes_nothing_if_all_are_alive() {
     let reading = ClusterReading {
         brokers: vec![broker(0, 11)],
         topics: vec![("t".into(), assignment(&[&[0]]))],
@@ -404,7 +404,11 @@ fn a_new_controller_tells_of_brokers_first_then_leaders_and_writes_nothing_if_al
     let (dialogue, said) = Dialogue::elected(reading);
     assert_eq!(
         said,
-        ["0 hears of [0]", "0 leads t-0 0@3 [0]", "0 hears of [0] t-0 0"]
+        [
+            "0 hears of [0] t-0 0",
+            "0 leads t-0 0@3 [0]",
+            "0 hears of [0] t-0 0"
+        ]
     );
     assert!(dialogue.machine.is_active());
 }
