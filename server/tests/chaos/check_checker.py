@@ -46,7 +46,7 @@ def history(rng):
         at = 2000
         for offset in range(5, len(entries), 5):
             at += 10
-            commits.setdefault(("g", topic, partition), []).append(offset)
+            commits.setdefault(("g", topic, partition), []).append((offset, at - 5))
             consumers["member"].events.append(("c", topic, partition, offset, at))
             consumers["onlooker"].events.append(("o", topic, partition, offset, at + 1))
     reads = {"librdkafka": copy.deepcopy(log), "java": copy.deepcopy(log)}
@@ -169,9 +169,14 @@ def position_skips(rng, evidence):
 
 def commit_back(rng, evidence):
     key = rng.choice(list(evidence.commits))
-    offsets = evidence.commits[key]
-    at = rng.randrange(1, len(offsets))
-    offsets.insert(at + 1, offsets[at] - rng.randrange(1, 5))
+    commits = evidence.commits[key]
+    at = rng.randrange(1, len(commits))
+    commits.insert(at + 1, (commits[at][0] - rng.randrange(1, 5), commits[at][1] + 1))
+
+
+def commit_deleted(rng, evidence):
+    key = rng.choice(list(evidence.commits))
+    evidence.commits[key].append((None, 9000))
 
 
 def commit_lost(rng, evidence):
@@ -181,12 +186,12 @@ def commit_lost(rng, evidence):
 
 def told_less(rng, evidence):
     key = rng.choice(list(evidence.commits))
-    evidence.consumers["onlooker"].events.append(("o", *key[1:], evidence.commits[key][-1] - rng.randrange(1, 5), 9000))
+    evidence.consumers["onlooker"].events.append(("o", *key[1:], evidence.commits[key][-1][0] - rng.randrange(1, 5), 9000))
 
 
 def begins_before(rng, evidence):
     key = rng.choice(list(evidence.commits))
-    evidence.consumers["member"].events.append(("s", *key[1:], evidence.commits[key][-1] - rng.randrange(1, 5), 9000))
+    evidence.consumers["member"].events.append(("s", *key[1:], evidence.commits[key][-1][0] - rng.randrange(1, 5), 9000))
 
 
 def replica_differs(rng, evidence):
@@ -211,7 +216,7 @@ def producer_ends(rng, evidence):
 MUTATIONS = {
     "A1": [lose_acked, lose_the_end, swap], "A3": [duplicate], "resent": [sent_again], "A4": [swap], "A2": [refused_is_there], "A0": [nobody_sent],
     "A10": [byte_in_the_log, timestamp], "A5": [another_value, read_of_what_went, reader_gets_less],
-    "A6": [position_back, position_skips], "A7": [commit_back, commit_lost, told_less, begins_before], "A11": [replica_differs],
+    "A6": [position_back, position_skips], "A7": [commit_back, commit_deleted, commit_lost, told_less, begins_before], "A11": [replica_differs],
     "A12": [no_outcome, group_skips, producer_ends],
 }
 
@@ -232,7 +237,18 @@ def main():
                     sys.exit(f"{mutation.__name__}, seed {seed}: reported as {sorted(labels)}, expected {label}")
                 count += 1
     allowances()
+    unacked_commits()
     print(f"{count} broken histories of {sum(map(len, MUTATIONS.values()))} kinds, all reported under the right label")
+
+
+def unacked_commits():
+    """A commit that nobody was told of, and that the coordinator does not know, is none."""
+    for seed in range(20):
+        evidence = history(random.Random(f"unacked {seed}"))
+        for commits in evidence.commits.values():
+            commits.insert(len(commits) // 2, (commits[-1][0] + 10, commits[len(commits) // 2][1]))
+        if wrong := checker.check(evidence, RULES):
+            sys.exit(f"seed {seed}: a commit without an answer is taken for one: {wrong}")
 
 
 def allowances():

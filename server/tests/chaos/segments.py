@@ -166,9 +166,9 @@ def records(batch):
 
 
 def committed(found):
-    """(group, topic, partition, offset) of each record of __consumer_offsets that commits one, in order; offset none: deleted."""
+    """(group, topic, partition, offset, ms) of each record of __consumer_offsets that commits one, in order; offset none: deleted."""
     for batch in found:
-        for _, _, key, value, _ in records(batch):
+        for _, timestamp, key, value, _ in records(batch):
             if key is None or struct.unpack_from(">h", key)[0] not in (0, 1):
                 continue
             names, at = [], 2
@@ -177,4 +177,5 @@ def committed(found):
                 names.append(key[at + 2:at + 2 + size].decode())
                 at += 2 + size
             partition = struct.unpack_from(">i", key, at)[0]
-            yield names[0], names[1], partition, None if value is None else struct.unpack_from(">q", value, 2)[0]
+            offset = None if value is None else struct.unpack_from(">q", value, 2)[0]
+            yield names[0], names[1], partition, offset, timestamp

@@ -247,8 +247,8 @@ class Trial:
             if isinstance(found, segments.Damaged):
                 continue
             if topic == "__consumer_offsets":
-                for group, of, number, offset in segments.committed(found[0]):
-                    evidence.commits.setdefault((group, of, number), []).append(offset)
+                for group, of, number, offset, at in segments.committed(found[0]):
+                    evidence.commits.setdefault((group, of, number), []).append((offset, at))
             elif topic in self.topics():
                 evidence.log[topic, partition] = [self.entry(*one) for batch in found[0] for one in segments.records(batch)]
                 evidence.lives |= {(topic, partition, offset): (batch.producer, batch.producer_epoch)
