@@ -1,11 +1,11 @@
 """What must be true of a run, judged from the ledger, the reads and the files; pure: nothing here talks to a broker.
 
-Labels: A1 an acked record is at its offset. A2 what was refused for certain is in no log. A3 each record at most once. A4 the
-records of a producer in a partition stand in the order of its sends. A5 an offset never holds two values, in any read of
-any client. A6 who reads by assignment sees each offset once, in order, without a gap. A7 what a group has committed never goes back.
-`resent`: twice, in two epochs of
-its producer. A10 payload, key, header and timestamp are as sent. A11 replicas are identical. A12 it goes on: every send has an outcome, every
-record is read by every group. (A8 is for transactions; A9 is the simulator's.) A0: what nobody sent.
+Labels: A1 an acked record is at its offset. A2 what was refused for certain is in no log. A3 each record is there at most once; in
+two epochs of its producer it is `resent`. A4 the records of a producer in a partition stand in the order of its sends. A5 an offset
+never holds two values, in any read of any client. A6 who reads by assignment sees each offset once, in order, without a gap. A7 what a
+group has committed never goes back. A10 payload, key, header and timestamp are as sent. A11 replicas are identical. A12 it goes on:
+every send has an outcome, every record is read by every group. A0 nobody sent what is there. (A8 is for transactions; A9 is
+checked in the simulator.)
 """
 
 from collections import defaultdict
@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 @dataclass
 class Evidence:
     """All that is known at the end of a run. `log`: (topic, partition) -> [(offset, producer, counter, timestamp, mark)], from the
-    files. `reads`: {reader: the same} of readers at the end. `commits`: (group, topic, partition) -> [(offset, ms)] in the order of the
-    log. `divergence`: text for each pair of replicas that differ."""
+    files. `reads`: {reader: the same} of readers at the end. `commits`: (group, topic, partition) -> [(offset, ms)] in the order
+    of the log. `divergence`: text for each pair of replicas that differ."""
 
     producers: dict
     consumers: dict

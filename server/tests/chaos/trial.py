@@ -71,7 +71,7 @@ class Trial:
                 self.strike()
                 violations, facts = self.judged()
             except Overdue as late:
-                violations = [("A12", str(late))]
+                violations = [("A12", str(late)), *self.safety()]
             violations += [("panic", line) for line in self.cluster.panics()]
         finally:
             if self.clients:
@@ -82,8 +82,8 @@ class Trial:
         acked = sum(len(producer.acked) for producer in self.books.update().producers.values())
         violated = [one for one in violations if one[0] not in checker.REMARKS]
         verdict = FAIL if violated else PASS if self.conclusive(hits, acked) else INCONCLUSIVE
-        return {"verdict": verdict, "cycles": len(self.strikes), "hits": hits, "acked": acked, "slowest_cycle": round(self.slowest, 1),
-                "seconds": round(time.monotonic() - began, 1), "violations": violations, **facts}
+        return {"verdict": verdict, "cycles": len(self.strikes), "hits": hits, "acked": acked,
+                "slowest_cycle": round(self.slowest, 1), "seconds": round(time.monotonic() - began, 1), "violations": violations, **facts}
 
     def conclusive(self, hits, acked):
         return hits > 0 and acked > 100
@@ -158,7 +158,7 @@ class Trial:
         self.acks_of_all(20, "after healing")
         self.clients.tell("stop")
         producers = self.books.update().producers
-        if not wait_until(PROGRESS_SECONDS, lambda: self.books.update() and not any(self.open(one) for one in producers.values())):
+        if not wait_until(PROGRESS_SECONDS, lambda: self.books.update() and not any(map(self.open, producers.values()))):
             self.overdue(f"sends without an outcome: {[(one.name, one.open()) for one in producers.values()]}")
         ends = self.ends()
         if not wait_until(PROGRESS_SECONDS, lambda: not self.behind(ends)):
@@ -169,10 +169,21 @@ class Trial:
         self.clients.close(30)
         evidence = self.scan(reads)
         violations = checker.check(evidence, self.rules)
-        facts = {"records": sum(map(len, evidence.log.values())), "mended": self.mended, "ended": self.ended, "in_sync_after": round(in_sync, 1),
-                 "quiet_after": round(quiet, 1), "given_up": sum(len(one.failed) + len(one.unknown) for one in evidence.producers.values()), "stale_reads": checker.stale_reads(evidence),
+        given_up = sum(len(one.failed) + len(one.unknown) for one in evidence.producers.values())
+        facts = {"records": sum(map(len, evidence.log.values())), "given_up": given_up, "mended": self.mended, "ended": self.ended,
+                 "stale_reads": checker.stale_reads(evidence), "in_sync_after": round(in_sync, 1), "quiet_after": round(quiet, 1),
                  "counts": dict(violations.counts)}
         return list(violations), facts
+
+    def safety(self):
+        """What the files say by themselves, where it does not go on."""
+        if self.clients:
+            self.clients.close()
+        try:
+            evidence = self.scan(None)
+        except OSError as error:
+            return [("A11", str(error))]
+        return [one for one in checker.check(evidence, self.rules) if one[0] != "A12"]
 
     def open(self, producer):
         return producer.open()
@@ -205,9 +216,10 @@ class Trial:
     def read_by_librdkafka(self):
         found = {}
         for topic in self.topics():
-            for message in librdkafka.read_all(self.cluster.bootstrap, topic, make=lambda m: (m.partition(), m.offset(), self.entry(
-                    m.offset(), m.timestamp()[1], m.key(), m.value(), m.headers() or ()))):
-                found.setdefault((topic, message[0]), []).append(message[2])
+            for partition, _, entry in librdkafka.read_all(self.cluster.bootstrap, topic, make=lambda message: (
+                    message.partition(), message.offset(), self.entry(message.offset(), message.timestamp()[1], message.key(),
+                                                                      message.value(), message.headers() or ()))):
+                found.setdefault((topic, partition), []).append(entry)
         return found
 
     def read_by_java(self):
@@ -225,7 +237,7 @@ class Trial:
         return found
 
     def scan(self, reads):
-        """The files of all replicas, once they have come to rest."""
+        """The files of all replicas, once they have come to rest, beside what readers found at the end, if there were any."""
         where = list(self.cluster.partitions().items())
         resting = {}
 
@@ -253,8 +265,10 @@ class Trial:
                 evidence.log[topic, partition] = [self.entry(*one) for batch in found[0] for one in segments.records(batch)]
                 evidence.lives |= {(topic, partition, offset): (batch.producer, batch.producer_epoch)
                                    for batch in found[0] for offset in range(batch.base, batch.end)}
-                self.compare_java(reads["java"], topic, partition, found[0])
-        evidence.reads = {"librdkafka": reads["librdkafka"], "java": self.as_entries(reads["java"], evidence.log)}
+                if reads:
+                    self.compare_java(reads["java"], topic, partition, found[0])
+        if reads:
+            evidence.reads = {"librdkafka": reads["librdkafka"], "java": self.as_entries(reads["java"], evidence.log)}
         return evidence
 
     def compare_java(self, read, topic, partition, found):
