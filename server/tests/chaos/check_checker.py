@@ -214,10 +214,11 @@ def producer_ends(rng, evidence):
 
 
 MUTATIONS = {
-    "A1": [lose_acked, lose_the_end, swap], "A3": [duplicate], "resent": [sent_again], "A4": [swap], "A2": [refused_is_there], "A0": [nobody_sent],
+    "A1": [lose_acked, lose_the_end, swap], "A3": [duplicate], "resent": [sent_again], "A4": [swap],
+    "A2": [refused_is_there], "A0": [nobody_sent],
     "A10": [byte_in_the_log, timestamp], "A5": [another_value, read_of_what_went, reader_gets_less],
-    "A6": [position_back, position_skips], "A7": [commit_back, commit_deleted, commit_lost, told_less, begins_before], "A11": [replica_differs],
-    "A12": [no_outcome, group_skips, producer_ends],
+    "A6": [position_back, position_skips], "A7": [commit_back, commit_deleted, commit_lost, told_less, begins_before],
+    "A11": [replica_differs], "A12": [no_outcome, group_skips, producer_ends],
 }
 
 
