@@ -251,7 +251,8 @@ impl FetchInfo {
 /// What an append did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AppendInfo {
-    /// Of the first record; on followers `None` for formats v0 and v1, which do not say.
+    /// Of the first record; `None` on followers for formats v0 and v1, which do not say, and for a duplicate that was written too
+    /// long ago.
     pub first_offset: Option<Offset>,
     /// Inclusive.
     pub last_offset: Offset,

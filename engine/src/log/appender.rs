@@ -318,7 +318,7 @@ impl Log {
             timestamp,
         } = verdict
         {
-            info.first_offset = Some(first_offset);
+            info.first_offset = first_offset;
             info.last_offset = last_offset;
             // As in Kafka, whatever the topic's timestamp type.
             info.log_append_time = Some(timestamp);

@@ -38,6 +38,12 @@
 //! **Deviation:** a replicated or replayed non-transactional batch inside an open transaction is accepted.
 //! Kafka throws, so a log that has one (written by a leader of another version) could be neither recovered
 //! nor followed.
+//!
+//! **Deviation:** a repeat of a batch that is remembered no more is a duplicate too, answered without an offset, if the sequences from
+//! it to the last one are known to be in the log; Kafka says OUT_OF_ORDER_SEQUENCE_NUMBER. A client whose leader went
+//! silently waits for the answer to a batch while more than five later ones go to the next leader and are acknowledged. Told that the
+//! repeat is out of order, the Java client repeats it until `delivery.timeout.ms` is over, or takes a new epoch and
+//! sends again what is in the log already.
 
 mod snapshot;
 
@@ -98,9 +104,10 @@ pub(crate) enum TransactionOutcome {
 pub(crate) enum Verdict {
     /// Not seen before: write it.
     New,
-    /// Written already: answer with the original offsets (`last_offset` inclusive), write nothing.
+    /// Written already: answer with the original offsets (`last_offset` inclusive), write nothing. Of a batch that is not
+    /// remembered, `last_offset` is where it ends at the latest.
     Duplicate {
-        first_offset: Offset,
+        first_offset: Option<Offset>,
         last_offset: Offset,
         timestamp: TimestampMs,
     },
@@ -159,6 +166,8 @@ pub(crate) struct ProducerEntry {
     /// Oldest first; those at `batch_count` and beyond are unused.
     batches: [Option<BatchMetadata>; BATCHES_TO_RETAIN],
     batch_count: u8,
+    /// How many records up to the last one have sequences without a gap: so many are known to be in the log.
+    unbroken: i64,
 }
 
 impl ProducerEntry {
@@ -169,6 +178,7 @@ impl ProducerEntry {
         current_transaction_first_offset: None,
         batches: [None; BATCHES_TO_RETAIN],
         batch_count: 0,
+        unbroken: 0,
     };
 
     /// The remembered batches of the present epoch, oldest first.
@@ -194,6 +204,13 @@ impl ProducerEntry {
     }
 
     fn push(&mut self, batch: BatchMetadata) {
+        let next = self.last_sequence().map(|last| last.plus(1));
+        let before = if next.is_some() && next == batch.first_sequence() {
+            self.unbroken
+        } else {
+            0
+        };
+        self.unbroken = before + i64::from(batch.offset_delta) + 1;
         let count = usize::from(self.batch_count);
         if count == BATCHES_TO_RETAIN {
             self.batches.rotate_left(1);
@@ -220,6 +237,24 @@ impl ProducerEntry {
             .find(|kept| kept.last_sequence == last_sequence && kept.first_sequence() == base_sequence)
     }
 
+    /// The last offset that a batch can have which is in the log, behind all that are remembered; `None` if it is not known to be
+    /// there.
+    fn forgotten(&self, batch: &ProducerBatch) -> Option<Offset> {
+        let BatchContent::Data {
+            base_sequence: Some(base),
+            last_sequence: Some(last),
+            ..
+        } = batch.content
+        else {
+            return None;
+        };
+        let oldest = self.batches().next()?;
+        let is_in_the_log = sequences_between(base, self.last_sequence()?) < self.unbroken.min(FAR);
+        let is_behind = (1..FAR).contains(&sequences_between(last, oldest.first_sequence()?));
+        let is_of_this_epoch = self.epoch == Some(batch.epoch);
+        (is_of_this_epoch && is_in_the_log && is_behind).then(|| oldest.first_offset().plus(-1))
+    }
+
     fn to_snapshot(&self, producer_id: ProducerId) -> SnapshotEntry {
         SnapshotEntry {
             producer_id,
@@ -244,6 +279,14 @@ impl ProducerEntry {
         }
         producer
     }
+}
+
+/// Further apart, one sequence is as well before as behind another: they wrap.
+const FAR: i64 = 1 << 30;
+
+/// How far it is from one sequence on to another, wrapping.
+fn sequences_between(from: Sequence, to: Sequence) -> i64 {
+    (i64::from(to.get()) - i64::from(from.get())).rem_euclid(1 << 31)
 }
 
 /// A transaction that keeps its first offset unstable.
@@ -302,9 +345,18 @@ impl ProducerStateManager {
             && let Some(kept) = entry.and_then(|entry| entry.duplicate_of(batch))
         {
             return Ok(Verdict::Duplicate {
-                first_offset: kept.first_offset(),
+                first_offset: Some(kept.first_offset()),
                 last_offset: kept.last_offset,
                 timestamp: kept.timestamp,
+            });
+        }
+        if origin == AppendOrigin::Client
+            && let Some(last_offset) = entry.and_then(|entry| entry.forgotten(batch))
+        {
+            return Ok(Verdict::Duplicate {
+                first_offset: None,
+                last_offset,
+                timestamp: TimestampMs::NONE,
             });
         }
         let Some(entry) = entry else {

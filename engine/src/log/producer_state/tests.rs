@@ -132,7 +132,7 @@ fn a_sequence_may_wrap_from_the_largest_to_zero_between_and_inside_batches() {
     assert_eq!(
         client(&mut state, across).unwrap(),
         Verdict::Duplicate {
-            first_offset: Offset(0),
+            first_offset: Some(Offset(0)),
             last_offset: Offset(3),
             timestamp: TimestampMs(1000)
         }
@@ -141,28 +141,84 @@ fn a_sequence_may_wrap_from_the_largest_to_zero_between_and_inside_batches() {
 }
 
 #[test]
-fn the_last_five_batches_are_known_as_duplicates_and_older_ones_are_out_of_order() {
+fn the_last_five_batches_are_known_as_duplicates_with_their_offsets_and_older_ones_without() {
     let mut state = manager();
     for n in 0..7 {
         client(&mut state, data(ID, 0, n * 10, i64::from(n) * 10, 10)).unwrap();
     }
     for n in 0..7 {
         let again = client(&mut state, data(ID, 0, n * 10, 500, 10));
-        if n < 2 {
-            assert_eq!(refusal_name(&again), "out of order");
+        let first = Offset(i64::from(n) * 10);
+        let expected = if n < 2 {
+            Verdict::Duplicate {
+                first_offset: None,
+                last_offset: Offset(19),
+                timestamp: TimestampMs::NONE,
+            }
         } else {
-            let first = Offset(i64::from(n) * 10);
-            let timestamp = TimestampMs(1000 + first.get());
-            assert_eq!(
-                again.unwrap(),
-                Verdict::Duplicate {
-                    first_offset: first,
-                    last_offset: first.plus(9),
-                    timestamp
-                }
-            );
-        }
+            Verdict::Duplicate {
+                first_offset: Some(first),
+                last_offset: first.plus(9),
+                timestamp: TimestampMs(1000 + first.get()),
+            }
+        };
+        assert_eq!(again.unwrap(), expected);
     }
+    // Not a repeat of anything: it overlaps, or lies ahead, or would have to come from before the first.
+    for (sequence, count) in [(15, 10), (71, 1), (1_000_000, 10), (i32::MAX - 9, 10)] {
+        let odd = client(&mut state, data(ID, 0, sequence, 500, count));
+        assert_eq!(refusal_name(&odd), "out of order", "{sequence}");
+    }
+}
+
+#[test]
+fn what_lies_behind_a_gap_is_not_taken_for_a_duplicate() {
+    let mut state = manager();
+    for (sequence, offset) in [
+        (0, 0),
+        (10, 10),
+        (30, 20),
+        (40, 30),
+        (50, 40),
+        (60, 50),
+        (70, 60),
+        (80, 70),
+    ] {
+        // A replica takes what the leader took, who did not know the producer for a while.
+        append(
+            &mut state,
+            data(ID, 0, sequence, offset, 10),
+            AppendOrigin::Replication,
+        )
+        .unwrap();
+    }
+    for (sequence, verdict) in [
+        (0, "out of order"),
+        (10, "out of order"),
+        (20, "out of order"),
+        (30, "duplicate"),
+    ] {
+        let again = client(&mut state, data(ID, 0, sequence, 500, 10));
+        assert_eq!(refusal_name(&again), verdict, "{sequence}");
+    }
+}
+
+#[test]
+fn a_forgotten_batch_is_known_across_the_wrap_of_sequences() {
+    let mut state = manager();
+    for n in 0..8 {
+        let sequence = Sequence(i32::MAX - 24).plus(n * 10).get();
+        client(&mut state, data(ID, 0, sequence, i64::from(n) * 10, 10)).unwrap();
+    }
+    for n in 0..3 {
+        let sequence = Sequence(i32::MAX - 24).plus(n * 10).get();
+        assert_eq!(
+            refusal_name(&client(&mut state, data(ID, 0, sequence, 500, 10))),
+            "duplicate"
+        );
+    }
+    let before = client(&mut state, data(ID, 0, i32::MAX - 34, 500, 10));
+    assert_eq!(refusal_name(&before), "out of order");
 }
 
 #[test]
