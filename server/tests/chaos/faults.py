@@ -229,26 +229,29 @@ def power_all(run):
 
 
 def full(run):
-    """Somebody else fills the disk of a broker, and after a while takes it all away."""
+    """Somebody else fills the disk of a broker, all but a little, and takes it away again once the broker has noticed."""
     rng = run.rng
     role, broker = some(run, ("leader", "leader", "follower", "coordinator", "random"))
-    ballast, free = broker.disk.mount / "ballast", None
-    seconds = rng.uniform(1, 6)
+    ballast = broker.disk.mount / "ballast"
+
+    def refusals():
+        return broker.log.read_text(errors="replace").count(run.refusal)
+
+    before = refusals()
     with open(ballast, "wb") as out:
-        free = broker.disk.free()
-        os.posix_fallocate(out.fileno(), 0, max(1, free - rng.choice([4096, 1 << 20, 16 << 20])))
-    left, refused = broker.disk.free(), broker.log.read_text(errors="replace").count(run.refusal)
+        os.posix_fallocate(out.fileno(), 0, broker.disk.free() - rng.choice([1 << 20, 4 << 20, 12 << 20]))
+    left = broker.disk.free()
+    noticed = wait_until(20, lambda: refusals() > before or not broker.running(), 0.1)
+    seconds = rng.uniform(0, 6)
     time.sleep(seconds)
-    refused = broker.log.read_text(errors="replace").count(run.refusal) - refused
     ballast.unlink()
-    what = f"disk of {role} {broker.number} ({broker.disk.kind}) full for {seconds:.1f} s: {free} bytes free, then {left}"
+    what = f"disk of {role} {broker.number} ({broker.disk.kind}) full for {seconds:.1f} s, {left} bytes left"
     if not broker.running():
-        # Apache's broker ends when its only log directory does.
-        run.ended.append(what)
-        broker.begin()
+        # Apache's broker ends with its only log directory; it is started again by `supervise`.
+        run.supervise()
     if not wait_until(BACK_SECONDS, lambda: broker.epoch() is not None):
         run.overdue(f"{what}: not registered {BACK_SECONDS} s after it")
-    return Strike(what, refused > 0)
+    return Strike(what, bool(noticed))
 
 
 def mixed(run):

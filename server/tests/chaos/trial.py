@@ -315,7 +315,7 @@ class Trial:
 class OnDisks(Trial):
     """Every broker has a file system in a file of its own, ext4 and XFS in turn."""
 
-    refusal = "less than the reserve of"
+    refusal = "appends are refused"
     size = 512 << 20
 
     def set_up(self):
