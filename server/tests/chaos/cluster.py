@@ -75,16 +75,20 @@ class Broker:
         self.subject.process = subjects.Process(self.command(), self.log, cwd=self.subject.directory)
 
     def supervise(self):
-        """Starts an Apache broker again that ended by itself, or hangs on its way there, as a supervisor would: 2.7.2 ends when it
-        cannot ask ZooKeeper about features. What it was; empty where nothing was to be done."""
-        if self.subject.name == "milena" or self.process is None:
+        """Starts a broker again that ended by itself where 2.7.2 does too, as a supervisor would: Apache's cannot ask ZooKeeper about
+        features (and may hang on its way out), or its session ends while it starts. What it was; empty where nothing was to be done."""
+        if self.process is None:
             return ""
-        last_words = "The broker will eventually exit" in self.log.read_text(errors="replace")[self.begun_at:]
-        if self.running() and not last_words:
+        text = self.log.read_text(errors="replace")[self.begun_at:]
+        if self.subject.name == "milena":
+            is_over = not self.running() and "ERROR the session expired" in text
+        else:
+            is_over = not self.running() or "The broker will eventually exit" in text
+        if not is_over:
             return ""
         self.kill()
         self.begin()
-        return f"broker {self.number} ended by itself"
+        return f"broker {self.number} ended by itself: {text.splitlines()[-1][:200] if text else ''}"
 
     def mend(self):
         """Where a partition was left out of service with a hole behind what was acknowledged: what its message says, and a new

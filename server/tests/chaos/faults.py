@@ -61,6 +61,7 @@ def some(run, roles=("leader", "leader", "follower", "controller", "controller",
 def back(run, brokers, epochs, what):
     """Waits until brokers are registered anew, each brought back as its own log says where it cannot come by itself."""
     def all_there():
+        run.supervise()
         for broker in brokers:
             run.mended += broker.mend()
         return all(broker.epoch() not in (None, epochs[broker.number]) for broker in brokers)
