@@ -13,7 +13,6 @@ from confluent_kafka.admin import NewTopic
 from network import wait_until
 from znodes import Proxy, ZnodeError, Znodes
 
-SESSION_MS = 1500
 SETTINGS = {
     "default.replication.factor": 3, "min.insync.replicas": 2, "offsets.topic.replication.factor": 3,
     "offsets.topic.num.partitions": 4, "unclean.leader.election.enable": "false", "auto.create.topics.enable": "false",
@@ -117,7 +116,7 @@ class Broker:
 
 
 class Cluster:
-    def __init__(self, directory, network, kinds, settings=None, disks=None, session_ms=SESSION_MS):
+    def __init__(self, directory, network, kinds, settings=None, disks=None, session_ms=1500):
         self.directory, self.network, self.session_ms = directory, network, session_ms
         self.settings = dict(settings or {})
         self.zookeeper = subjects.ZooKeeper(directory, settings={"maxSessionTimeout": 60000})

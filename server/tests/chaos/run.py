@@ -42,6 +42,8 @@ def arguments():
     parser.add_argument("--subject", choices=list(MIXTURES), default="milena")
     parser.add_argument("--binary", help="Milena's binary (default: target/release/milena)")
     parser.add_argument("--seed", type=int, default=1, help="of the first run; each further one has the next")
+    parser.add_argument("--session-ms", type=int, default=1500, help="zookeeper.session.timeout.ms (default: 1500); on a busy "
+                        "machine short sessions end by themselves")
     parser.add_argument("--out", type=Path, help="where results and the evidence of failed runs go")
     parser.add_argument("--keep-going", action="store_true", help="go on after a run that FAILs")
     parser.add_argument("--keep", action="store_true", help="keep the directories of all runs")
@@ -86,6 +88,7 @@ def one_run(options, seed, cycles, binary, known):
     result = directory / "result"
     result.unlink(missing_ok=True)
     request = {**known, "fault": options.fault, "kinds": MIXTURES[options.subject], "seed": seed, "cycles": cycles,
+               "session_ms": options.session_ms,
                "directory": str(directory / "work"), "binary": str(binary), "result": str(result)}
     limit = 300 + cycles * 90
     with open(directory / "log", "w") as log:
@@ -148,6 +151,8 @@ def sample(options, binary, known):
     """A line for each fault; whether one of them failed."""
     import disks
 
+    # Others work on the machine of a test command.
+    options.session_ms = 4000
     counts = Counter()
 
     def result(verdict, text):

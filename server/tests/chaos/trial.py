@@ -27,6 +27,7 @@ from network import wait_until
 
 HERE = Path(__file__).resolve().parent
 PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
+START_SECONDS = 180
 PROGRESS_SECONDS = 60
 HEALED_SECONDS = 90
 MACHINES = ["b0", "b1", "b2", "zk", "clients"]
@@ -94,7 +95,7 @@ class Trial:
     def set_up(self):
         request = self.request
         self.network = networks.of(MACHINES)
-        self.cluster = Cluster(self.directory, self.network, request["kinds"], self.settings())
+        self.cluster = Cluster(self.directory, self.network, request["kinds"], self.settings(), session_ms=request["session_ms"])
         self.create_topics()
         self.start_clients()
 
@@ -121,7 +122,7 @@ class Trial:
                               self.cluster.bootstrap, books, self.topic, self.partitions, "java", "java", 2, 50, 18,
                               self.request["seed"], "compression.type=gzip"])]
         self.clients = Clients(self.cluster, self.directory, commands)
-        self.acks_of_all(50, "at the beginning")
+        self.acks_of_all(50, "at the beginning", START_SECONDS)
 
     def supervise(self):
         """Once a second at most: it reads logs."""
@@ -130,7 +131,7 @@ class Trial:
         self.supervised = time.monotonic()
         self.ended += [text for broker in self.cluster.brokers if (text := broker.supervise())]
 
-    def acks_of_all(self, count, what):
+    def acks_of_all(self, count, what, seconds=PROGRESS_SECONDS):
         """Waits until every producer has so many more acks."""
         marks = {name: len(one.acked) for name, one in self.books.update().producers.items()}
 
@@ -140,9 +141,9 @@ class Trial:
             return len(known) >= 3 and all(len(one.acked) >= marks.get(name, 0) + count for name, one in known.items()
                                            if one.topic == self.topic)
 
-        if not wait_until(PROGRESS_SECONDS, enough):
+        if not wait_until(seconds, enough):
             now = {name: len(one.acked) - marks.get(name, 0) for name, one in self.books.producers.items()}
-            self.overdue(f"{what}: no acks in {PROGRESS_SECONDS} s: {now}; {self.cluster.out_of_sync()}")
+            self.overdue(f"{what}: no acks in {seconds} s: {now}; {self.cluster.out_of_sync()}")
 
     def strike(self):
         for number in range(self.request["cycles"]):
@@ -327,7 +328,8 @@ class OnDisks(Trial):
         kinds = ["ext4", "xfs"]
         own = [disks.Disk(self.directory / f"disk-{number}", kinds[(number + self.request["seed"]) % 2], self.size)
                for number in range(3)]
-        self.cluster = Cluster(self.directory, self.network, self.request["kinds"], self.settings(), own)
+        self.cluster = Cluster(self.directory, self.network, self.request["kinds"], self.settings(), own,
+                               self.request["session_ms"])
         self.create_topics()
         self.start_clients()
 
