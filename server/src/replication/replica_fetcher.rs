@@ -16,6 +16,9 @@
 //! offset is not applied. The logs are reached through [`FollowedLog`], whose body refuses what does not fit the role of the
 //! moment.
 //!
+//! **Deviation:** what the leader refuses for a moment only, as before it heard of its new role, is asked for again after 10 ms, then 20, 40,
+//! ... up to `replica.fetch.backoff.ms`; 2.7.2 waits that long (1 s) at once, and with it whoever waits for acks of all.
+//!
 //! Truncation goes by leader epochs only (KIP-101, KIP-279); a log without epochs is cut at its high watermark, as 2.7.2 does.
 
 pub mod fetch_session;
@@ -128,6 +131,9 @@ pub enum Step {
     Wait(Option<Duration>),
 }
 
+/// How soon what passes is asked for again at first.
+const SOON: Duration = Duration::from_millis(10);
+
 /// What a fetcher goes by.
 #[derive(Clone, Copy, Debug)]
 pub struct FetcherRules {
@@ -158,6 +164,8 @@ struct Followed {
     /// Where the next records go.
     fetch_offset: Offset,
     phase: Phase,
+    /// How long the next refusal that passes makes it wait.
+    patience: Duration,
 }
 
 /// See the module.
@@ -196,6 +204,7 @@ impl ReplicaFetcher {
             epoch,
             fetch_offset: high_watermark,
             phase: Phase::Truncating,
+            patience: SOON,
         };
         self.partitions.insert(partition, followed);
     }
@@ -346,7 +355,10 @@ impl ReplicaFetcher {
                     ..answer
                 };
                 match log.append(epoch, &answer) {
-                    Ok(end) => self.fetch_from(partition, end, &*log),
+                    Ok(end) => {
+                        self.fetch_from(partition, end, &*log);
+                        self.followed(partition).patience = SOON;
+                    }
                     Err(error) => {
                         self.unheard(&Ok(answer));
                         self.failed(now, partition, error);
@@ -454,7 +466,7 @@ impl ReplicaFetcher {
     }
 
     fn fetch_from(&mut self, partition: &TopicPartition, offset: Offset, log: &dyn FollowedLog) {
-        let followed = self.partitions.get_mut(partition).expect("the caller looked");
+        let followed = self.followed(partition);
         let (before, epoch) = (followed.phase, followed.epoch);
         followed.phase = Phase::Fetching;
         followed.fetch_offset = offset;
@@ -471,7 +483,7 @@ impl ReplicaFetcher {
     ) {
         match refusal {
             LeaderRefusal::OffsetOutOfRange => {
-                let followed = self.partitions.get_mut(partition).expect("the caller looked");
+                let followed = self.followed(partition);
                 let before = std::mem::replace(&mut followed.phase, Phase::OutOfRange);
                 self.leave(partition, before);
                 self.session.exclude(partition);
@@ -486,7 +498,7 @@ impl ReplicaFetcher {
                 );
                 self.fail(partition);
             }
-            LeaderRefusal::Passing => self.delay(now, partition),
+            LeaderRefusal::Passing => self.delay_a_little(now, partition),
             LeaderRefusal::Other(error) => {
                 self.note(partition, &format!("the leader answered {error}"));
                 self.delay(now, partition);
@@ -496,8 +508,10 @@ impl ReplicaFetcher {
 
     fn failed(&mut self, now: Duration, partition: &TopicPartition, error: FollowError) {
         match error {
-            // The new role's own word is under way, or room is to be made.
-            FollowError::NotFollowing | FollowError::Full => self.delay(now, partition),
+            // The new role's own word is under way.
+            FollowError::NotFollowing => self.delay_a_little(now, partition),
+            // Room is to be made.
+            FollowError::Full => self.delay(now, partition),
             FollowError::Unfit(reason) => {
                 self.note(partition, &reason);
                 self.delay(now, partition);
@@ -510,8 +524,20 @@ impl ReplicaFetcher {
     }
 
     fn delay(&mut self, now: Duration, partition: &TopicPartition) {
-        let until = now + self.rules.backoff;
-        let followed = self.partitions.get_mut(partition).expect("the caller looked");
+        self.delay_until(now + self.rules.backoff, partition);
+    }
+
+    /// Longer each time, until the leader answers with records.
+    fn delay_a_little(&mut self, now: Duration, partition: &TopicPartition) {
+        let backoff = self.rules.backoff;
+        let followed = self.followed(partition);
+        let pause = followed.patience.min(backoff);
+        followed.patience = pause * 2;
+        self.delay_until(now + pause, partition);
+    }
+
+    fn delay_until(&mut self, until: Duration, partition: &TopicPartition) {
+        let followed = self.followed(partition);
         let before = followed.phase;
         // Out of range is found again by the next fetch.
         let truncates = before == Phase::Truncating;
@@ -522,10 +548,14 @@ impl ReplicaFetcher {
     }
 
     fn fail(&mut self, partition: &TopicPartition) {
-        let followed = self.partitions.get_mut(partition).expect("the caller looked");
+        let followed = self.followed(partition);
         let before = std::mem::replace(&mut followed.phase, Phase::Failed);
         self.leave(partition, before);
         self.session.exclude(partition);
+    }
+
+    fn followed(&mut self, partition: &TopicPartition) -> &mut Followed {
+        self.partitions.get_mut(partition).expect("the caller looked")
     }
 
     /// Takes a partition out of the list that its phase was in.

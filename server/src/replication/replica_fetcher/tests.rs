@@ -322,8 +322,37 @@ fn a_refusal_that_passes_delays_one_partition_and_not_the_others() {
         Step::Fetch(plan) => assert_eq!((plan.partitions.len(), plan.forgotten), (0, vec![at(0)])),
         other => panic!("{other:?}"),
     }
-    dialogue.now += BACKOFF;
+    dialogue.now += SOON;
     assert_eq!(dialogue.fetch_positions(), [(0, 2)]);
+}
+
+#[test]
+fn a_refusal_that_passes_is_asked_about_soon_and_then_less_often() {
+    let mut dialogue = Dialogue::new(&[TestLog::of(&[1, 1])]);
+    let mut pause = SOON;
+    for _ in 0..12 {
+        let questions = dialogue.asked_epochs();
+        let answers = vec![(at(0), Err(LeaderRefusal::Passing))];
+        dialogue
+            .fetcher
+            .epochs_answered(dialogue.now, &questions, answers, &dialogue.logs);
+        assert_eq!(dialogue.next(), Step::Wait(Some(dialogue.now + pause)));
+        dialogue.now += pause;
+        pause = (pause * 2).min(BACKOFF);
+    }
+    assert_eq!(pause, BACKOFF);
+    dialogue.epoch_ends(1, 2);
+    dialogue.fetch_positions();
+    dialogue.answer(0, &[9]);
+    dialogue.fetch_positions();
+    dialogue.refuse(0, LeaderRefusal::Passing);
+    dialogue.next();
+    dialogue.now += SOON;
+    assert_eq!(
+        dialogue.fetch_positions(),
+        [(0, 3)],
+        "who was answered waits little again"
+    );
 }
 
 #[test]
