@@ -31,8 +31,8 @@ class Writer(threading.Thread):
         self.pause = pause
         self.topic = topic
         self.history = history.History(name, partition, bool(settings.get("enable_idempotence")))
-        self.producer = librdkafka.producer(bootstrap, message_timeout_ms=120000, retry_backoff_ms=50,
-                                            reconnect_backoff_max_ms=300, linger_ms=2, **settings)
+        self.producer = librdkafka.producer(bootstrap, **{"message_timeout_ms": 120000, "retry_backoff_ms": 50,
+                                                          "reconnect_backoff_max_ms": 300, "linger_ms": 2, **settings})
         self.errors, self.ending = [], threading.Event()
         self.start()
 

@@ -8,6 +8,10 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from records import Record, digest
 from scenario import until
 
+# While a coordinator moves; librdkafka does not call all of them retriable.
+MOVING = {KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.NOT_COORDINATOR,
+          KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._WAIT_COORD, KafkaError.REQUEST_TIMED_OUT}
+
 
 def producer(bootstrap, **settings):
     return Producer({"bootstrap.servers": bootstrap, "acks": "all", "linger.ms": 5,

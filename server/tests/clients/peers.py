@@ -180,6 +180,12 @@ def java_client(version):
     return compiled(f"driver-{version}", "Driver.java", folder)
 
 
+def java_load():
+    """The class path of the program that produces and consumes with the Java client of Kafka's release until it is told to end."""
+    folder = jars(f"java-{KAFKA}", [f"org.apache.kafka:kafka-clients:{KAFKA}", "org.slf4j:slf4j-nop:1.7.30"])
+    return compiled("java-load", "Load.java", folder)
+
+
 def tool_runner():
     """The class path of Kafka's tools with the program that runs many of them in one JVM."""
     return compiled("tool-runner", "ToolRunner.java", kafka())
@@ -196,6 +202,7 @@ def all_of_them():
     node()
     tool_runner()
     judge()
+    java_load()
     for version in JAVA_CLIENTS:
         java_client(version)
     for version in NEWER_KAFKAS:

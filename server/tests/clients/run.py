@@ -24,6 +24,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 sys.dont_write_bytecode = True
 
+import figures  # noqa: E402
 import peers  # noqa: E402
 import subject as subjects  # noqa: E402
 
@@ -43,6 +44,8 @@ def arguments():
     parser.add_argument("--frames", type=int, default=2000, help="frames of hostile.* (default: 2000; the campaign: 100000)")
     parser.add_argument("--damages", type=int, default=500, help="damaged files of log_dump.*, twice the damaged partitions of repair.* (default: 500; the campaign: 20000)")
     parser.add_argument("--cases", type=int, default=5000, help="cases of differential.* (default: 5000; the campaign: 1000000)")
+    parser.add_argument("--rounds", type=int, help="rounds of failover.* (default: what takes some minutes; rolling restarts: 100)")
+    parser.add_argument("--figures", metavar="FILE", help="adds what scenarios measured, a line of JSON each")
     parser.add_argument("--seed", type=int, default=1, help="seed of what is random")
     parser.add_argument("--list", action="store_true", help="names the scenarios and ends")
     parser.add_argument("--keep", action="store_true", help="keeps the directory of the run")
@@ -106,7 +109,7 @@ class Run:
         self.python = python
         self.directory = peers.HOME / "runs" / f"{subject_name}-{os.getpid()}"
         self.counts = {PASSED: 0, FAILED: 0, SKIPPED: 0}
-        self.running = set()
+        self.figures = []
 
     def scenario(self, entry):
         directory = self.directory / entry.name
@@ -115,13 +118,13 @@ class Run:
                    "directory": str(directory / "work"), "tool_port": self.tool_port,
                    "binary": str(subjects.Milena.binary or ""),
                    "options": {"cycles": self.options.cycles, "frames": self.options.frames, "damages": self.options.damages,
-                               "cases": self.options.cases,
+                               "cases": self.options.cases, "rounds": self.options.rounds,
                                "seed": self.options.seed, "pid": self.broker.process.pid,
                                "data": str(self.broker.data)}}
         log = directory / "scenario.log"
         limit = entry.seconds + self.options.cycles * 20 * ("crash" in entry.name) + \
             self.options.frames // 20 * ("hostile" in entry.name) + self.options.damages // 10 * ("log_dump" in entry.name or "repair" in entry.name) + \
-            self.options.cases // 200 * ("differential" in entry.name)
+            self.options.cases // 200 * ("differential" in entry.name) + (self.options.rounds or 0) * 60 * ("failover" in entry.name)
         began = time.monotonic()
         with open(log, "w") as out:
             process = subprocess.Popen([self.python, HERE / "run.py", "--inner", json.dumps(request)],
@@ -145,6 +148,7 @@ class Run:
         seconds = time.monotonic() - began
         result = {0: PASSED, SKIP_CODE: SKIPPED}.get(code, FAILED)
         self.counts[result] += 1
+        self.figures += figures.read(directory / "work" / figures.NAME)
         text = f"{result:7} {self.subject:6} {entry.name} {seconds:.1f} s"
         if result == SKIPPED:
             text += f" ({subjects.tail(log, 1)})"
@@ -234,10 +238,17 @@ def main():
     elif options.binary:
         subjects.Milena.binary = milena_binary(options.binary)
     began = time.monotonic()
-    total = {PASSED: 0, FAILED: 0, SKIPPED: 0}
+    total, measured = {PASSED: 0, FAILED: 0, SKIPPED: 0}, []
     for name in names:
-        for result, count in Run(options, name, scenarios, python)().items():
+        run = Run(options, name, scenarios, python)
+        for result, count in run().items():
             total[result] += count
+        measured += run.figures
+    for line in figures.table(measured):
+        peers.say(line)
+    if options.figures:
+        with open(options.figures, "a") as out:
+            out.writelines(json.dumps(one) + "\n" for one in measured)
     peers.say(f"client suite: {time.monotonic() - began:.0f} s")
     peers.say(f"{total[PASSED]} passed, {total[FAILED]} failed, {total[SKIPPED]} skipped")
     return 1 if total[FAILED] or not total[PASSED] else 0

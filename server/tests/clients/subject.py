@@ -316,6 +316,16 @@ class Kafka(Subject):
             self.zookeeper.close()
 
 
+class KafkaAsShipped(Kafka):
+    """The same with the JVM's options of its own scripts (`kafka-server-start.sh`, `kafka-run-class.sh`), as it is measured."""
+
+    def command(self, properties):
+        small = {"-Xmx640M", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"}
+        java, *words = [word for word in super().command(properties) if word not in small]
+        return [java, "-Xmx1G", "-Xms1G", "-server", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20",
+                "-XX:InitiatingHeapOccupancyPercent=35", "-XX:+ExplicitGCInvokesConcurrent", "-XX:MaxInlineLevel=15", *words]
+
+
 class NewerKafka(Subject):
     """Apache Kafka 3.9 or 4.x, broker and controller in one process, without ZooKeeper."""
 
@@ -353,7 +363,7 @@ class Kafka41(NewerKafka):
     version = "4.1.0"
 
 
-KINDS = {"milena": Milena, "kafka": Kafka, "kafka-3.9.1": Kafka39, "kafka-4.1.0": Kafka41}
+KINDS = {"milena": Milena, "kafka": Kafka, "kafka-as-shipped": KafkaAsShipped, "kafka-3.9.1": Kafka39, "kafka-4.1.0": Kafka41}
 
 
 def subject(name, directory, settings=None, **options):

@@ -12,7 +12,7 @@ from scenario import until
 
 NO_PASSWORD = bytes(16)
 OPEN_UNSAFE = struct.pack(">ii", 1, 31) + struct.pack(">i", 5) + b"world" + struct.pack(">i", 6) + b"anyone"
-CREATE, DELETE, EXISTS, GET_DATA, SET_DATA, GET_CHILDREN, MULTI, CLOSE = 1, 2, 3, 4, 5, 8, 14, -11
+CREATE, DELETE, EXISTS, GET_DATA, SET_DATA, GET_CHILDREN, PING, MULTI, CLOSE = 1, 2, 3, 4, 5, 8, 11, 14, -11
 NO_NODE = -101
 
 
@@ -43,7 +43,8 @@ class Stat:
     """What ZooKeeper knows of a node beside its data."""
 
     def __init__(self, raw):
-        (self.czxid, self.mzxid, _, _, self.version, _, _, self.owner, _, _, _) = struct.unpack(">qqqqiiiqiiq", raw)
+        (self.czxid, self.mzxid, self.ctime, self.mtime, self.version, _, _, self.owner, _, _, _) = struct.unpack(
+            ">qqqqiiiqiiq", raw)
 
 
 class Znodes:
@@ -143,6 +144,44 @@ class Znodes:
         self.send(struct.pack(">ii", self.xid, CLOSE))
         self.receive()
         self.connection.close()
+
+
+class Deletion(Znodes):
+    """Waits for a node to be deleted, by a watch; `at` is then the monotonic time of it, and `clock_ms` that of the clock."""
+
+    def __init__(self, server, path):
+        super().__init__(server)
+        self.at = self.clock_ms = None
+        self.ask(EXISTS, path, text(path) + b"\1")
+        self.connection.settimeout(2)
+        threading.Thread(target=self.wait, daemon=True).start()
+
+    def wait(self):
+        while self.at is None:
+            try:
+                answer = self.receive()
+                # That of a watch; it sees nothing of this node but its deletion: nobody writes it again.
+                if struct.unpack_from(">i", answer)[0] == -1:
+                    self.at, self.clock_ms = time.monotonic(), time.time() * 1000
+            except socket.timeout:
+                self.send(struct.pack(">ii", -2, PING))
+        self.connection.close()
+
+
+def password(session):
+    """The password that ZooKeeper gave a session, which it makes of the session's number (`SessionTrackerImpl`, `java.util.Random`)."""
+    mask = (1 << 48) - 1
+    seed = ((session ^ 0xB3415C00) ^ 0x5DEECE66D) & mask
+    words = b""
+    for _ in range(4):
+        seed = (seed * 0x5DEECE66D + 0xB) & mask
+        words += struct.pack("<I", seed >> 16)
+    return words
+
+
+def expire(server, session):
+    """Ends somebody's session as its own client would: ZooKeeper then tells that one that it is over."""
+    Znodes(server, session, password(session)).end()
 
 
 class Proxy:

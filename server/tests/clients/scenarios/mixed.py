@@ -66,15 +66,18 @@ def metadata(broker):
 
 
 class Cluster:
-    """Brokers 0, 1, ... of these kinds, started in this order: 0 is the controller."""
+    """Brokers 0, 1, ... of these kinds, started in this order: 0 is the controller.
 
-    def __init__(self, place, kinds, release, session_ms=4000, **settings):
+    `apache` is the kind of all of them with Kafka as the subject.
+    """
+
+    def __init__(self, place, kinds, release, session_ms=4000, apache="kafka", **settings):
         self.place = place
         self.zookeeper = subjects.ZooKeeper(place.directory).start()
         place.started.append(self.zookeeper)
         self.brokers = []
         for number, kind in enumerate(kinds):
-            name = "kafka" if place.subject == "kafka" else kind
+            name = apache if place.subject == "kafka" else kind
             own = {"broker.id": number, "broker.rack": f"rack-{number}", "inter.broker.protocol.version": release,
                    "log.message.format.version": release, "controlled.shutdown.retry.backoff.ms": 500,
                    "replica.lag.time.max.ms": 5000, "auto.create.topics.enable": "false", **settings}
@@ -303,7 +306,7 @@ class Groups:
                     client.commit(offsets=self.offsets(), asynchronous=False)  # noqa: B023
                     return True
                 except KafkaException as error:
-                    if not error.args[0].retriable() and error.args[0].code() not in MOVING:
+                    if not error.args[0].retriable() and error.args[0].code() not in librdkafka.MOVING:
                         raise
                     return False
 
@@ -324,11 +327,6 @@ class Groups:
             (found,) = until(60, f"the commit of {name}", read)
             equal((found.offset, found.metadata), (self.turn, f"turn {self.turn}"), f"what {name} has committed")
             client.close()
-
-
-# While a coordinator moves; librdkafka does not call all of them retriable.
-MOVING = {KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.NOT_COORDINATOR,
-          KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._WAIT_COORD, KafkaError.REQUEST_TIMED_OUT}
 
 
 def replicated(place, kinds, release):
