@@ -119,9 +119,9 @@ class Lane:
         return self.acks[at] if at < len(self.acks) else None
 
     def longest_gap(self, begin, end):
-        """The longest time between two acks in a row, of which a part lies between these moments."""
+        """The longest time between two acks in a row of which a part lies between these moments, and when it began."""
         inside = self.acks[max(bisect.bisect_right(self.acks, begin) - 1, 0):bisect.bisect_left(self.acks, end) + 1]
-        return max((later - earlier for earlier, later in zip(inside, inside[1:])), default=end - begin)
+        return max(((later - earlier, earlier) for earlier, later in zip(inside, inside[1:])), default=(end - begin, begin))
 
 
 class Probe(threading.Thread):
