@@ -3,7 +3,9 @@
 //! This broker itself is commanded on the short way, by the same handler that serves a controller elsewhere. For each other
 //! broker that is registered there is a queue and one task, [`RequestSender`], on the control thread: one command is under way at
 //! a time, so that they arrive in the order in which they were given. A queue ends with the life of its broker: what is left in
-//! it is dropped, and answered by [`CommandRefusal::StaleBrokerEpoch`].
+//! it is dropped, and answered by [`CommandRefusal::StaleBrokerEpoch`]. A controller that stops waits until the others have answered
+//! all ([`BrokerChannels::answered`]): what it decided last, to hand over its own leaderships, would otherwise be heard of from its
+//! successor only.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +23,7 @@ use crate::controller::context::LiveBroker;
 
 mod request_sender;
 
-use request_sender::{Queued, RequestSender};
+use request_sender::{Queued, RequestSender, Unanswered};
 
 const LOGGER: &str = "kafka.controller.ControllerChannelManager";
 
@@ -41,6 +43,8 @@ pub(super) struct BrokerChannels {
     settings: Arc<ChannelSettings>,
     own: CommandHandler,
     others: Mutex<BTreeMap<i32, Other>>,
+    /// How many commands to others are not answered yet.
+    unanswered: Arc<watch::Sender<usize>>,
 }
 
 /// Another broker. Dropping it ends its task.
@@ -64,7 +68,15 @@ impl BrokerChannels {
             settings: Arc::new(settings),
             own,
             others: Mutex::default(),
+            unanswered: Arc::default(),
         }
+    }
+
+    /// Waits until all that was sent to other brokers is answered, or their lives are over.
+    pub(super) async fn answered(&self) {
+        let mut unanswered = self.unanswered.subscribe();
+        // The sender is here, so that it ends by the count only.
+        let _ = unanswered.wait_for(|count| *count == 0).await;
     }
 
     fn open(&self, live: &LiveBroker) -> Other {
@@ -86,7 +98,11 @@ impl BrokerChannel for BrokerChannels {
             return self.own.submit(command);
         }
         let (done, answered) = oneshot::channel();
-        let queued = Queued { command, done };
+        let queued = Queued {
+            command,
+            done,
+            unanswered: Unanswered::new(&self.unanswered),
+        };
         match self.others.lock().get(&broker_id) {
             Some(other) if other.epoch == queued.command.origin().broker_epoch => {
                 // Whoever does not take it drops `done`, which the answer says.

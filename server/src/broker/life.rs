@@ -97,6 +97,7 @@ pub struct RunningBroker {
     broker: Arc<Broker>,
     tree: Tree,
     controller: Controller,
+    channels: Arc<BrokerChannels>,
     lanes: Lanes,
     fetchers: Option<ReplicaFetcherManager>,
     housekeeping: Housekeeping,
@@ -190,7 +191,7 @@ impl RunningBroker {
     fn hand_over(&self) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         match runtime {
-            Ok(runtime) => runtime.block_on(controlled_shutdown::run(&self.broker)),
+            Ok(runtime) => runtime.block_on(controlled_shutdown::run(&self.broker, &self.channels)),
             Err(error) => tracing::warn!(target: LOGGER, "leadership is not handed over: {error}"),
         }
     }
@@ -219,6 +220,7 @@ struct Joined {
     limits: Arc<ConnectionLimits>,
     listeners: Arc<Listeners>,
     controller: Controller,
+    channels: Arc<BrokerChannels>,
     /// Where there are other brokers to follow.
     fetchers: Option<ReplicaFetcherManager>,
     /// For the control thread.
@@ -298,6 +300,7 @@ impl Start {
             limits,
             listeners: listening,
             controller,
+            channels,
             fetchers,
             control,
         } = joined;
@@ -337,6 +340,7 @@ impl Start {
             broker,
             tree: tree.clone(),
             controller,
+            channels,
             lanes,
             fetchers,
             housekeeping,
@@ -449,12 +453,15 @@ impl Start {
             configs: Arc::clone(&configs),
             blocks_for_disk: false,
         });
-        let channels = BrokerChannels::new(channel_settings(id, &self.config), commands.clone());
+        let channels = Arc::new(BrokerChannels::new(
+            channel_settings(id, &self.config),
+            commands.clone(),
+        ));
         let settings = controller_settings(id, &config.load());
         let (controller, control) = Controller::start(
             settings,
             Arc::clone(coordination),
-            Arc::new(channels),
+            Arc::clone(&channels) as _,
             Arc::clone(&self.clock),
         );
         let mut control = Box::pin(async move {
@@ -553,6 +560,7 @@ impl Start {
             limits,
             listeners,
             controller,
+            channels,
             fetchers,
             control: Box::pin(control),
         })

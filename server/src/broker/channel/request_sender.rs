@@ -29,6 +29,24 @@ const BACKOFF: Duration = Duration::from_millis(100);
 pub(super) struct Queued {
     pub(super) command: BrokerCommand,
     pub(super) done: oneshot::Sender<BrokerReply>,
+    pub(super) unanswered: Unanswered,
+}
+
+/// Counts a command as long as it lives.
+#[derive(Debug)]
+pub(super) struct Unanswered(Arc<watch::Sender<usize>>);
+
+impl Unanswered {
+    pub(super) fn new(count: &Arc<watch::Sender<usize>>) -> Unanswered {
+        count.send_modify(|count| *count += 1);
+        Unanswered(Arc::clone(count))
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
 }
 
 /// See the module.
@@ -50,10 +68,11 @@ impl RequestSender {
     }
 
     pub(super) async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Queued>) {
-        while let Some(Queued { command, done }) = queue.recv().await {
-            let reply = self.answer_to(&command).await;
+        while let Some(queued) = queue.recv().await {
+            let reply = self.answer_to(&queued.command).await;
             // The controller may be another one by now.
-            let _ = done.send(reply);
+            let _ = queued.done.send(reply);
+            drop(queued.unanswered);
         }
     }
 

@@ -237,6 +237,33 @@ fn commands_to_a_broker_that_is_gone_or_came_back_are_given_up() {
 }
 
 #[test]
+fn a_controller_that_stops_waits_for_the_answers_of_others_and_not_for_those_who_are_gone() {
+    let broker = start_on(&SimulatedDisk::new(1)).unwrap();
+    let there = live_of(&broker);
+    run(async {
+        let channels = channels(&broker, "2.7");
+        channels.answered().await;
+        let gone = live(3, 1, 10);
+        channels.live_brokers(&[there.clone(), gone.clone()]);
+        let given: Vec<_> = (0..20)
+            .map(|epoch| channels.send(0, lead(origin(&there), "t", epoch)))
+            .collect();
+        let _unheard = channels.send(3, lead(origin(&gone), "t", 0));
+        let mut answered = std::pin::pin!(channels.answered());
+        for answer in given {
+            tokio::select! {
+                biased;
+                () = &mut answered => panic!("one has not answered"),
+                answer = answer => assert_eq!(answer, Ok(vec![])),
+            }
+        }
+        channels.live_brokers(std::slice::from_ref(&there));
+        answered.await;
+    });
+    broker.stop();
+}
+
+#[test]
 fn the_controller_commands_its_own_broker_without_a_network() {
     let broker = start_on(&SimulatedDisk::new(1)).unwrap();
     run(async {

@@ -1,19 +1,24 @@
 //! Before a broker of a cluster stops, it asks the controller to have others lead what it leads (`KafkaServer.controlledShutdown`).
 //!
 //! It is asked until nothing is left to move, as many times as the settings say; then the broker stops, either way. Clients are
-//! served all the while. A controller that has no such request is asked once.
+//! served all the while. A controller that has no such request is asked once. Where this broker is the controller itself, the others
+//! hear of what was decided before it goes.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::settings::peer_settings;
 use super::{Broker, LOGGER};
+use crate::broker::channel::BrokerChannels;
 use crate::broker::peer::{PeerError, PeerSettings};
 use crate::config::{ControlledShutdownSettings, InterBrokerVersions};
 use crate::coordination::znodes::{self, BrokerRegistration, ControllerNode, ZnodeError};
 use crate::coordination::{Coordination, CoordinationError};
 use crate::protocol::messages::controller_commands::{ControlledShutdownRequest, ControlledShutdownResponse};
 use crate::protocol::{ApiKey, ErrorCode};
+
+/// How long other brokers may take to hear of it.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Why the controller could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -42,8 +47,8 @@ enum Failure {
     Send(#[from] PeerError),
 }
 
-/// Hands leadership over, or gives up.
-pub(super) async fn run(broker: &Broker) {
+/// Hands leadership over, or gives up; `channels` are those of this broker as the controller.
+pub(super) async fn run(broker: &Broker, channels: &BrokerChannels) {
     let (settings, peer, version) = {
         let config = broker.config();
         let versions = InterBrokerVersions::of(config.inter_broker_protocol_version);
@@ -64,6 +69,16 @@ pub(super) async fn run(broker: &Broker) {
         match ask(broker, &peer, version).await {
             Ok(()) => {
                 tracing::info!(target: LOGGER, "[KafkaServer id={id}] Controlled shutdown succeeded");
+                if tokio::time::timeout(LAST_WORDS, channels.answered())
+                    .await
+                    .is_err()
+                {
+                    let waited = LAST_WORDS.as_secs();
+                    tracing::warn!(
+                        target: LOGGER,
+                        "[KafkaServer id={id}] Some brokers have not heard of it after {waited} s; the next controller will tell them"
+                    );
+                }
                 return;
             }
             Err(failure @ Failure::NotServed { .. }) => {

@@ -284,7 +284,7 @@ def controller(place):
         figures.note(place, f"{how}, from the deletion to another's word that it is ready to serve", took, "max 2000")
 
 
-@scenario(300, campaign=True)
+@scenario(2400, campaign=True)
 def rolling_restarts(place):
     """Each broker stops and returns in turn, again and again, under idempotent producers and groups of two libraries: nothing is
     lost, nothing stands twice, order is kept, and clients see no error but such as are tried again after."""
