@@ -318,6 +318,14 @@ impl ControllerMachine {
                         _ => self.context.standing(*id, at) != Standing::Offline,
                     })
                     .collect();
+                let is_leaving = |id: &i32| {
+                    *strategy == ElectionStrategy::ControlledShutdown
+                        && self.context.standing(*id, at) == Standing::ShuttingDown
+                };
+                let (leaving, told): (Vec<i32>, Vec<i32>) = told.into_iter().partition(is_leaving);
+                for replica in leaving {
+                    self.batch.add_stop_replica(replica, at, false);
+                }
                 self.batch.add_leader_and_isr(&self.context, told, at, false);
                 self.elected(at);
             }

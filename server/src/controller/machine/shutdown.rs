@@ -2,6 +2,9 @@
 //!
 //! Until its registration is gone it is told what concerns it, but leads nothing new and joins no in-sync set. Source:
 //! `KafkaController` (`doControlledShutdown`).
+//!
+//! **Deviation:** it does not follow those that lead instead of it; its replicas are stopped, as those are that it followed. 2.7.2 has it
+//! follow them, so that it asks to be taken back into in-sync sets, and acknowledgements of all wait for it when it is gone.
 
 use milena_engine::units::TopicPartition;
 

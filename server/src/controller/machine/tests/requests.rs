@@ -182,11 +182,11 @@ fn a_broker_that_shuts_down_hands_its_leaderships_over_and_leaves_the_in_sync_se
     assert_eq!(
         said,
         [
-            "1 leads l-0 2@1 [2]",
             "2 leads l-0 2@1 [2]",
             "0 hears of [0, 1, 2] l-0 2",
             "1 hears of [0, 1, 2] l-0 2",
             "2 hears of [0, 1, 2] l-0 2",
+            "1 stops l-0",
             "0 leads f-0 0@1 [0]",
             "0 hears of [0, 1, 2] f-0 0",
             "1 hears of [0, 1, 2] f-0 0",
