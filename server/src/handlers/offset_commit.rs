@@ -4,6 +4,10 @@
 //! choice; 2 to 4 a retention time for all offsets of the request; 6 the leader epoch; 7 static members; 8 is flexible. A
 //! partition that does not exist gets an error of its own and keeps no other from being committed. Source:
 //! `KafkaApis.handleOffsetCommitRequest`.
+//!
+//! **Deviation:** who is not (or not yet) the coordinator of the group says so of every partition. 2.7.2 says
+//! UNKNOWN_TOPIC_OR_PARTITION of those that it does not know, which clients take for final: a broker that has just come back, and was the
+//! coordinator before, knows none.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -35,6 +39,14 @@ pub async fn handle(
     let mut accepted: Vec<usize> = Vec::new();
     let mut offsets: Vec<(TopicPartition, OffsetAndMetadata)> = Vec::new();
     let snapshot = metadata.snapshot();
+    // Version 0 needs no coordinator.
+    let coordinated = match version {
+        0 => Ok(()),
+        _ => groups
+            .fetch_offsets(&request.group_id, Some(&[]), false)
+            .map(|_| ()),
+    };
+    let unknown = coordinated.map_or_else(ErrorCode::from, |()| ErrorCode::UnknownTopicOrPartition);
     for topic in &request.topics {
         let name: Arc<str> = topic.name.as_ref().into();
         for partition in &topic.partitions {
@@ -47,7 +59,7 @@ pub async fn handle(
                 ));
                 codes.push((topic_partition, ErrorCode::None.code()));
             } else {
-                codes.push((topic_partition, ErrorCode::UnknownTopicOrPartition.code()));
+                codes.push((topic_partition, unknown.code()));
             }
         }
     }

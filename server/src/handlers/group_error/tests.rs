@@ -298,6 +298,26 @@ fn offsets_of_partitions_that_do_not_exist_are_refused_one_by_one() {
 }
 
 #[test]
+fn who_does_not_coordinate_the_group_says_so_of_partitions_that_it_does_not_know_too() {
+    let bench = bench();
+    for partition in 0..bench.groups.partition_count() {
+        bench.groups.on_resignation(partition, None);
+    }
+    let request = commit_request(&[("t", 0, 7), ("u", 0, 9)]);
+    let elsewhere = ErrorCode::NotCoordinator.code();
+    let told = |code| [("t".to_owned(), 0, code), ("u".to_owned(), 0, code)];
+    for version in 1..=8 {
+        assert_eq!(
+            bench.commit(version, &request),
+            told(elsewhere),
+            "version {version}"
+        );
+    }
+    let unknown = ErrorCode::UnknownTopicOrPartition.code();
+    assert_eq!(bench.commit(0, &request)[1], ("u".to_owned(), 0, unknown));
+}
+
+#[test]
 fn offsets_of_version_0_live_in_the_tree_and_no_others() {
     let bench = bench();
     bench.commit(0, &commit_request(&[("t", 0, 7)]));
