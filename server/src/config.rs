@@ -31,8 +31,8 @@ pub use alter_operation::{AlterOperation, AlterOperationType, apply_operations, 
 pub use api_version::ApiVersion;
 pub use broker::{
     BrokerConfig, ControlledShutdownSettings, FetchSettings, GroupSettings, IoBackend, LogManagerSettings,
-    NetworkSettings, OffsetsSettings, TopicManagementSettings, TransactionSettings, ZooKeeperSettings,
-    ZooKeeperTls,
+    NetworkSettings, OffsetsSettings, QuotaWindowSettings, TopicManagementSettings, TransactionSettings,
+    ZooKeeperSettings, ZooKeeperTls,
 };
 pub use definition::{
     Definition, DynamicKind, Effect, Importance, Limits, TopicDefinition, broker_definition,

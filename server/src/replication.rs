@@ -33,6 +33,7 @@ pub mod purgatory;
 pub mod replica_fetcher;
 pub mod replica_fetcher_manager;
 pub mod replica_selector;
+pub mod replication_quota_manager;
 #[cfg(test)]
 mod tests;
 
@@ -43,6 +44,7 @@ pub use hosted::{Acknowledgement, LeaderAppend, Partition};
 use partition::isr::{IsrAnswer, IsrProposal};
 use partition::{Assignment, PartitionRules};
 use replica_fetcher_manager::{FetcherCommand, FetcherInbox, Fetchers};
+use replication_quota_manager::{QuotaWindows, ReplicationQuotaManagers};
 
 /// Why a partition cannot be used by this request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -110,6 +112,10 @@ pub struct ReplicaManagerSettings {
     pub lag_max: Duration,
     /// `num.replica.fetchers`, from 1.
     pub fetcher_count: usize,
+    /// `replication.quota.window.*`
+    pub quota_windows: QuotaWindows,
+    /// `alter.log.dirs.replication.quota.window.*`
+    pub alter_log_dirs_quota_windows: QuotaWindows,
 }
 
 /// What a lookup finds.
@@ -144,6 +150,7 @@ pub struct ReplicaManager {
     shared: Arc<Shared>,
     logs: Arc<LogManager>,
     fetchers: Fetchers,
+    quotas: ReplicationQuotaManagers,
     table: ArcSwap<Table>,
     /// Held while the table is replaced.
     change: Mutex<()>,
@@ -172,6 +179,10 @@ impl ReplicaManager {
             shared: Arc::new(shared),
             logs,
             fetchers,
+            quotas: ReplicationQuotaManagers::new(
+                settings.quota_windows,
+                settings.alter_log_dirs_quota_windows,
+            ),
             table: ArcSwap::default(),
             change: Mutex::new(()),
         };
@@ -182,8 +193,22 @@ impl ReplicaManager {
         (replicas, inboxes)
     }
 
-    fn broker_id(&self) -> i32 {
+    pub fn broker_id(&self) -> i32 {
         self.shared.rules.broker_id
+    }
+
+    /// How fast replication may be.
+    pub fn quotas(&self) -> &ReplicationQuotaManagers {
+        &self.quotas
+    }
+
+    /// Whether a follower gets nothing of a partition for now: it is listed, not in sync, and the rate is exceeded. One in sync is
+    /// never held back.
+    pub fn throttles(&self, partition: &Partition, follower: i32) -> bool {
+        let quota = &self.quotas.leader;
+        quota.is_throttled(partition.name())
+            && quota.is_exceeded(self.shared.clock.monotonic())
+            && !partition.is_in_sync(follower)
     }
 
     /// # Errors

@@ -161,6 +161,7 @@ impl Worker {
             let is_new = targets.replicas.partition(&name.topic, name.partition).is_err();
             if is_new && !configs.contains_key(&name.topic) {
                 configs.insert(Arc::clone(&name.topic), targets.configs.read(&name.topic).await);
+                targets.configs.throttle(&name.topic, &targets.replicas);
             }
         }
         let (replicas, topics) = (Arc::clone(&targets.replicas), Arc::clone(&targets.configs));

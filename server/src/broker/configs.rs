@@ -1,5 +1,5 @@
-//! What follows from a change of settings: every log gets the settings that now hold for its topic, and connections get their
-//! limits.
+//! What follows from a change of settings: every log gets the settings that now hold for its topic, connections get their limits,
+//! and replication its rates and its number of fetching threads.
 //!
 //! The settings that topics have of their own are remembered here, as last heard, so that a change of the broker's defaults can
 //! be resolved against them, and the controller hears where an out-of-sync replica may lead (`TopicConfigHandler`,
@@ -22,6 +22,9 @@ use crate::coordination::Coordination;
 use crate::coordination::znodes::config::entity_path;
 use crate::coordination::znodes::{EntityConfig, EntityType};
 use crate::network::{ConnectionLimits, ConnectionQuota, ConnectionQuotas, RateWindows};
+use crate::replication::ReplicaManager;
+use crate::replication::replica_fetcher_manager::ReplicaFetcherManager;
+use crate::replication::replication_quota_manager::{ReplicationRates, ThrottledReplicas};
 
 const LOGGER: &str = "kafka.server.TopicConfigHandler";
 
@@ -55,6 +58,20 @@ impl TopicConfigs {
             own.get(topic)
                 .map_or_else(|| broker.topic_defaults.clone(), |config| config.resolve(&broker)),
         )
+    }
+
+    /// Tells the quotas of replication which replicas of a topic are throttled, from what was last heard.
+    pub(super) fn throttle(&self, topic: &str, replicas: &ReplicaManager) {
+        let throttled = |name: &str| {
+            let own = self.own.lock();
+            let list = own.get(topic)?.overrides().get(name)?;
+            ThrottledReplicas::parse(list, replicas.broker_id())
+        };
+        let quotas = replicas.quotas();
+        let leader = throttled("leader.replication.throttled.replicas");
+        quotas.leader.set_throttled(topic, leader.as_ref());
+        let follower = throttled("follower.replication.throttled.replicas");
+        quotas.follower.set_throttled(topic, follower.as_ref());
     }
 
     /// What holds for a topic that may be new: reads the tree. Settings that cannot be used are logged, and the defaults hold.
@@ -118,13 +135,26 @@ pub(super) fn rate_windows(settings: &NetworkSettings) -> RateWindows {
     }
 }
 
-/// Carries changes to the logs, the acceptors and the controller.
+/// The rates in the words of the quotas.
+pub(super) fn replication_rates(config: &BrokerConfig) -> ReplicationRates {
+    let throttles = config.replication.throttles;
+    ReplicationRates {
+        leader: throttles.leader,
+        follower: throttles.follower,
+        alter_log_dirs: throttles.alter_log_dirs,
+    }
+}
+
+/// Carries changes to the logs, the acceptors, the controller and replication.
 #[derive(Debug)]
 pub(super) struct Reconfigure {
     pub(super) configs: Arc<TopicConfigs>,
     pub(super) logs: Arc<LogManager>,
     pub(super) limits: Arc<ConnectionLimits>,
     pub(super) controller: Controller,
+    pub(super) replicas: Arc<ReplicaManager>,
+    /// Where there are other brokers to follow.
+    pub(super) fetchers: Option<Arc<ReplicaFetcherManager>>,
     /// Opens and closes listeners, and tells others where the broker is reached from now on.
     pub(super) listen: Listen,
 }
@@ -149,6 +179,7 @@ impl Reconfigure {
 impl ConfigListener for Reconfigure {
     fn topic_changed(&self, topic: &str, config: &TopicConfig) {
         self.configs.own.lock().insert(topic.to_owned(), config.clone());
+        self.configs.throttle(topic, &self.replicas);
         for (_, log) in self.logs.logs_of_topic(topic) {
             self.apply(topic, &log);
         }
@@ -164,6 +195,14 @@ impl ConfigListener for Reconfigure {
             self.limits.update(connection_quotas(current));
         }
         (self.listen.0)(current);
+        self.replicas.quotas().set_rates(replication_rates(current));
+        let count = current.replication.fetcher_count;
+        if let Some(fetchers) = &self.fetchers
+            && previous.replication.fetcher_count != count
+            && let Err(error) = fetchers.resize(count as usize)
+        {
+            tracing::error!(target: "kafka.server.ReplicaFetcherManager", "cannot have {count} fetchers: {error}");
+        }
         for (partition, log) in self.logs.logs() {
             self.apply(&partition.topic, &log);
         }

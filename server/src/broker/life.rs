@@ -41,7 +41,7 @@ mod tree;
 use super::Broker;
 use super::channel::BrokerChannels;
 use super::command_handler::{CommandHandler, CommandTargets};
-use super::configs::{Listen, Reconfigure, TopicConfigs, connection_quotas, rate_windows};
+use super::configs::{Listen, Reconfigure, TopicConfigs, connection_quotas, rate_windows, replication_rates};
 use super::housekeeping::Housekeeping;
 use super::signals::Signals;
 use crate::admin::configs::ConfigAdmin;
@@ -99,7 +99,7 @@ pub struct RunningBroker {
     controller: Controller,
     channels: Arc<BrokerChannels>,
     lanes: Lanes,
-    fetchers: Option<ReplicaFetcherManager>,
+    fetchers: Option<Arc<ReplicaFetcherManager>>,
     housekeeping: Housekeeping,
     control: Control,
     failures: mpsc::UnboundedReceiver<String>,
@@ -222,7 +222,7 @@ struct Joined {
     controller: Controller,
     channels: Arc<BrokerChannels>,
     /// Where there are other brokers to follow.
-    fetchers: Option<ReplicaFetcherManager>,
+    fetchers: Option<Arc<ReplicaFetcherManager>>,
     /// For the control thread.
     control: BoxFuture<'static, ()>,
 }
@@ -415,12 +415,13 @@ impl Start {
                 .map_err(AdoptionError::from)?;
         }
         let (replicas, inboxes) = ReplicaManager::new(
-            replica_manager_settings(id, &self.config),
+            replica_manager_settings(id, &config.load()),
             Arc::clone(&logs),
             Arc::clone(&metadata),
             Arc::clone(&self.clock),
         );
         let replicas = Arc::new(replicas);
+        replicas.quotas().set_rates(replication_rates(&config.load()));
         observer.tell(Arc::clone(&replicas));
         let offsets = OffsetsTopic::new(Arc::clone(&replicas), Arc::clone(&self.clock));
         let groups = GroupCoordinator::new(
@@ -508,16 +509,6 @@ impl Start {
             connection_quotas(&broker.config()),
             rate_windows(&self.config.network),
         );
-        let reconfigure = Reconfigure {
-            configs,
-            logs: Arc::clone(&broker.logs),
-            limits: Arc::clone(&limits),
-            controller: controller.clone(),
-            listen: Listen(Box::new({
-                let listeners = Arc::clone(&listeners);
-                move |config| listeners.follow(config)
-            })),
-        };
         let (fetchers, replication) = match tree.embedded() {
             Some(_) => (None, None),
             None => {
@@ -532,8 +523,20 @@ impl Start {
                 };
                 let (fetchers, replication) =
                     replication::start(&parts, inboxes).map_err(StartError::Thread)?;
-                (Some(fetchers), Some(replication))
+                (Some(Arc::new(fetchers)), Some(replication))
             }
+        };
+        let reconfigure = Reconfigure {
+            configs,
+            logs: Arc::clone(&broker.logs),
+            limits: Arc::clone(&limits),
+            controller: controller.clone(),
+            replicas: Arc::clone(&broker.replicas),
+            fetchers: fetchers.clone(),
+            listen: Listen(Box::new({
+                let listeners = Arc::clone(&listeners);
+                move |config| listeners.follow(config)
+            })),
         };
         let failures = observer.failures();
         let place = membership::keep(membership, controller.clone(), failures.clone());

@@ -219,6 +219,11 @@ pub struct ReplicationSettings {
     pub lag_max: Duration,
     /// `num.replica.fetchers`, at least 1.
     pub fetcher_count: u32,
+    /// `replication.quota.window.*`
+    pub quota_windows: QuotaWindowSettings,
+    /// `alter.log.dirs.replication.quota.window.*`
+    pub alter_log_dirs_quota_windows: QuotaWindowSettings,
+    pub throttles: ReplicationThrottles,
     /// `replica.fetch.wait.max.ms`
     pub fetch_wait_max_ms: i32,
     /// `replica.fetch.min.bytes`
@@ -233,6 +238,27 @@ pub struct ReplicationSettings {
     pub socket_timeout: Duration,
     /// `controller.socket.timeout.ms`
     pub controller_socket_timeout: Duration,
+}
+
+/// Over which time the rate of a quota is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuotaWindowSettings {
+    /// `*.window.num`
+    pub count: u32,
+    /// `*.window.size.seconds`
+    pub size_seconds: u32,
+}
+
+/// Rates in bytes per second; [`u64::MAX`] is no limit. Only `/config/brokers/{id}` has them: what stands in `<default>` has no effect, as
+/// in Kafka.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicationThrottles {
+    /// `leader.replication.throttled.rate`
+    pub leader: u64,
+    /// `follower.replication.throttled.rate`
+    pub follower: u64,
+    /// `replica.alter.log.dirs.io.max.bytes.per.second`
+    pub alter_log_dirs: u64,
 }
 
 /// Handing leadership over before a stop.

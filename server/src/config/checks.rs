@@ -17,8 +17,8 @@ use super::ConfigError;
 use super::api_version::ApiVersion;
 use super::broker::{
     BrokerConfig, ControlledShutdownSettings, FetchSettings, GroupSettings, IoBackend, LeaderBalanceSettings,
-    LogManagerSettings, LogOutput, NetworkSettings, OffsetsSettings, ReplicationSettings,
-    TopicManagementSettings, TransactionSettings,
+    LogManagerSettings, LogOutput, NetworkSettings, OffsetsSettings, QuotaWindowSettings,
+    ReplicationSettings, ReplicationThrottles, TopicManagementSettings, TransactionSettings,
 };
 use super::definition::{Effect, RACK_AWARE_REPLICA_SELECTOR, broker_definition, broker_definitions};
 use super::dynamic::is_listener_limit;
@@ -161,7 +161,7 @@ pub(super) fn build(sources: Arc<Sources>) -> Result<BrokerConfig, Vec<Fault>> {
                         .u32("max.incremental.fetch.session.cache.slots"),
                 },
                 leader_balance: leader_balance(&values),
-                replication: replication(&values),
+                replication: replication(&sources, &values),
                 controlled_shutdown: ControlledShutdownSettings {
                     enable: values.boolean("controlled.shutdown.enable"),
                     max_retries: u32::try_from(values.i32("controlled.shutdown.max.retries")).unwrap_or(0),
@@ -198,7 +198,7 @@ fn leader_balance(values: &Values) -> LeaderBalanceSettings {
     }
 }
 
-fn replication(values: &Values) -> ReplicationSettings {
+fn replication(sources: &Sources, values: &Values) -> ReplicationSettings {
     let milliseconds = |key| Duration::from_millis(u64::try_from(values.i64(key)).unwrap_or(0));
     ReplicationSettings {
         lag_max: milliseconds("replica.lag.time.max.ms"),
@@ -212,6 +212,31 @@ fn replication(values: &Values) -> ReplicationSettings {
         fetch_backoff: milliseconds("replica.fetch.backoff.ms"),
         socket_timeout: milliseconds("replica.socket.timeout.ms"),
         controller_socket_timeout: milliseconds("controller.socket.timeout.ms"),
+        quota_windows: QuotaWindowSettings {
+            count: values.u32("replication.quota.window.num"),
+            size_seconds: values.u32("replication.quota.window.size.seconds"),
+        },
+        alter_log_dirs_quota_windows: QuotaWindowSettings {
+            count: values.u32("alter.log.dirs.replication.quota.window.num"),
+            size_seconds: values.u32("alter.log.dirs.replication.quota.window.size.seconds"),
+        },
+        throttles: ReplicationThrottles {
+            leader: throttled_rate(sources, "leader.replication.throttled.rate"),
+            follower: throttled_rate(sources, "follower.replication.throttled.rate"),
+            alter_log_dirs: throttled_rate(sources, "replica.alter.log.dirs.io.max.bytes.per.second"),
+        },
+    }
+}
+
+/// A rate that only the tree has, and only for this broker.
+fn throttled_rate(sources: &Sources, name: &str) -> u64 {
+    let stated = sources
+        .per_broker
+        .get(name)
+        .and_then(|text| text.trim().parse().ok());
+    match stated {
+        None | Some(i64::MAX) => u64::MAX,
+        Some(rate) => u64::try_from(rate).unwrap_or(0),
     }
 }
 

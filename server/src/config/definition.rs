@@ -192,12 +192,10 @@ use {default, definitions, topic_rows};
 definitions! {
     DYNAMIC_ONLY;
 
-    "leader.replication.throttled.rate": Long = "9223372036854775807", at_least(0), Medium, ClusterWide,
-        NoEffectHere(QUOTAS);
-        "Bytes per second for throttled replicas on the leader's side.";
-    "follower.replication.throttled.rate": Long = "9223372036854775807", at_least(0), Medium, ClusterWide,
-        NoEffectHere(QUOTAS);
-        "Bytes per second for throttled replicas on the follower's side.";
+    "leader.replication.throttled.rate": Long = "9223372036854775807", at_least(0), Medium, ClusterWide, Served;
+        "Bytes per second for throttled replicas on the leader's side; only for one broker, not as a default.";
+    "follower.replication.throttled.rate": Long = "9223372036854775807", at_least(0), Medium, ClusterWide, Served;
+        "Bytes per second for throttled replicas on the follower's side; only for one broker, not as a default.";
     "replica.alter.log.dirs.io.max.bytes.per.second": Long = "9223372036854775807", at_least(0), Medium,
         ClusterWide, NoEffectHere(QUOTAS);
         "Bytes per second for moves between log directories.";

@@ -318,7 +318,7 @@ fn read(
     });
     let hard_limit = terms.version < FIRST_VERSION_WITHOUT_HARD_LIMIT;
     let records = match info.records {
-        Some(_) if !is_served => Records::None,
+        Some(_) if !is_served || is_throttled(broker, terms, &partition) => Records::None,
         // Part of a batch is of use only to the oldest clients, which grow their limit on it.
         Some(_) if info.first_entry_incomplete && !hard_limit => Records::None,
         Some(slice) => converted(terms, &partition, slice, range.fetch_offset)?,
@@ -340,6 +340,13 @@ fn read(
         preferred: None,
         records,
     })
+}
+
+/// Whether the partition is held back for now, because the follower that asks gets more than `leader.replication.throttled.rate`.
+fn is_throttled(broker: &Broker, terms: &Terms, partition: &Partition) -> bool {
+    terms
+        .follower
+        .is_some_and(|follower| broker.replicas.throttles(partition, follower))
 }
 
 /// What a follower is told whose last record is of an epoch that ends elsewhere here (KIP-595): nothing but where its log must be cut.
@@ -429,6 +436,7 @@ async fn wait(broker: &Broker, terms: &Terms, context: &FetchContext, first: Loo
     let deadline = Instant::now() + terms.wait;
     let watch = Watch {
         broker,
+        terms,
         context,
         end: match terms.bound {
             UpperBound::LogEnd => End::Log,
@@ -454,6 +462,7 @@ async fn wait(broker: &Broker, terms: &Terms, context: &FetchContext, first: Loo
 /// The registrations of one waiting fetch; taken back when it ends, however it ends.
 struct Watch<'a> {
     broker: &'a Broker,
+    terms: &'a Terms,
     context: &'a FetchContext,
     end: End,
     wake: Arc<Notify>,
@@ -463,9 +472,12 @@ impl Watch<'_> {
     fn register(&self) {
         self.unregister();
         for (partition, range) in self.partitions() {
-            partition
-                .purgatory()
-                .watch(self.end, range.fetch_offset, &self.wake);
+            // Each append would wake it, for nothing.
+            if !is_throttled(self.broker, self.terms, &partition) {
+                partition
+                    .purgatory()
+                    .watch(self.end, range.fetch_offset, &self.wake);
+            }
         }
     }
 
@@ -546,6 +558,9 @@ fn answer(
         Ok(finished) => finished,
         Err(refusal) => return refuse(scope, request, refusal),
     };
+    if terms.follower.is_some() {
+        record_replicated(broker, context, &look);
+    }
     let mut ranges = Vec::new();
     let mut topics: Vec<(&TopicPartition, Vec<FetchablePartitionResponse<'static>>)> = Vec::new();
     let chosen = context
@@ -573,6 +588,18 @@ fn answer(
         ..FetchResponse::default()
     };
     scope.respond(request, &response, ranges)
+}
+
+/// What followers in sync are sent counts too, so that the rate is that of all replication together.
+fn record_replicated(broker: &Broker, context: &FetchContext, look: &Look) {
+    let quota = &broker.replicas.quotas().leader;
+    let sizes = context.partitions.iter().zip(&look.found);
+    let throttled =
+        sizes.filter(|((name, _), found)| found.records.size_bytes() > 0 && quota.is_throttled(name));
+    let size_bytes: usize = throttled.map(|(_, found)| found.records.size_bytes()).sum();
+    if size_bytes > 0 {
+        quota.record(broker.clock.monotonic(), size_bytes);
+    }
 }
 
 fn partition_response(

@@ -37,6 +37,8 @@ pub struct Partition {
     /// What lanes ask for each request, copied out of `state`.
     leads: AtomicBool,
     leader_epoch: AtomicI32,
+    /// The last epoch in which something came from a leader: the log was cut where it parts from that leader's.
+    followed_epoch: AtomicI32,
     purgatory: Purgatory,
     /// Of the last proposal that the log tells.
     told_proposal: AtomicU64,
@@ -91,6 +93,7 @@ impl Partition {
             role: RwLock::new(()),
             leads: AtomicBool::new(false),
             leader_epoch: AtomicI32::new(-1),
+            followed_epoch: AtomicI32::new(-1),
             purgatory: Purgatory::default(),
             told_proposal: AtomicU64::new(0),
         });
@@ -120,6 +123,11 @@ impl Partition {
     /// Whether enough replicas are in sync for `acks=all` (`min.insync.replicas`).
     pub fn has_enough_replicas(&self) -> bool {
         self.state.lock().isr().known().len() >= self.min_insync_replicas()
+    }
+
+    /// Whether a replica is among those in sync, as far as that is committed.
+    pub fn is_in_sync(&self, replica: i32) -> bool {
+        self.state.lock().isr().known().contains(&replica)
     }
 
     fn min_insync_replicas(&self) -> usize {
@@ -510,8 +518,18 @@ impl Partition {
                         error => FollowError::Unfit(error.to_string()),
                     })?;
             }
+            self.followed_epoch.store(epoch.get(), Ordering::Release);
             Ok((log.log_end_offset(), to_sync))
         })
+    }
+
+    /// Where another fetcher goes on if the logs' epochs say nothing: at the log's end, unless it is still to be cut.
+    pub(super) fn begin_as_follower(&self, epoch: LeaderEpoch) -> Offset {
+        if self.followed_epoch.load(Ordering::Acquire) == epoch.get() {
+            self.log.log_end_offset()
+        } else {
+            self.log.high_watermark()
+        }
     }
 
     pub(super) fn truncate_as_follower(&self, epoch: LeaderEpoch, offset: Offset) -> Result<(), FollowError> {

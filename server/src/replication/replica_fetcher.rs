@@ -8,6 +8,7 @@
 //!                        │  └────────────▶ Delayed ◀───────────────────────┘      │  │
 //!                        └─────────────────── │ ──────────────────────────────────┘  │
 //!                                  the time is over          OFFSET_OUT_OF_RANGE ──▶ OutOfRange
+//!                     over the rate, and lagging ──▶ Throttled, until the rate allows it ──▶ Fetching
 //!    a fenced epoch or a failed disk, from any of them ──▶ Failed, until the next LeaderAndIsr
 //! ```
 //!
@@ -53,6 +54,10 @@ pub trait FollowedLog {
 /// How the machine finds the logs.
 pub trait FollowedLogs {
     fn log(&self, partition: &TopicPartition) -> Option<Arc<dyn FollowedLog>>;
+    /// Whether more has come of the throttled partitions than `follower.replication.throttled.rate` allows.
+    fn is_quota_exceeded(&self) -> bool;
+    /// Whether the partition is listed in `follower.replication.throttled.replicas`.
+    fn is_throttled(&self, partition: &TopicPartition) -> bool;
 }
 
 /// Why a log does not take what the leader sent.
@@ -150,6 +155,8 @@ enum Phase {
     Truncating,
     Fetching,
     OutOfRange,
+    /// Left out of the fetches for now.
+    Throttled,
     /// Truncating or fetching again once it is over.
     Delayed {
         until: Duration,
@@ -163,6 +170,8 @@ struct Followed {
     epoch: LeaderEpoch,
     /// Where the next records go.
     fetch_offset: Offset,
+    /// By the leader's last answer, nothing that is committed is missing.
+    is_caught_up: bool,
     phase: Phase,
     /// How long the next refusal that passes makes it wait.
     patience: Duration,
@@ -178,6 +187,8 @@ pub struct ReplicaFetcher {
     truncating: BTreeSet<TopicPartition>,
     /// Those in [`Phase::OutOfRange`].
     out_of_range: BTreeSet<TopicPartition>,
+    /// Those in [`Phase::Throttled`].
+    throttled: BTreeSet<TopicPartition>,
     /// Those in [`Phase::Delayed`], by the end of their delay.
     delayed: BTreeSet<(Duration, TopicPartition)>,
     notes: Vec<String>,
@@ -191,6 +202,7 @@ impl ReplicaFetcher {
             partitions: BTreeMap::new(),
             truncating: BTreeSet::new(),
             out_of_range: BTreeSet::new(),
+            throttled: BTreeSet::new(),
             delayed: BTreeSet::new(),
             notes: Vec::new(),
         }
@@ -203,6 +215,7 @@ impl ReplicaFetcher {
         let followed = Followed {
             epoch,
             fetch_offset: high_watermark,
+            is_caught_up: false,
             phase: Phase::Truncating,
             patience: SOON,
         };
@@ -238,9 +251,14 @@ impl ReplicaFetcher {
                 current_leader_epoch: self.partitions[partition].epoch,
             };
         }
+        self.throttle(logs);
         match self.session.plan() {
             Some(plan) => Step::Fetch(plan),
-            None => Step::Wait(self.delayed.first().map(|(until, _)| *until)),
+            None => {
+                let delayed = self.delayed.first().map(|(until, _)| *until);
+                let throttled = (!self.throttled.is_empty()).then(|| now + self.rules.backoff);
+                Step::Wait(delayed.into_iter().chain(throttled).min())
+            }
         }
     }
 
@@ -357,7 +375,9 @@ impl ReplicaFetcher {
                 match log.append(epoch, &answer) {
                     Ok(end) => {
                         self.fetch_from(partition, end, &*log);
-                        self.followed(partition).patience = SOON;
+                        let followed = self.followed(partition);
+                        followed.patience = SOON;
+                        followed.is_caught_up = answer.high_watermark <= end;
                     }
                     Err(error) => {
                         self.unheard(&Ok(answer));
@@ -418,6 +438,31 @@ impl ReplicaFetcher {
             match logs.log(&partition) {
                 Some(log) => self.fetch_from(&partition, offset, &*log),
                 None => self.fail(&partition),
+            }
+        }
+    }
+
+    /// Leaves out what is throttled and lags while the rate is exceeded, and takes it in again once it is not.
+    fn throttle(&mut self, logs: &dyn FollowedLogs) {
+        let is_exceeded = logs.is_quota_exceeded();
+        let is_allowed = |partition: &&TopicPartition| !is_exceeded || !logs.is_throttled(partition);
+        let allowed: Vec<TopicPartition> = self.throttled.iter().filter(is_allowed).cloned().collect();
+        for partition in allowed {
+            let offset = self.partitions[&partition].fetch_offset;
+            match logs.log(&partition) {
+                Some(log) => self.fetch_from(&partition, offset, &*log),
+                None => self.fail(&partition),
+            }
+        }
+        if !is_exceeded {
+            return;
+        }
+        for (partition, followed) in &mut self.partitions {
+            let lags = followed.phase == Phase::Fetching && !followed.is_caught_up;
+            if lags && logs.is_throttled(partition) {
+                followed.phase = Phase::Throttled;
+                self.session.exclude(partition);
+                self.throttled.insert(partition.clone());
             }
         }
     }
@@ -563,6 +608,7 @@ impl ReplicaFetcher {
         match before {
             Phase::Truncating => drop(self.truncating.remove(partition)),
             Phase::OutOfRange => drop(self.out_of_range.remove(partition)),
+            Phase::Throttled => drop(self.throttled.remove(partition)),
             Phase::Delayed { until, .. } => drop(self.delayed.remove(&(until, partition.clone()))),
             Phase::Fetching | Phase::Failed => {}
         }

@@ -4,8 +4,11 @@
 //! same sum as in Kafka, and to one leader at a time. A task has one question under way; leaders are reached through a
 //! [`LeaderEndpoint`], which is [`wire`] in a broker.
 //!
-//! **Deviation:** a change of `num.replica.fetchers` while the broker runs is taken up at its next start; and the threads are for all
-//! leaders together, where 2.7.2 has so many for each.
+//! **Deviation:** the threads are for all leaders together, where 2.7.2 has so many for each.
+//!
+//! Their number changes while the broker runs: each partition whose thread is another by the new number is unfollowed there and
+//! followed here, from its log's end. Meanwhile an answer may still arrive where it was; it is not applied, or was before, and nothing of
+//! it is reported to the leader any more, so that the new thread may cut it off again.
 //!
 //! With synced acknowledgements (`flush.messages=1`) a follower asks for more only once what it has is on the medium: the offset it
 //! asks from is its synced end, so that the leader acknowledges nothing that a power cut here could take back.
@@ -36,6 +39,8 @@ use super::{Partition, ReplicaManager};
 use crate::metadata_cache::MetadataCache;
 use crate::planted::{self, Bug};
 use wire::{FetcherSettings, WireEndpoint};
+
+const LOGGER: &str = "kafka.server.ReplicaFetcherManager";
 
 /// The answer to a question, when it comes.
 pub type Asking<'e, T> = Pin<Box<dyn Future<Output = Result<T, LeaderUnreachable>> + 'e>>;
@@ -108,27 +113,82 @@ impl FetcherCommand {
 #[derive(Debug)]
 pub struct FetcherInbox(mpsc::UnboundedReceiver<FetcherCommand>);
 
+type FetcherSender = mpsc::UnboundedSender<FetcherCommand>;
+
+fn fetcher_channel() -> (FetcherSender, FetcherInbox) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    (sender, FetcherInbox(receiver))
+}
+
 /// The way to the fetching threads.
 #[derive(Debug)]
-pub(super) struct Fetchers(Vec<mpsc::UnboundedSender<FetcherCommand>>);
+pub(super) struct Fetchers(Mutex<FetcherTable>);
+
+#[derive(Debug)]
+struct FetcherTable {
+    threads: Vec<FetcherSender>,
+    /// The leader and the epoch of each partition that is followed.
+    followed: HashMap<TopicPartition, (i32, LeaderEpoch)>,
+}
 
 impl Fetchers {
     pub(super) fn new(count: usize) -> (Fetchers, Vec<FetcherInbox>) {
-        let (senders, receivers) = (0..count)
-            .map(|_| {
-                let (sender, receiver) = mpsc::unbounded_channel();
-                (sender, FetcherInbox(receiver))
-            })
-            .unzip();
-        (Fetchers(senders), receivers)
+        let (threads, inboxes) = (0..count).map(|_| fetcher_channel()).unzip();
+        let table = FetcherTable {
+            threads,
+            followed: HashMap::new(),
+        };
+        (Fetchers(Mutex::new(table)), inboxes)
     }
 
     pub(super) fn tell(&self, commands: Vec<FetcherCommand>) {
+        let mut table = self.0.lock();
         for command in commands {
-            let thread = fetcher_id(command.partition(), self.0.len());
+            match &command {
+                FetcherCommand::Follow {
+                    partition,
+                    leader,
+                    epoch,
+                    ..
+                } => drop(table.followed.insert(partition.clone(), (*leader, *epoch))),
+                FetcherCommand::Unfollow(partition) => drop(table.followed.remove(partition)),
+            }
+            let thread = fetcher_id(command.partition(), table.threads.len());
             // Nobody fetches in a broker that stands alone or stops.
-            let _ = self.0[thread].send(command);
+            let _ = table.threads[thread].send(command);
         }
+    }
+
+    /// Has so many threads from now on: hands over what is followed, and returns the inboxes of new ones. Those that are too many hear no
+    /// more after what they are told to leave. `begin` says where to go on if the logs' epochs say nothing; `None` if the partition is
+    /// gone.
+    fn resize(
+        &self,
+        count: usize,
+        begin: impl Fn(&TopicPartition, LeaderEpoch) -> Option<Offset>,
+    ) -> Vec<FetcherInbox> {
+        let mut table = self.0.lock();
+        let before = table.threads.len();
+        let (more, inboxes): (Vec<FetcherSender>, Vec<FetcherInbox>) =
+            (before..count).map(|_| fetcher_channel()).unzip();
+        table.threads.extend(more);
+        for (partition, (leader, epoch)) in &table.followed {
+            let (from, to) = (fetcher_id(partition, before), fetcher_id(partition, count));
+            if from == to {
+                continue;
+            }
+            let _ = table.threads[from].send(FetcherCommand::Unfollow(partition.clone()));
+            if let Some(high_watermark) = begin(partition, *epoch) {
+                let _ = table.threads[to].send(FetcherCommand::Follow {
+                    partition: partition.clone(),
+                    leader: *leader,
+                    epoch: *epoch,
+                    high_watermark,
+                });
+            }
+        }
+        table.threads.truncate(count);
+        inboxes
     }
 }
 
@@ -143,10 +203,18 @@ fn fetcher_id(partition: &TopicPartition, count: usize) -> usize {
     positive as usize % count
 }
 
+/// A fetching thread, and how to end it.
+type FetcherThread = (oneshot::Sender<()>, JoinHandle<()>);
+
 /// The fetching threads; they end when told to.
 #[derive(Debug)]
 pub struct ReplicaFetcherManager {
-    threads: Vec<(oneshot::Sender<()>, JoinHandle<()>)>,
+    settings: FetcherSettings,
+    replicas: Arc<ReplicaManager>,
+    metadata: Arc<MetadataCache>,
+    clock: Arc<dyn Clock>,
+    /// Also those that are too many since a change of their number, and end by themselves.
+    threads: Mutex<Vec<FetcherThread>>,
 }
 
 impl ReplicaFetcherManager {
@@ -161,60 +229,91 @@ impl ReplicaFetcherManager {
         metadata: &Arc<MetadataCache>,
         clock: &Arc<dyn Clock>,
     ) -> std::io::Result<ReplicaFetcherManager> {
-        let mut threads = Vec::with_capacity(inboxes.len());
+        let manager = ReplicaFetcherManager {
+            settings,
+            replicas: Arc::clone(replicas),
+            metadata: Arc::clone(metadata),
+            clock: Arc::clone(clock),
+            threads: Mutex::default(),
+        };
         for (id, inbox) in inboxes.into_iter().enumerate() {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
-            let (stop, stopped) = oneshot::channel();
-            let (settings, replicas, metadata, clock) = (
-                settings.clone(),
-                Arc::clone(replicas),
-                Arc::clone(metadata),
-                Arc::clone(clock),
-            );
-            let run = move || {
-                let rules = settings.rules();
-                let broker_id = settings.broker_id;
-                let settings = Rc::new(settings);
-                let connect = move |leader| -> Box<dyn LeaderEndpoint> {
-                    Box::new(WireEndpoint::new(
-                        Rc::clone(&settings),
-                        id,
-                        leader,
-                        Arc::clone(&metadata),
-                    ))
-                };
-                let fetching = Fetching {
-                    broker_id,
-                    id,
-                    rules,
-                    replicas,
-                    clock,
-                    connect: Box::new(connect),
-                };
-                LocalSet::new().block_on(&runtime, async move {
-                    tokio::select! {
-                        () = fetching.run(inbox) => {}
-                        _ = stopped => {}
-                    }
-                });
-            };
-            let thread = std::thread::Builder::new()
-                .name(format!("fetcher-{id}"))
-                .spawn(run)?;
-            threads.push((stop, thread));
+            manager.start_thread(id, inbox)?;
         }
-        Ok(ReplicaFetcherManager { threads })
+        Ok(manager)
+    }
+
+    /// `num.replica.fetchers` is another one. One call at a time.
+    ///
+    /// # Errors
+    /// There is no thread or runtime for one: what it was to fetch is not fetched.
+    pub fn resize(&self, count: usize) -> std::io::Result<()> {
+        let before = self.replicas.fetchers.0.lock().threads.len();
+        let inboxes = self.replicas.fetchers.resize(count, |name, epoch| {
+            let partition = self.replicas.partition(&name.topic, name.partition).ok()?;
+            Some(partition.begin_as_follower(epoch))
+        });
+        tracing::info!(
+            target: LOGGER,
+            "Resized fetcher thread pool size from {before} to {count}"
+        );
+        for (id, inbox) in (before..).zip(inboxes) {
+            self.start_thread(id, inbox)?;
+        }
+        Ok(())
+    }
+
+    fn start_thread(&self, id: usize, inbox: FetcherInbox) -> std::io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let (stop, stopped) = oneshot::channel();
+        let (settings, replicas, metadata, clock) = (
+            self.settings.clone(),
+            Arc::clone(&self.replicas),
+            Arc::clone(&self.metadata),
+            Arc::clone(&self.clock),
+        );
+        let run = move || {
+            let rules = settings.rules();
+            let broker_id = settings.broker_id;
+            let settings = Rc::new(settings);
+            let connect = move |leader| -> Box<dyn LeaderEndpoint> {
+                Box::new(WireEndpoint::new(
+                    Rc::clone(&settings),
+                    id,
+                    leader,
+                    Arc::clone(&metadata),
+                ))
+            };
+            let fetching = Fetching {
+                broker_id,
+                id,
+                rules,
+                replicas,
+                clock,
+                connect: Box::new(connect),
+            };
+            LocalSet::new().block_on(&runtime, async move {
+                tokio::select! {
+                    () = fetching.run(inbox) => {}
+                    _ = stopped => {}
+                }
+            });
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("fetcher-{id}"))
+            .spawn(run)?;
+        self.threads.lock().push((stop, thread));
+        Ok(())
     }
 
     /// Ends the threads; no log is written by them afterwards.
-    pub fn stop(self) {
-        for (stop, thread) in self.threads {
-            // The thread is gone only if it panicked, and then there is nothing to stop.
+    pub fn stop(&self) {
+        for (stop, thread) in self.threads.lock().drain(..) {
+            // The thread is gone where there were too many, or if it panicked; then there is nothing to stop.
             let _ = stop.send(());
             if thread.join().is_err() {
-                tracing::error!(target: "kafka.server.ReplicaFetcherManager", "a fetcher ended by a panic");
+                tracing::error!(target: LOGGER, "a fetcher ended by a panic");
             }
         }
     }
@@ -289,13 +388,24 @@ impl FollowedLogs for Following {
         Some(Arc::new(FollowedPartition {
             partition,
             unsynced: Arc::clone(&self.unsynced),
+            replicas: Arc::clone(&self.replicas),
         }))
+    }
+
+    fn is_quota_exceeded(&self) -> bool {
+        let quota = &self.replicas.quotas().follower;
+        quota.is_exceeded(self.replicas.shared.clock.monotonic())
+    }
+
+    fn is_throttled(&self, partition: &TopicPartition) -> bool {
+        self.replicas.quotas().follower.is_throttled(partition)
     }
 }
 
 struct FollowedPartition {
     partition: Arc<Partition>,
     unsynced: Unsynced,
+    replicas: Arc<ReplicaManager>,
 }
 
 impl FollowedLog for FollowedPartition {
@@ -326,6 +436,10 @@ impl FollowedLog for FollowedPartition {
 
     fn append(&self, epoch: LeaderEpoch, answer: &FetchedPartition<'_>) -> Result<Offset, FollowError> {
         let (end, to_sync) = self.partition.append_as_follower(epoch, answer)?;
+        let quota = &self.replicas.quotas().follower;
+        if !answer.records.is_empty() && quota.is_throttled(self.partition.name()) {
+            quota.record(self.replicas.shared.clock.monotonic(), answer.records.len());
+        }
         if let Some(upto) = to_sync {
             self.unsynced.lock().push((Arc::clone(&self.partition), upto));
         }
@@ -521,5 +635,52 @@ mod tests {
             let name = TopicPartition::new(topic, partition);
             assert_eq!(fetcher_id(&name, count), expected, "{topic}-{partition}");
         }
+    }
+
+    fn follow_from(partition: i32, offset: i64) -> FetcherCommand {
+        FetcherCommand::Follow {
+            partition: TopicPartition::new("a", partition),
+            leader: 2,
+            epoch: LeaderEpoch(5),
+            high_watermark: Offset(offset),
+        }
+    }
+
+    fn follow(partition: i32) -> FetcherCommand {
+        follow_from(partition, 7)
+    }
+
+    fn unfollow(partition: i32) -> FetcherCommand {
+        FetcherCommand::Unfollow(TopicPartition::new("a", partition))
+    }
+
+    fn heard(inbox: &mut FetcherInbox) -> Vec<FetcherCommand> {
+        let mut commands: Vec<FetcherCommand> = std::iter::from_fn(|| inbox.0.try_recv().ok()).collect();
+        commands.sort_by(|one, other| one.partition().cmp(other.partition()));
+        commands
+    }
+
+    #[test]
+    fn another_number_of_threads_takes_over_what_is_followed_by_the_new_sum() {
+        // The sum of `a` is 97 * 31 = 3007: odd, and 1 of 3.
+        let (fetchers, mut inboxes) = Fetchers::new(1);
+        fetchers.tell((0..4).map(follow).collect());
+        fetchers.tell(vec![unfollow(3)]);
+        let mut first = inboxes.remove(0);
+        assert_eq!(heard(&mut first).len(), 5);
+        let begin = |_: &TopicPartition, _| Some(Offset(9));
+        let mut second = fetchers.resize(2, begin).remove(0);
+        assert_eq!(heard(&mut first), [unfollow(0), unfollow(2)]);
+        assert_eq!(heard(&mut second), [follow_from(0, 9), follow_from(2, 9)]);
+        fetchers.tell(vec![unfollow(0)]);
+        assert_eq!(heard(&mut second), [unfollow(0)]);
+        assert!(fetchers.resize(1, begin).is_empty());
+        assert_eq!(heard(&mut second), [unfollow(2)]);
+        assert_eq!(
+            heard(&mut first),
+            [follow_from(2, 9)],
+            "what is not followed stays so"
+        );
+        assert!(second.0.is_closed(), "the thread ends");
     }
 }

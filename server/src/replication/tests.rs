@@ -30,6 +30,8 @@ fn replica_manager(broker_id: i32, logs: Arc<LogManager>) -> (ReplicaManager, In
         broker_id,
         lag_max: Duration::from_secs(30),
         fetcher_count: 1,
+        quota_windows: QuotaWindows::default(),
+        alter_log_dirs_quota_windows: QuotaWindows::default(),
     };
     let clock = Arc::new(ManualClock::new(TimestampMs(1_700_000_000_000)));
     ReplicaManager::new(settings, logs, Arc::default(), clock)

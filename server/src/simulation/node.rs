@@ -43,6 +43,7 @@ use crate::replication::coordinator_log::OffsetsTopic;
 use crate::replication::isr_manager::{self, IsrStore, TreeIsrStore};
 use crate::replication::replica_fetcher::FetcherRules;
 use crate::replication::replica_fetcher_manager::{Fetching, LeaderEndpoint};
+use crate::replication::replication_quota_manager::QuotaWindows;
 use crate::replication::{ReplicaManager, ReplicaManagerSettings};
 
 pub(super) const LISTENER: &str = "PLAINTEXT";
@@ -302,6 +303,8 @@ async fn bring_up(world: Rc<World>, id: i32) {
         broker_id: id,
         lag_max: LAG_MAX,
         fetcher_count: 1,
+        quota_windows: QuotaWindows::default(),
+        alter_log_dirs_quota_windows: QuotaWindows::default(),
     };
     let (replicas, inboxes) = ReplicaManager::new(settings, logs, Arc::clone(&metadata), Arc::clone(&clock));
     let replicas = Arc::new(replicas);

@@ -7,7 +7,7 @@ use milena_engine::log_manager::LogManagerConfig;
 
 use crate::broker::channel::ChannelSettings;
 use crate::broker::peer::PeerSettings;
-use crate::config::{ApiVersion, BrokerConfig, InterBrokerVersions};
+use crate::config::{ApiVersion, BrokerConfig, InterBrokerVersions, QuotaWindowSettings};
 use crate::controller::{ControllerSettings, LeaderRebalance};
 use crate::coordination::startup::Registering;
 use crate::coordination::znodes::RegistrationVersion;
@@ -15,6 +15,7 @@ use crate::group::config::GroupConfig;
 use crate::network::NetworkConfig;
 use crate::replication::ReplicaManagerSettings;
 use crate::replication::replica_fetcher_manager::wire::{FetcherSettings, FetcherVersions};
+use crate::replication::replication_quota_manager::QuotaWindows;
 
 /// How much longer than its timeout a session may last: two ticks of a ZooKeeper with twice the usual one.
 const SESSION_MARGIN: Duration = Duration::from_secs(8);
@@ -114,6 +115,15 @@ pub(super) fn replica_manager_settings(broker_id: i32, config: &BrokerConfig) ->
         broker_id,
         lag_max: config.replication.lag_max,
         fetcher_count: config.replication.fetcher_count as usize,
+        quota_windows: quota_windows(config.replication.quota_windows),
+        alter_log_dirs_quota_windows: quota_windows(config.replication.alter_log_dirs_quota_windows),
+    }
+}
+
+fn quota_windows(settings: QuotaWindowSettings) -> QuotaWindows {
+    QuotaWindows {
+        count: settings.count as usize,
+        size: Duration::from_secs(settings.size_seconds.into()),
     }
 }
 

@@ -138,7 +138,7 @@ definitions! {
         "Deprecated: bytes per second that a consumer without a quota of its own may fetch.";
     "quota.window.num": Int = "11", at_least(1), Low, Fixed, Served;
         "Windows over which the rate of new connections is taken, and client quotas.";
-    "replication.quota.window.num": Int = "11", at_least(1), Low, Fixed, NoEffectHere(QUOTAS);
+    "replication.quota.window.num": Int = "11", at_least(1), Low, Fixed, OnlyInCluster(ALONE);
         "Samples kept for a replication quota.";
     "alter.log.dirs.replication.quota.window.num": Int = "11", at_least(1), Low, Fixed, NoEffectHere(QUOTAS);
         "Samples kept for the quota of moves between log directories.";
@@ -146,7 +146,7 @@ definitions! {
         "Samples kept for the quota of topic changes.";
     "quota.window.size.seconds": Int = "1", at_least(1), Low, Fixed, Served;
         "Seconds that one of these windows covers.";
-    "replication.quota.window.size.seconds": Int = "1", at_least(1), Low, Fixed, NoEffectHere(QUOTAS);
+    "replication.quota.window.size.seconds": Int = "1", at_least(1), Low, Fixed, OnlyInCluster(ALONE);
         "Seconds that one sample of a replication quota covers.";
     "alter.log.dirs.replication.quota.window.size.seconds": Int = "1", at_least(1), Low, Fixed,
         NoEffectHere(QUOTAS);

@@ -30,7 +30,7 @@ definitions! {
     "replica.fetch.response.max.bytes": Int = "10485760", at_least(0), Medium, Fixed, OnlyInCluster(ALONE);
         "Bytes a follower asks for in all.";
     "num.replica.fetchers": Int = "1", ANY, High, ClusterWide, OnlyInCluster(ALONE);
-        "Fetching threads, each for all leading brokers; a change is taken up at the next start.";
+        "Fetching threads, each for all leading brokers.";
     "replica.high.watermark.checkpoint.interval.ms": Long = "5000", ANY, High, Fixed, Served;
         "Time between two writes of the high watermarks, in milliseconds.";
     "fetch.purgatory.purge.interval.requests": Int = "1000", ANY, Medium, Fixed, NoEffectHere(EVENTS);

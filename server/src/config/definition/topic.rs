@@ -62,11 +62,9 @@ topic_rows! {
     "message.timestamp.difference.max.ms": Long = "9223372036854775807", at_least(0), Medium,
         "log.message.timestamp.difference.max.ms", Served;
         "Largest distance of a producer's time from the broker's, in milliseconds.";
-    "leader.replication.throttled.replicas": List = "", THROTTLED_REPLICAS, Medium, none,
-        NoEffectHere(QUOTAS);
+    "leader.replication.throttled.replicas": List = "", THROTTLED_REPLICAS, Medium, none, Served;
         "Replicas throttled on the leader's side, as partition:broker pairs, or * for all.";
-    "follower.replication.throttled.replicas": List = "", THROTTLED_REPLICAS, Medium, none,
-        NoEffectHere(QUOTAS);
+    "follower.replication.throttled.replicas": List = "", THROTTLED_REPLICAS, Medium, none, Served;
         "Replicas throttled on the follower's side, as partition:broker pairs, or * for all.";
     "message.downconversion.enable": Boolean = "true", ANY, Low, "log.message.downconversion.enable", Served;
         "Whether records are converted for consumers that know only older formats.";

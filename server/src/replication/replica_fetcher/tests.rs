@@ -84,12 +84,24 @@ impl FollowedLog for TestLog {
     }
 }
 
-struct Logs(Vec<Arc<TestLog>>);
+struct Logs {
+    logs: Vec<Arc<TestLog>>,
+    is_quota_exceeded: bool,
+    throttled: Vec<TopicPartition>,
+}
 
 impl FollowedLogs for Logs {
     fn log(&self, partition: &TopicPartition) -> Option<Arc<dyn FollowedLog>> {
-        let log = self.0.get(partition.partition as usize)?;
+        let log = self.logs.get(partition.partition as usize)?;
         Some(Arc::clone(log) as Arc<dyn FollowedLog>)
+    }
+
+    fn is_quota_exceeded(&self) -> bool {
+        self.is_quota_exceeded
+    }
+
+    fn is_throttled(&self, partition: &TopicPartition) -> bool {
+        self.throttled.contains(partition)
     }
 }
 
@@ -118,7 +130,11 @@ impl Dialogue {
         }
         Dialogue {
             fetcher,
-            logs: Logs(logs.to_vec()),
+            logs: Logs {
+                logs: logs.to_vec(),
+                is_quota_exceeded: false,
+                throttled: Vec::new(),
+            },
             now: Duration::from_secs(5),
         }
     }
@@ -436,4 +452,45 @@ fn a_leader_that_does_not_answer_is_asked_for_everything_anew_after_a_pause() {
     assert_eq!(dialogue.next(), Step::Wait(Some(dialogue.now + BACKOFF)));
     dialogue.now += BACKOFF;
     assert_eq!(dialogue.fetch_positions(), [(0, 2), (1, 1)]);
+}
+
+#[test]
+fn over_the_rate_what_is_throttled_and_lags_is_left_out_until_the_rate_allows_it() {
+    let logs = [TestLog::of(&[1, 1]), TestLog::of(&[1, 1]), TestLog::of(&[1, 1])];
+    let mut dialogue = Dialogue::new(&logs);
+    dialogue.epoch_ends(1, 2);
+    assert_eq!(dialogue.fetch_positions(), [(0, 2), (1, 2), (2, 2)]);
+    // The high watermark is 3: the first two lag, the last does not.
+    dialogue.answer(0, &[]);
+    dialogue.answer(1, &[]);
+    dialogue.answer(2, &[9]);
+    dialogue.logs.throttled = vec![at(1), at(2)];
+    assert_eq!(dialogue.fetch_positions(), [(2, 3)], "the rate is not exceeded");
+    dialogue.logs.is_quota_exceeded = true;
+    match dialogue.next() {
+        Step::Fetch(plan) => assert_eq!((plan.partitions, plan.forgotten), (vec![], vec![at(1)])),
+        other => panic!("{other:?}"),
+    }
+    dialogue.logs.is_quota_exceeded = false;
+    assert_eq!(dialogue.fetch_positions(), [(1, 2)]);
+}
+
+#[test]
+fn a_fetcher_that_is_throttled_altogether_looks_again_after_a_pause() {
+    let mut dialogue = Dialogue::new(&[TestLog::of(&[1, 1])]);
+    dialogue.epoch_ends(1, 2);
+    dialogue.logs.throttled = vec![at(0)];
+    dialogue.logs.is_quota_exceeded = true;
+    assert_eq!(dialogue.next(), Step::Wait(Some(dialogue.now + BACKOFF)));
+    dialogue.now += BACKOFF;
+    dialogue.logs.throttled.clear();
+    assert_eq!(dialogue.fetch_positions(), [(0, 2)], "it is not listed any more");
+    dialogue.logs.throttled = vec![at(0)];
+    dialogue.fetcher.session_lost();
+    assert_eq!(dialogue.next(), Step::Wait(Some(dialogue.now + BACKOFF)));
+    // A change of role while it is left out.
+    dialogue.fetcher.follow(at(0), LeaderEpoch(10), Offset(2));
+    dialogue.logs.is_quota_exceeded = false;
+    dialogue.epoch_ends(1, 2);
+    assert_eq!(dialogue.fetch_positions(), [(0, 2)]);
 }
