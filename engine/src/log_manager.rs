@@ -16,7 +16,7 @@
 //!   lowered before a truncation, and gone before a partition is created anew under the same name.
 //! - **Idle costs nothing**: a checkpoint is written only when it would differ from its file.
 //!
-//! Locks: `changing` serialises creation and deletion and is held over I/O; the map of logs is held for
+//! Locks: `changing` serialises creation, deletion and moves and is held over I/O; the map of logs is held for
 //! moments only. Neither is taken by reads or appends.
 //!
 //! It leaves to others: what a partition may do (replication), when topics come and go (the controller),
@@ -30,6 +30,7 @@ mod adoption;
 mod checkpoints;
 mod creation;
 mod deletion;
+mod future;
 mod loading;
 mod maintenance;
 mod partition_directory;
@@ -141,8 +142,8 @@ struct Home {
     metadata: Option<BrokerMetadata>,
     /// As in `milena.state`.
     written_synced_ends: Mutex<BTreeMap<TopicPartition, Offset>>,
-    /// Names of `…-future` directories.
-    future: Vec<String>,
+    /// Names of `…-future` directories that are not served.
+    unserved_futures: Mutex<Vec<String>>,
     reserve: Mutex<ReserveWatch>,
 }
 
@@ -154,6 +155,8 @@ struct HostedLog {
     written_high_watermark: AtomicI64,
     /// That it is out of service was written down and said.
     noted_out_of_service: AtomicBool,
+    /// It is to replace the partition's log in another directory.
+    is_future: AtomicBool,
 }
 
 /// A partition whose directory is there but whose log is not served.
@@ -182,8 +185,8 @@ pub struct DirectoryDescription {
     /// Why it is offline; its logs are not listed then.
     pub offline_reason: Option<String>,
     pub logs: Vec<LogDescription>,
-    /// Names of `…-future` directories: replicas whose move from another directory was interrupted, left
-    /// alone.
+    /// Names of `…-future` directories that no move goes on with, left alone: there is another one for the
+    /// partition, or its log lies in the same directory, or is missing.
     pub future_directories: Vec<String>,
 }
 
@@ -193,6 +196,8 @@ pub struct LogDescription {
     pub partition: TopicPartition,
     pub size_bytes: u64,
     pub log_end_offset: Offset,
+    /// It is to replace the partition's log in another directory.
+    pub is_future: bool,
 }
 
 /// All logs of a broker. See the module for what it promises.
@@ -205,6 +210,10 @@ pub struct LogManager {
     /// Unusable since the start.
     offline_from_start: Vec<Arc<LogDirectory>>,
     logs: RwLock<HashMap<TopicPartition, Arc<HostedLog>>>,
+    /// Those that are to replace the partition's log in another directory.
+    futures: RwLock<HashMap<TopicPartition, Arc<HostedLog>>>,
+    /// Where partitions that are not there yet are to lie.
+    preferred: Mutex<HashMap<TopicPartition, PathBuf>>,
     unavailable: RwLock<HashMap<TopicPartition, Unavailable>>,
     /// Serialises creation and deletion.
     changing: Mutex<()>,
@@ -287,10 +296,11 @@ impl LogManager {
             .collect()
     }
 
-    /// The logs in service of one topic, in no order; for a change of its settings.
+    /// The logs in service of one topic, future ones too, in no order; for a change of its settings.
     pub fn logs_of_topic(&self, topic: &str) -> Vec<(TopicPartition, Arc<Log>)> {
-        let logs = self.logs.read();
-        let of_topic = logs.iter().filter(|(partition, _)| &*partition.topic == topic);
+        let (logs, futures) = (self.logs.read(), self.futures.read());
+        let all = logs.iter().chain(&*futures);
+        let of_topic = all.filter(|(partition, _)| &*partition.topic == topic);
         of_topic
             .map(|(partition, hosted)| (partition.clone(), hosted.log.clone()))
             .collect()
@@ -336,21 +346,21 @@ impl LogManager {
     /// # Errors
     /// For the first log that fails; its directory is offline then.
     pub fn truncate_to(&self, ends: &[(TopicPartition, Offset)]) -> Result<(), StorageError> {
-        let affected: Vec<(Arc<HostedLog>, &TopicPartition, Offset)> = {
+        let affected = {
             let logs = self.logs.read();
             let found = ends
                 .iter()
-                .filter_map(|(partition, end)| Some((logs.get(partition)?, partition, *end)));
-            found
-                .filter(|(hosted, ..)| hosted.home.directory.is_online())
-                .map(|(h, p, e)| (h.clone(), p, e))
-                .collect()
+                .filter_map(|(partition, end)| Some((logs.get(partition)?.clone(), *end)));
+            found.collect()
         };
+        self.truncate_hosted(affected)
+    }
+
+    fn truncate_hosted(&self, affected: Vec<(Arc<HostedLog>, Offset)>) -> Result<(), StorageError> {
         for home in &self.homes {
             let here = || {
-                affected
-                    .iter()
-                    .filter(|(hosted, ..)| Arc::ptr_eq(&hosted.home, home))
+                let here = affected.iter().filter(|(log, _)| Arc::ptr_eq(&log.home, home));
+                here.filter(|_| home.directory.is_online())
             };
             if here().next().is_none() {
                 continue;
@@ -358,8 +368,8 @@ impl LogManager {
             let checkpoints = &home.checkpoints;
             let _gate = checkpoints.recovery_gate.lock();
             let mut recovery_points = checkpoints.recovery_points.all();
-            for (_, partition, end) in here() {
-                if let Some(point) = recovery_points.get_mut(*partition) {
+            for (hosted, end) in here() {
+                if let Some(point) = recovery_points.get_mut(hosted.log.partition()) {
                     *point = (*point).min(*end);
                 }
             }
@@ -368,10 +378,10 @@ impl LogManager {
                 return Err(error.into());
             }
             let ends: Vec<_> = here()
-                .map(|(_, partition, end)| (*partition, Some(*end)))
+                .map(|(hosted, end)| (hosted.log.partition(), Some(*end)))
                 .collect();
             self.lower_synced_ends(home, &ends)?;
-            for (hosted, _, end) in here() {
+            for (hosted, end) in here() {
                 hosted.log.truncate_to(*end)?;
             }
         }
@@ -387,10 +397,13 @@ impl LogManager {
         partition: &TopicPartition,
         start: Offset,
     ) -> Result<(), StorageError> {
-        let Some(hosted) = self.logs.read().get(partition).cloned() else {
-            return Ok(());
-        };
+        let hosted = self.logs.read().get(partition).cloned();
+        hosted.map_or(Ok(()), |hosted| self.restart_hosted(&hosted, start))
+    }
+
+    fn restart_hosted(&self, hosted: &HostedLog, start: Offset) -> Result<(), StorageError> {
         hosted.home.directory.check_online()?;
+        let partition = hosted.log.partition();
         let checkpoints = &hosted.home.checkpoints;
         let _gate = checkpoints.recovery_gate.lock();
         if let Err(error) = checkpoints.recovery_points.forget(&*self.io, partition) {
@@ -413,25 +426,21 @@ impl LogManager {
             })
             .collect();
         for (description, home) in descriptions.iter_mut().zip(&self.homes) {
-            description.future_directories.clone_from(&home.future);
+            description.future_directories = home.unserved_futures.lock().clone();
         }
-        for (partition, hosted) in &*self.logs.read() {
+        for hosted in self.hosted() {
             let home = self.homes.iter().position(|home| Arc::ptr_eq(home, &hosted.home));
             let Some(description) = home.map(|index| &mut descriptions[index]) else {
                 continue;
             };
             if description.offline_reason.is_none() {
                 description.logs.push(LogDescription {
-                    partition: partition.clone(),
+                    partition: hosted.log.partition().clone(),
                     size_bytes: hosted.log.size_bytes(),
                     log_end_offset: hosted.log.log_end_offset(),
+                    is_future: hosted.is_future(),
                 });
             }
-        }
-        for description in &mut descriptions {
-            description
-                .logs
-                .sort_by(|left, right| left.partition.cmp(&right.partition));
         }
         descriptions
     }
@@ -448,7 +457,12 @@ impl HostedLog {
             home,
             written_high_watermark: AtomicI64::new(written_high_watermark.map_or(i64::MIN, Offset::get)),
             noted_out_of_service: AtomicBool::new(false),
+            is_future: AtomicBool::new(false),
         }
+    }
+
+    fn is_future(&self) -> bool {
+        self.is_future.load(Ordering::Relaxed)
     }
 
     fn note_written_high_watermark(&self, offset: Offset) {

@@ -1,6 +1,6 @@
 //! Creation of logs: where a new one goes, and that it is there after a power cut.
 //!
-//! A log goes into the directory asked for, else into the one with the fewest logs, one that is short of space last;
+//! A log goes into the directory asked for, now or before, else into the one with the fewest logs, one that is short of space last;
 //! where it cannot be created the next is tried. Before it exists nothing on disk may speak of its name any more: the
 //! checkpoints of a partition that was deleted would empty the new log or keep it from being recovered. When the call
 //! returns, the entries of all directories that it created are durable, by one sync of each log directory.
@@ -71,9 +71,11 @@ impl LogManager {
     /// How many logs each home has, in the order of the homes.
     fn log_counts(&self) -> Vec<usize> {
         let logs = self.logs.read();
+        let futures = self.futures.read();
         let unavailable = self.unavailable.read();
         let homes = || {
-            let served = logs.values().map(|hosted| &hosted.home);
+            let served = logs.values().chain(futures.values());
+            let served = served.map(|hosted| &hosted.home);
             served.chain(unavailable.values().map(|entry| &entry.home))
         };
         if self.homes.len() == 1 {
@@ -90,7 +92,9 @@ impl LogManager {
         if !wanted.is_new {
             self.check_all_online()?;
         }
-        let mut candidates: Vec<usize> = match &wanted.preferred_directory {
+        let remembered = self.preferred.lock().get(&wanted.partition).cloned();
+        let preferred = wanted.preferred_directory.clone().or(remembered);
+        let mut candidates: Vec<usize> = match &preferred {
             Some(path) => (0..self.homes.len())
                 .filter(|index| self.homes[*index].directory.path() == path)
                 .collect(),
@@ -106,8 +110,9 @@ impl LogManager {
                 last_error.get_or_insert(refusal);
                 continue;
             }
-            match self.create_in(home, &wanted) {
+            match self.create_in(home, &wanted, &PartitionDirectoryName::current(&wanted.partition)) {
                 Ok(log) => {
+                    self.preferred.lock().remove(&wanted.partition);
                     counts[index] += 1;
                     tracing::info!(
                         "Created log for partition {} in {}",
@@ -120,12 +125,18 @@ impl LogManager {
             }
         }
         Err(last_error.unwrap_or_else(|| StorageError::Offline {
-            directory: wanted.preferred_directory.unwrap_or_default(),
+            directory: preferred.unwrap_or_default(),
             reason: "it is not one of the log directories in use".to_owned(),
         }))
     }
 
-    fn create_in(&self, home: &Arc<Home>, wanted: &WantedLog) -> Result<Arc<Log>, StorageError> {
+    /// `name` is that of its directory.
+    pub(super) fn create_in(
+        &self,
+        home: &Arc<Home>,
+        wanted: &WantedLog,
+        name: &str,
+    ) -> Result<Arc<Log>, StorageError> {
         let fatal = |error| {
             tolerate_full(&home.directory, &error);
             StorageError::Io(error)
@@ -138,12 +149,11 @@ impl LogManager {
             producer_id_expiration_ms: self.config.producer_id_expiration_ms,
             ..OpenOptions::default()
         };
-        let name = PartitionDirectoryName::current(&wanted.partition);
         let (io, clock) = (self.io.clone(), self.clock.clone());
         let (directory, config) = (home.directory.clone(), wanted.config.clone());
         let opened = Log::open(
             directory,
-            &name,
+            name,
             wanted.partition.clone(),
             config,
             &options,

@@ -15,7 +15,7 @@ use crate::units::TopicPartition;
 use super::checkpoints::tolerate_full;
 use super::partition_directory::PartitionDirectoryName;
 use super::survey::unique_bytes;
-use super::{Home, LogManager};
+use super::{Home, HostedLog, LogManager};
 
 /// A directory whose files are to be removed.
 pub(super) struct Deletion {
@@ -40,8 +40,8 @@ impl Deletion {
 }
 
 impl LogManager {
-    /// Takes a partition out of service and has its files removed after `file.delete.delay.ms`; also one that
-    /// is out of service because of damage. When it returns `true`, the deletion survives a power cut.
+    /// Takes a partition out of service and has its files removed after `file.delete.delay.ms`, those of a log that was to replace
+    /// its own too; also one that is out of service because of damage. When it returns `true`, the deletion survives a power cut.
     /// `false`: there is no such partition.
     ///
     /// # Errors
@@ -49,42 +49,54 @@ impl LogManager {
     /// renamed: it is out of service and its directory offline.
     pub fn delete(&self, partition: &TopicPartition) -> Result<bool, StorageError> {
         let _changing = self.changing.lock();
-        let name = PartitionDirectoryName::deleted(partition, unique_bytes());
+        let future = self.take_future(partition);
         let removed = self.logs.write().remove(partition);
-        let (home, log, delay_ms) = if let Some(hosted) = removed {
-            hosted.home.directory.check_online()?;
-            // Before its files are elsewhere: a sync that is under way must not take their absence for a
-            // failed disk.
-            hosted.log.abandon();
-            hosted.log.rename(&name)?;
-            let delay_ms = hosted.log.config().file_delete_delay_ms;
-            (hosted.home.clone(), Some(hosted.log.clone()), delay_ms)
+        if let Some(hosted) = removed {
+            self.schedule_removal(&hosted)?;
         } else if let Some(unavailable) = self.unavailable.write().remove(partition) {
             let home = unavailable.home;
             home.directory.check_online()?;
             let path = home.directory.path();
+            let name = PartitionDirectoryName::deleted(partition, unique_bytes());
             let from = path.join(PartitionDirectoryName::current(partition));
             let renamed = self
                 .io
                 .rename(&from, &path.join(&name))
                 .and_then(|()| self.io.sync_dir(path));
             renamed.inspect_err(|error| home.directory.fail(error))?;
-            (home, None, 0)
+            self.remove_later(partition, home, name, None);
         } else {
             self.check_all_online()?;
-            return Ok(false);
-        };
+            return future;
+        }
+        future.map(|_| true)
+    }
+
+    /// Takes a log out of service that is in no table any more, and has its files removed.
+    pub(super) fn schedule_removal(&self, hosted: &HostedLog) -> Result<(), StorageError> {
+        let log = &hosted.log;
+        hosted.home.directory.check_online()?;
+        // Before its files are elsewhere: a sync that is under way must not take their absence for a failed
+        // disk.
+        log.abandon();
+        let name = PartitionDirectoryName::deleted(log.partition(), unique_bytes());
+        log.rename(&name)?;
+        self.remove_later(log.partition(), hosted.home.clone(), name, Some(log.clone()));
+        Ok(())
+    }
+
+    fn remove_later(&self, partition: &TopicPartition, home: Arc<Home>, name: String, log: Option<Arc<Log>>) {
         tracing::info!(
             "Log for partition {partition} is renamed to {} and is scheduled for deletion",
             home.directory.path().join(&name).display()
         );
+        let delay_ms = log.as_ref().map_or(0, |log| log.config().file_delete_delay_ms);
         let due = self
             .clock
             .monotonic()
             .saturating_add(Duration::from_millis(delay_ms));
         self.deletions.lock().push(Deletion { home, name, due, log });
         self.plan_deletion(due);
-        Ok(true)
     }
 
     /// Removes what is due; returns when the next is.

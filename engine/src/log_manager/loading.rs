@@ -18,6 +18,7 @@
 //! whatever the marker says; if its bytes are whole again, or a person has given up what lies behind the
 //! damage, it is back in service. Source: `LogManager.loadLogs`.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -34,6 +35,7 @@ use crate::units::{Offset, TopicPartition};
 
 use super::checkpoints::{self, DirectoryCheckpoints};
 use super::deletion::Deletion;
+use super::partition_directory::PartitionDirectoryName;
 use super::reserve::ReserveWatch;
 use super::schedule::Schedule;
 use super::scrub::Scrub;
@@ -64,13 +66,23 @@ struct Loader<'a> {
     boot_id: Option<String>,
 }
 
-/// A partition and its log, or why it is not served.
-type LoadedLog = (TopicPartition, Result<Arc<Log>, String>);
+/// A log that is to be loaded.
+#[derive(Clone, Debug)]
+struct FoundLog {
+    partition: TopicPartition,
+    /// Of its directory.
+    name: String,
+    /// It is to replace the partition's log in another directory.
+    is_future: bool,
+}
+
+/// A log, or why it is not served.
+type LoadedLog = (FoundLog, Result<Arc<Log>, String>);
 
 /// A directory's part of the loading.
 struct DirectoryLoad {
     home: Arc<Home>,
-    partitions: Vec<TopicPartition>,
+    found: Vec<FoundLog>,
     clean_shutdown: bool,
     boot: BootEvidence,
     state: RunState,
@@ -141,12 +153,11 @@ impl LogManager {
                 }
             }
         }
+        leave_alone_unfit_futures(&mut loads);
         std::thread::scope(|scope| {
             for load in &loads {
                 let loader = &loader;
-                let threads = config
-                    .recovery_threads_per_dir
-                    .clamp(1, load.partitions.len().max(1));
+                let threads = config.recovery_threads_per_dir.clamp(1, load.found.len().max(1));
                 // The only thread of the only directory is the caller's own.
                 let spawned = if loads.len() == 1 { threads - 1 } else { threads };
                 for _ in 0..spawned {
@@ -164,6 +175,8 @@ impl LogManager {
             deletions: Mutex::new(deletions),
             changing: Mutex::new(()),
             logs: RwLock::default(),
+            futures: RwLock::default(),
+            preferred: Mutex::default(),
             unavailable: RwLock::default(),
             homes,
             offline_from_start: offline,
@@ -175,6 +188,7 @@ impl LogManager {
         for load in loads {
             manager.take_over(load);
         }
+        manager.drop_damaged_futures();
         if manager.online_directory_count() == 0 {
             let reason = |directory: &Arc<crate::log::LogDirectory>| {
                 (
@@ -205,13 +219,19 @@ impl LogManager {
     fn take_over(&self, load: DirectoryLoad) {
         let home = load.home;
         let mut logs = self.logs.write();
+        let mut futures = self.futures.write();
         let mut unavailable = self.unavailable.write();
-        for (partition, result) in load.results.into_inner() {
+        for (found, result) in load.results.into_inner() {
+            let partition = found.partition;
             match result {
                 Ok(log) => {
                     let written = home.checkpoints.high_watermarks.get(&partition);
-                    logs.insert(partition, Arc::new(HostedLog::new(log, home.clone(), written)));
+                    let hosted = HostedLog::new(log, home.clone(), written);
+                    hosted.is_future.store(found.is_future, Ordering::Relaxed);
+                    let table = if found.is_future { &mut futures } else { &mut logs };
+                    table.insert(partition, Arc::new(hosted));
                 }
+                Err(_) if found.is_future => home.unserved_futures.lock().push(found.name),
                 Err(reason) => {
                     unavailable.insert(
                         partition,
@@ -222,6 +242,55 @@ impl LogManager {
                     );
                 }
             }
+        }
+    }
+}
+
+/// A partition has one future log, and not where its log is. Others stay as they are, for a person to look at.
+fn leave_alone_unfit_futures(loads: &mut [DirectoryLoad]) {
+    let mut seen = HashSet::new();
+    for load in loads {
+        let current: HashSet<TopicPartition> = load
+            .found
+            .iter()
+            .filter(|found| !found.is_future)
+            .map(|found| found.partition.clone())
+            .collect();
+        let home = &load.home;
+        load.found.retain(|found| {
+            let is_unfit = found.is_future
+                && (current.contains(&found.partition) || !seen.insert(found.partition.clone()));
+            if is_unfit {
+                tracing::warn!(
+                    "{} is left alone: the partition has a log in the same directory, or another one of this kind",
+                    home.directory.path().join(&found.name).display()
+                );
+                home.unserved_futures.lock().push(found.name.clone());
+            }
+            !is_unfit
+        });
+    }
+}
+
+impl LogManager {
+    /// What cannot be served of a copy is no loss, where the log that it is a copy of is served.
+    fn drop_damaged_futures(&self) {
+        let logs = self.logs.read();
+        for home in self.online_homes() {
+            let mut unserved = home.unserved_futures.lock();
+            let is_copy = |name: &String| match PartitionDirectoryName::parse(name) {
+                Some(PartitionDirectoryName::Future(partition)) => logs.contains_key(&partition),
+                _ => false,
+            };
+            let left_over = unserved.extract_if(.., |name| is_copy(name));
+            let mut deletions = self.deletions.lock();
+            deletions.extend(left_over.map(|name| {
+                tracing::warn!(
+                    "{} is removed: its move is given up",
+                    home.directory.path().join(&name).display()
+                );
+                Deletion::left_over(home.clone(), name)
+            }));
         }
     }
 }
@@ -246,7 +315,7 @@ impl Loader<'_> {
                 path.display()
             );
             checkpoint::remove_clean_shutdown_marker(&**self.io, &path)?;
-        } else if !surveyed.partitions.is_empty() {
+        } else if !surveyed.partitions.is_empty() || !surveyed.future.is_empty() {
             // A start that was killed may have removed the marker without making that durable: it must not come
             // back after what this start changes.
             self.io.sync_dir(&path)?;
@@ -262,13 +331,16 @@ impl Loader<'_> {
                 path.display()
             );
         }
-        for name in &surveyed.future {
-            tracing::warn!(
-                "{} is a replica on its way from another log directory; such moves are not continued, it is \
-                 left alone",
-                path.join(name).display()
-            );
-        }
+        let current = surveyed.partitions.into_iter().map(|partition| FoundLog {
+            name: partition.to_string(),
+            partition,
+            is_future: false,
+        });
+        let future = surveyed.future.into_iter().map(|(partition, name)| FoundLog {
+            partition,
+            name,
+            is_future: true,
+        });
         let home = Home {
             directory: surveyed.directory,
             lock: Mutex::new(Some(surveyed.lock)),
@@ -280,12 +352,12 @@ impl Loader<'_> {
                     .map(|state| state.synced_ends.clone())
                     .unwrap_or_default(),
             ),
-            future: surveyed.future,
+            unserved_futures: Mutex::default(),
             reserve: Mutex::new(ReserveWatch::new(self.config.disk_reserve_bytes)),
         };
         Ok(DirectoryLoad {
             home: Arc::new(home),
-            partitions: surveyed.partitions,
+            found: current.chain(future).collect(),
             clean_shutdown: surveyed.clean_shutdown,
             boot,
             state: state.unwrap_or_default(),
@@ -297,29 +369,31 @@ impl Loader<'_> {
 
     /// Loads logs of the directory until none is left; several threads may.
     fn run(&self, load: &DirectoryLoad) {
-        while let Some(partition) = load.partitions.get(load.next.fetch_add(1, Ordering::Relaxed)) {
+        while let Some(found) = load.found.get(load.next.fetch_add(1, Ordering::Relaxed)) {
+            let partition = &found.partition;
             if !load.home.directory.is_online() {
                 return;
             }
             let start = self.clock.monotonic();
-            let result = self.load(load, partition);
+            let result = self.load(load, found);
             if let Err(reason) = &result {
-                tracing::error!("{partition} is not served: {reason}");
+                tracing::error!("{} is not served: {reason}", found.name);
             }
             let loaded_count = load.loaded.fetch_add(1, Ordering::Relaxed) + 1;
             self.observer.loaded(&LoadProgress {
                 directory: load.home.directory.path(),
                 partition,
                 loaded_count,
-                total_count: load.partitions.len(),
+                total_count: load.found.len(),
                 took: self.clock.monotonic().saturating_sub(start),
                 failure: result.as_ref().err().map(String::as_str),
             });
-            load.results.lock().push((partition.clone(), result));
+            load.results.lock().push((found.clone(), result));
         }
     }
 
-    fn load(&self, load: &DirectoryLoad, partition: &TopicPartition) -> Result<Arc<Log>, String> {
+    fn load(&self, load: &DirectoryLoad, found: &FoundLog) -> Result<Arc<Log>, String> {
+        let partition = &found.partition;
         let checkpoints = &load.home.checkpoints;
         let doubtful = checkpoints.out_of_service.get(partition);
         let given_up_from = match doubtful {
@@ -356,10 +430,10 @@ impl Loader<'_> {
         let (io, clock) = (self.io.clone(), self.clock.clone());
         let directory = load.home.directory.clone();
         let config = (self.log_config)(partition);
-        let (name, partition) = (partition.to_string(), partition.clone());
+        let partition = partition.clone();
         match Log::open(
             directory.clone(),
-            &name,
+            &found.name,
             partition.clone(),
             config,
             &options,
@@ -376,7 +450,7 @@ impl Loader<'_> {
                 Ok(log)
             }
             Err(LogOpenError::OutOfService { reason, .. }) => {
-                if doubtful.is_none() {
+                if doubtful.is_none() && !found.is_future {
                     let put = checkpoints
                         .out_of_service
                         .put(&**self.io, &partition, Offset::ZERO);

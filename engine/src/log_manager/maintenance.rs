@@ -147,13 +147,14 @@ impl LogManager {
         self.hosted_where(|hosted| Arc::ptr_eq(&hosted.home, home))
     }
 
-    /// In the order of their partitions: what is done to the disk does not depend on the order of a hash map,
-    /// so that a test repeats a failure.
+    /// Future ones too, each behind the one that it is to replace. In the order of their partitions: what is done to the disk does
+    /// not depend on the order of a hash map, so that a test repeats a failure.
     fn hosted_where(&self, is_wanted: impl Fn(&HostedLog) -> bool) -> Vec<Arc<HostedLog>> {
-        let logs = self.logs.read();
-        let wanted = logs.values().filter(|hosted| is_wanted(hosted));
+        let (logs, futures) = (self.logs.read(), self.futures.read());
+        let wanted = logs.values().chain(futures.values());
+        let wanted = wanted.filter(|hosted| is_wanted(hosted));
         let mut hosted: Vec<Arc<HostedLog>> = wanted.cloned().collect();
-        drop(logs);
+        drop((logs, futures));
         hosted.sort_by(|left, right| left.log.partition().cmp(right.log.partition()));
         hosted
     }
@@ -282,7 +283,8 @@ impl LogManager {
     /// Writes the high watermarks of directories where one moved.
     fn checkpoint_high_watermarks(&self) {
         let mut moved: Vec<Arc<Home>> = Vec::new();
-        for hosted in self.logs.read().values() {
+        let (logs, futures) = (self.logs.read(), self.futures.read());
+        for hosted in logs.values().chain(futures.values()) {
             let written = hosted.written_high_watermark.load(Ordering::Relaxed);
             if hosted.log.high_watermark().get() != written
                 && !moved.iter().any(|home| Arc::ptr_eq(home, &hosted.home))
@@ -290,6 +292,7 @@ impl LogManager {
                 moved.push(hosted.home.clone());
             }
         }
+        drop((logs, futures));
         for home in moved.iter().filter(|home| home.directory.is_online()) {
             self.write_high_watermarks(home);
         }
@@ -346,7 +349,8 @@ impl LogManager {
 
     /// Writes down which logs were found damaged since the last call, so that the next start checks them.
     pub(super) fn note_out_of_service(&self) {
-        for hosted in self.hosted() {
+        // A future log that is damaged ends its move, and nothing else.
+        for hosted in self.hosted().iter().filter(|hosted| !hosted.is_future()) {
             let Some(reason) = hosted.log.out_of_service() else {
                 continue;
             };

@@ -57,15 +57,24 @@ impl PartitionDirectoryName {
         partition.to_string()
     }
 
+    /// Whether a partition can move to another log directory: the name that it has meanwhile must fit a file system.
+    pub fn fits_future(partition: &TopicPartition) -> bool {
+        PartitionDirectoryName::future(partition, [0; 16]).len() <= NAME_SIZE_MAX
+    }
+
+    /// A fresh name for a partition that is to lie there; `unique` is random.
+    pub(super) fn future(partition: &TopicPartition, unique: [u8; 16]) -> String {
+        format!(
+            "{}{}",
+            partition.topic,
+            unique_suffix(partition, unique, FUTURE_SUFFIX)
+        )
+    }
+
     /// A fresh name for a partition that is to be deleted; `unique` is random. A topic that would make the
     /// name longer than a file system allows is cut.
     pub(super) fn deleted(partition: &TopicPartition, unique: [u8; 16]) -> String {
-        use std::fmt::Write;
-        let mut suffix = format!("-{}.", partition.partition);
-        for byte in unique {
-            write!(suffix, "{byte:02x}").expect("writing to a String succeeds");
-        }
-        suffix.push_str(DELETE_SUFFIX);
+        let suffix = unique_suffix(partition, unique, DELETE_SUFFIX);
         let topic: String = partition
             .topic
             .chars()
@@ -73,6 +82,15 @@ impl PartitionDirectoryName {
             .collect();
         topic + &suffix
     }
+}
+
+fn unique_suffix(partition: &TopicPartition, unique: [u8; 16], ending: &str) -> String {
+    use std::fmt::Write;
+    let mut suffix = format!("-{}.", partition.partition);
+    for byte in unique {
+        write!(suffix, "{byte:02x}").expect("writing to a String succeeds");
+    }
+    suffix + ending
 }
 
 fn parse_current(name: &str) -> Option<TopicPartition> {
@@ -151,6 +169,17 @@ mod tests {
                 PartitionDirectoryName::parse(&name),
                 Some(PartitionDirectoryName::Deleted)
             );
+        }
+    }
+
+    #[test]
+    fn a_partition_that_can_move_is_read_back_from_its_name_meanwhile() {
+        for (size, fits) in [(1, true), (213, true), (214, false), (TOPIC_SIZE_MAX, false)] {
+            let partition = TopicPartition::new("x".repeat(size), 7);
+            assert_eq!(PartitionDirectoryName::fits_future(&partition), fits, "{size}");
+            let name = PartitionDirectoryName::future(&partition, [0xab; 16]);
+            let read = PartitionDirectoryName::parse(&name);
+            assert_eq!(read, Some(PartitionDirectoryName::Future(partition)));
         }
     }
 }

@@ -68,6 +68,7 @@ impl LogManager {
             );
         }
         self.logs.write().clear();
+        self.futures.write().clear();
         report
     }
 

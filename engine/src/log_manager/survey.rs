@@ -20,7 +20,7 @@
 //! | a directory that is no partition | [`LogDirsError::UnknownDirectories`]; plain files are ignored |
 //! | one partition in two directories | [`LogDirsError::DuplicatePartition`] |
 //! | `…-delete` | removed once the broker runs |
-//! | `…-future` | left alone, listed |
+//! | `…-future` | loaded: the move goes on |
 //!
 //! A file that this start creates in each directory, under a name that no other start uses, proves that the
 //! directory can be written; found there already, it proves that the directory was given before under another
@@ -157,8 +157,9 @@ pub struct SurveyedDirectory {
     pub metadata: Option<BrokerMetadata>,
     /// In order of their names.
     pub partitions: Vec<TopicPartition>,
-    /// Names of `…-future` directories, which are left alone.
-    pub future: Vec<String>,
+    /// Logs that are to replace the partition's in another directory, with the names of their directories, in
+    /// the order of these.
+    pub future: Vec<(TopicPartition, String)>,
     /// Names of `…-delete` directories, whose removal was interrupted.
     pub(super) deleted: Vec<String>,
     /// Nothing could be written because no space is left.
@@ -391,7 +392,7 @@ impl Survey {
             }
             match PartitionDirectoryName::parse(&entry.name) {
                 Some(PartitionDirectoryName::Current(partition)) => found.partitions.push(partition),
-                Some(PartitionDirectoryName::Future(_)) => found.future.push(entry.name),
+                Some(PartitionDirectoryName::Future(partition)) => found.future.push((partition, entry.name)),
                 Some(PartitionDirectoryName::Deleted) => found.deleted.push(entry.name),
                 None => unknown.push(path.join(entry.name)),
             }

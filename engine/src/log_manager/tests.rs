@@ -11,6 +11,7 @@ use crate::units::TimestampMs;
 
 mod crash;
 mod damage;
+mod futures;
 mod lifetimes;
 mod offline;
 mod records;

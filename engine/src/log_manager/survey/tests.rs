@@ -34,11 +34,11 @@ fn outcome(result: Result<Survey, LogDirsError>) -> String {
                 for (flag, name) in [(found.clean_shutdown, "clean"), (found.full, "full")] {
                     text += &if flag { format!(" {name}") } else { String::new() };
                 }
-                for (names, what) in [(&found.deleted, "deleted"), (&found.future, "future")] {
-                    text += &if names.is_empty() {
+                for (count, what) in [(found.deleted.len(), "deleted"), (found.future.len(), "future")] {
+                    text += &if count == 0 {
                         String::new()
                     } else {
-                        format!(" {} {what}", names.len())
+                        format!(" {count} {what}")
                     };
                 }
                 text += "; ";

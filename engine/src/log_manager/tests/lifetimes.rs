@@ -149,18 +149,6 @@ fn new_logs_go_where_the_fewest_are_unless_a_directory_is_preferred() {
 }
 
 #[test]
-fn future_replicas_are_left_alone_and_listed() {
-    let disk = SimulatedDisk::new(1);
-    let name = "t-0.0123456789abcdef0123456789abcdef-future";
-    disk.create_dir_all(&Path::new("/d").join(name)).unwrap();
-    let node = open(&disk, &["/d"]);
-    node.pass(seconds(120));
-    node.manager.shutdown();
-    assert_eq!(node.manager.describe()[0].future_directories, [name]);
-    assert!(names(&disk, "/d").contains(&name.to_owned()));
-}
-
-#[test]
 fn a_second_start_on_the_same_directory_is_refused_until_the_first_has_ended() {
     let disk = SimulatedDisk::new(1);
     let node = open(&disk, &["/d"]);

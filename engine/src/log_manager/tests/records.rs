@@ -7,7 +7,7 @@ use crate::units::{ProducerEpoch, ProducerId, Sequence};
 const WALL: i64 = 1_700_000_000_000;
 
 /// One batch of one record, as a leader would send it.
-fn batch(offset: i64, producer: Option<i64>, value: &[u8]) -> Vec<u8> {
+pub(super) fn batch(offset: i64, producer: Option<i64>, value: &[u8]) -> Vec<u8> {
     let mut builder = RecordBatchBuilder::new().base_offset(Offset(offset));
     if let Some(id) = producer {
         builder = builder.producer(ProducerId(id), ProducerEpoch(0), Some(Sequence(0)));
