@@ -69,7 +69,7 @@ macro_rules! codec {
     };
 }
 
-const MESSAGES: [(ApiKey, Codec, Codec); 39] = rows![
+const MESSAGES: [(ApiKey, Codec, Codec); 40] = rows![
     ProduceRequest ProduceResponse,
     FetchRequest FetchResponse,
     ListOffsetRequest ListOffsetResponse,
@@ -99,6 +99,7 @@ const MESSAGES: [(ApiKey, Codec, Codec); 39] = rows![
     DeleteAclsRequest DeleteAclsResponse,
     DescribeConfigsRequest DescribeConfigsResponse,
     AlterConfigsRequest AlterConfigsResponse,
+    AlterReplicaLogDirsRequest AlterReplicaLogDirsResponse,
     DescribeLogDirsRequest DescribeLogDirsResponse,
     CreatePartitionsRequest CreatePartitionsResponse,
     DeleteGroupsRequest DeleteGroupsResponse,

@@ -24,6 +24,7 @@ mod admin_error;
 pub mod alter_configs;
 pub mod alter_isr;
 pub mod alter_partition_reassignments;
+pub mod alter_replica_log_dirs;
 pub mod api_versions;
 mod config_resource;
 mod consumer_offset_znodes;
@@ -264,6 +265,9 @@ impl Handlers {
             }
             ApiKey::OffsetForLeaderEpoch => {
                 serve!(|broker, _ctx, message| offset_for_leader_epoch::handle(broker, &message))
+            }
+            ApiKey::AlterReplicaLogDirs => {
+                serve!(|broker, _ctx, message| alter_replica_log_dirs::handle(broker, &message).await)
             }
             ApiKey::DescribeLogDirs => {
                 serve!(|broker, _ctx, message| describe_log_dirs::handle(broker, &message))

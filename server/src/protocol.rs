@@ -16,7 +16,6 @@
 //!   `DescribeUserScramCredentials` and `AlterUserScramCredentials` (50, 51): there is no SASL listener;
 //! - the transactions (24 to 26, 28): there is no transaction coordinator; `InitProducerId` serves idempotent
 //!   producers, `WriteTxnMarkers` the coordinators of other brokers;
-//! - `AlterReplicaLogDirs` (34): replicas do not move between the directories of a broker;
 //! - the client quotas (48, 49): there are none;
 //! - `Vote` to `DescribeQuorum` (52 to 55): no 2.7.2 broker serves them either.
 
@@ -66,6 +65,7 @@ pub const SERVED: &[ApiKey] = &[
     ApiKey::DeleteAcls,
     ApiKey::DescribeConfigs,
     ApiKey::AlterConfigs,
+    ApiKey::AlterReplicaLogDirs,
     ApiKey::DescribeLogDirs,
     ApiKey::CreatePartitions,
     ApiKey::DeleteGroups,
@@ -91,19 +91,10 @@ mod tests {
     fn the_table_is_in_order_and_has_full_ranges() {
         assert!(SERVED.is_sorted_by(|a, b| a < b));
         let ids: Vec<i16> = SERVED.iter().map(|key| key.id()).collect();
-        let expected: Vec<i16> = [
-            0..=16,
-            18..=23,
-            27..=27,
-            29..=33,
-            35..=35,
-            37..=37,
-            42..=47,
-            56..=57,
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
+        let expected: Vec<i16> = [0..=16, 18..=23, 27..=27, 29..=35, 37..=37, 42..=47, 56..=57]
+            .into_iter()
+            .flatten()
+            .collect();
         assert_eq!(ids, expected);
         assert_eq!(supported_versions(ApiKey::Fetch), Some(0..=12));
         assert_eq!(supported_versions(ApiKey::SaslHandshake), None);

@@ -30,6 +30,8 @@ pub mod hosted;
 pub mod isr_manager;
 pub mod partition;
 pub mod purgatory;
+pub mod replica_alter_log_dirs;
+pub mod replica_alter_log_dirs_manager;
 pub mod replica_fetcher;
 pub mod replica_fetcher_manager;
 pub mod replica_selector;
@@ -43,6 +45,7 @@ use hosted::RoleTaken;
 pub use hosted::{Acknowledgement, LeaderAppend, Partition};
 use partition::isr::{IsrAnswer, IsrProposal};
 use partition::{Assignment, PartitionRules};
+use replica_alter_log_dirs_manager::{MoverCommand, MoverInbox, Movers};
 use replica_fetcher_manager::{FetcherCommand, FetcherInbox, Fetchers};
 use replication_quota_manager::{QuotaWindows, ReplicationQuotaManagers};
 
@@ -80,6 +83,7 @@ struct Shared {
     rules: PartitionRules,
     clock: Arc<dyn Clock>,
     metadata: Arc<MetadataCache>,
+    logs: Arc<LogManager>,
     proposals: mpsc::UnboundedSender<IsrChange>,
 }
 
@@ -102,6 +106,8 @@ pub struct Inboxes {
     pub proposals: mpsc::UnboundedReceiver<IsrChange>,
     /// For [`replica_fetcher_manager::start`], one for each fetching thread.
     pub fetchers: Vec<FetcherInbox>,
+    /// For [`replica_alter_log_dirs_manager::ReplicaAlterLogDirsManager::start`], one for each moving thread.
+    pub movers: Vec<MoverInbox>,
 }
 
 /// What replication goes by.
@@ -116,6 +122,8 @@ pub struct ReplicaManagerSettings {
     pub quota_windows: QuotaWindows,
     /// `alter.log.dirs.replication.quota.window.*`
     pub alter_log_dirs_quota_windows: QuotaWindows,
+    /// `num.replica.alter.log.dirs.threads`, from 1.
+    pub mover_count: usize,
 }
 
 /// What a lookup finds.
@@ -150,10 +158,13 @@ pub struct ReplicaManager {
     shared: Arc<Shared>,
     logs: Arc<LogManager>,
     fetchers: Fetchers,
+    movers: Movers,
     quotas: ReplicationQuotaManagers,
     table: ArcSwap<Table>,
     /// Held while the table is replaced.
     change: Mutex<()>,
+    /// Held over I/O while roles are taken, replicas stopped and moves begun or ended.
+    state_change: Mutex<()>,
 }
 
 impl ReplicaManager {
@@ -164,6 +175,7 @@ impl ReplicaManager {
         clock: Arc<dyn Clock>,
     ) -> (ReplicaManager, Inboxes) {
         let (fetchers, inboxes) = Fetchers::new(settings.fetcher_count);
+        let (movers, mover_inboxes) = Movers::new(settings.mover_count);
         let (proposals, proposed) = mpsc::unbounded_channel();
         let rules = PartitionRules {
             broker_id: settings.broker_id,
@@ -173,22 +185,26 @@ impl ReplicaManager {
             rules,
             clock,
             metadata,
+            logs: Arc::clone(&logs),
             proposals,
         };
         let replicas = ReplicaManager {
             shared: Arc::new(shared),
             logs,
             fetchers,
+            movers,
             quotas: ReplicationQuotaManagers::new(
                 settings.quota_windows,
                 settings.alter_log_dirs_quota_windows,
             ),
             table: ArcSwap::default(),
             change: Mutex::new(()),
+            state_change: Mutex::new(()),
         };
         let inboxes = Inboxes {
             proposals: proposed,
             fetchers: inboxes,
+            movers: mover_inboxes,
         };
         (replicas, inboxes)
     }
@@ -252,12 +268,13 @@ impl ReplicaManager {
     }
 
     /// The controller's word on who leads what; one table change for all of it. Logs that are missing are created, durably, with
-    /// the settings that `config_of` gives for their topic. Blocks for the disk. One call at a time.
+    /// the settings that `config_of` gives for their topic. Blocks for the disk.
     pub fn leader_and_isr(
         &self,
         partitions: Vec<LeaderAndIsrPartition>,
         config_of: &dyn Fn(&str) -> Arc<LogConfig>,
     ) -> Vec<(TopicPartition, Result<(), PartitionRefusal>)> {
+        let _state_change = self.state_change.lock();
         self.host_missing(&partitions, config_of);
         let table = self.table.load();
         let mut results = Vec::with_capacity(partitions.len());
@@ -276,6 +293,7 @@ impl ReplicaManager {
                         zk_version: command.state.zk_version,
                     });
                     told.map(|taken| {
+                        self.go_on_moving(partition);
                         fetching.push(match taken {
                             RoleTaken::Follower { leader: Some(leader) } => FetcherCommand::Follow {
                                 partition: name.clone(),
@@ -355,6 +373,7 @@ impl ReplicaManager {
         &self,
         partitions: &[(TopicPartition, bool)],
     ) -> Vec<(TopicPartition, Result<(), PartitionRefusal>)> {
+        let _state_change = self.state_change.lock();
         let named: HashSet<&TopicPartition> = partitions.iter().map(|(name, _)| name).collect();
         self.retire(|name| named.contains(name), None);
         let delete = |name: &TopicPartition, delete: bool| {
@@ -374,6 +393,7 @@ impl ReplicaManager {
 
     /// The partitions of a failed directory are offline from now on; whoever waits for them is woken.
     pub fn directory_failed(&self, directory: &Path) {
+        self.moves_failed(directory);
         let is_below = |partition: &Arc<Partition>| partition.log().directory().path() == directory;
         let online = self.online_partitions();
         let lost: HashSet<TopicPartition> = online
@@ -417,6 +437,7 @@ impl ReplicaManager {
         self.fetchers.tell(unfollowed.collect());
         for partition in removed {
             partition.retire();
+            self.movers.tell(MoverCommand::Leave(partition.name().clone()));
         }
     }
 }

@@ -203,7 +203,8 @@ impl ConfigListener for Reconfigure {
         {
             tracing::error!(target: "kafka.server.ReplicaFetcherManager", "cannot have {count} fetchers: {error}");
         }
-        for (partition, log) in self.logs.logs() {
+        let logs = self.logs.logs().into_iter().chain(self.logs.futures());
+        for (partition, log) in logs {
             self.apply(&partition.topic, &log);
         }
         let unclean = current.topic_defaults.unclean_leader_election_enable;

@@ -62,6 +62,7 @@ use crate::handlers::Handlers;
 use crate::metadata_cache::MetadataCache;
 use crate::network::{ConnectionLimits, Lanes, NetworkConfig};
 use crate::replication::coordinator_log::OffsetsTopic;
+use crate::replication::replica_alter_log_dirs_manager::ReplicaAlterLogDirsManager;
 use crate::replication::replica_fetcher_manager::ReplicaFetcherManager;
 use crate::replication::{PartitionRefusal, ReplicaManager};
 pub use error::StartError;
@@ -70,8 +71,8 @@ use listeners::{Bound, Listeners};
 use losses::{Observer, stop_when_lost};
 use membership::Membership;
 use settings::{
-    channel_settings, controller_settings, group_config, log_manager_config, network_config, registering,
-    replica_manager_settings,
+    channel_settings, controller_settings, group_config, log_manager_config, mover_settings, network_config,
+    registering, replica_manager_settings,
 };
 use tree::Tree;
 pub(crate) use tree::connect;
@@ -100,6 +101,7 @@ pub struct RunningBroker {
     channels: Arc<BrokerChannels>,
     lanes: Lanes,
     fetchers: Option<Arc<ReplicaFetcherManager>>,
+    movers: ReplicaAlterLogDirsManager,
     housekeeping: Housekeeping,
     control: Control,
     failures: mpsc::UnboundedReceiver<String>,
@@ -171,6 +173,7 @@ impl RunningBroker {
         if let Some(fetchers) = self.fetchers {
             fetchers.stop();
         }
+        self.movers.stop();
         self.control.stop(self.controller);
         self.housekeeping.stop();
         let logs = &self.broker.logs;
@@ -223,6 +226,7 @@ struct Joined {
     channels: Arc<BrokerChannels>,
     /// Where there are other brokers to follow.
     fetchers: Option<Arc<ReplicaFetcherManager>>,
+    movers: ReplicaAlterLogDirsManager,
     /// For the control thread.
     control: BoxFuture<'static, ()>,
 }
@@ -302,6 +306,7 @@ impl Start {
             controller,
             channels,
             fetchers,
+            movers,
             control,
         } = joined;
         if let Some(embedded) = tree.embedded() {
@@ -343,6 +348,7 @@ impl Start {
             channels,
             lanes,
             fetchers,
+            movers,
             housekeeping,
             control: Control { thread, stop },
             failures: failed,
@@ -414,7 +420,7 @@ impl Start {
                 .await
                 .map_err(AdoptionError::from)?;
         }
-        let (replicas, inboxes) = ReplicaManager::new(
+        let (replicas, mut inboxes) = ReplicaManager::new(
             replica_manager_settings(id, &config.load()),
             Arc::clone(&logs),
             Arc::clone(&metadata),
@@ -509,6 +515,7 @@ impl Start {
             connection_quotas(&broker.config()),
             rate_windows(&self.config.network),
         );
+        let moves = std::mem::take(&mut inboxes.movers);
         let (fetchers, replication) = match tree.embedded() {
             Some(_) => (None, None),
             None => {
@@ -538,6 +545,13 @@ impl Start {
                 move |config| listeners.follow(config)
             })),
         };
+        let movers = ReplicaAlterLogDirsManager::start(
+            mover_settings(id, &self.config),
+            moves,
+            &broker.replicas,
+            &self.clock,
+        )
+        .map_err(StartError::Thread)?;
         let failures = observer.failures();
         let place = membership::keep(membership, controller.clone(), failures.clone());
         let losses = observer.tell_controller(id, Arc::clone(coordination));
@@ -565,6 +579,7 @@ impl Start {
             controller,
             channels,
             fetchers,
+            movers,
             control: Box::pin(control),
         })
     }

@@ -224,6 +224,8 @@ pub struct ReplicationSettings {
     /// `alter.log.dirs.replication.quota.window.*`
     pub alter_log_dirs_quota_windows: QuotaWindowSettings,
     pub throttles: ReplicationThrottles,
+    /// `num.replica.alter.log.dirs.threads`, at least 1; by default one for each of `log.dirs`.
+    pub alter_log_dirs_thread_count: Option<u32>,
     /// `replica.fetch.wait.max.ms`
     pub fetch_wait_max_ms: i32,
     /// `replica.fetch.min.bytes`

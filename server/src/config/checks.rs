@@ -220,6 +220,9 @@ fn replication(sources: &Sources, values: &Values) -> ReplicationSettings {
             count: values.u32("alter.log.dirs.replication.quota.window.num"),
             size_seconds: values.u32("alter.log.dirs.replication.quota.window.size.seconds"),
         },
+        alter_log_dirs_thread_count: values
+            .integer("num.replica.alter.log.dirs.threads")
+            .map(|count| u32::try_from(count).unwrap_or(0).max(1)),
         throttles: ReplicationThrottles {
             leader: throttled_rate(sources, "leader.replication.throttled.rate"),
             follower: throttled_rate(sources, "follower.replication.throttled.rate"),

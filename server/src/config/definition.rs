@@ -124,7 +124,6 @@ const REPLICA_SELECTORS: &[&str] = &[
 ];
 const LANES: &str = "each lane (milena.lanes) reads, handles and answers its own requests; there are no \
  thread pools or queues";
-const MOVES: &str = "moving replicas between log directories is not built yet";
 const PEERS: &str = "the way to another broker is found within controller.socket.timeout.ms or replica.socket.timeout.ms, \
  and the system sizes the buffers";
 const SHUTDOWN: &str = "a broker that stands alone has nobody to hand leadership to";
@@ -197,8 +196,8 @@ definitions! {
     "follower.replication.throttled.rate": Long = "9223372036854775807", at_least(0), Medium, ClusterWide, Served;
         "Bytes per second for throttled replicas on the follower's side; only for one broker, not as a default.";
     "replica.alter.log.dirs.io.max.bytes.per.second": Long = "9223372036854775807", at_least(0), Medium,
-        ClusterWide, NoEffectHere(QUOTAS);
-        "Bytes per second for moves between log directories.";
+        ClusterWide, Served;
+        "Bytes per second for moves between log directories; only for one broker, not as a default.";
 }
 
 /// Every broker setting of Kafka 2.7.2 and our own, in the order of Kafka's documentation; 216 and ours.

@@ -7,7 +7,6 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use milena_engine::log::LogStartOffsetIncrementReason;
 use milena_engine::units::Offset;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
@@ -88,7 +87,8 @@ impl Deletion {
         if offset < Offset::ZERO {
             return Err(ErrorCode::OffsetOutOfRange);
         }
-        log.advance_log_start_offset(offset, LogStartOffsetIncrementReason::ClientRecordDeletion)
+        partition
+            .delete_records(offset)
             .map_err(|error| read_error_code(&error))?;
         Ok(Deletion { partition, offset })
     }

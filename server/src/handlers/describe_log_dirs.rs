@@ -1,6 +1,6 @@
 //! DescribeLogDirs (key 35): sizes of partitions by log directory (KIP-113, `ReplicaManager.describeLogDirs`).
 //!
-//! Null asks for all partitions. A directory that is offline is named with KAFKA_STORAGE_ERROR and nothing in it.
+//! A replica that moves is named twice, its future log with how far it is behind the current one. Null asks for all partitions. A directory that is offline is named with KAFKA_STORAGE_ERROR and nothing in it.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
@@ -13,6 +13,9 @@ use crate::protocol::messages::log_dirs::{
     DescribeLogDirsPartition, DescribeLogDirsRequest, DescribeLogDirsResponse, DescribeLogDirsResult,
     DescribeLogDirsTopic,
 };
+
+/// Of a replica that is not served (`DescribeLogDirsResponse.INVALID_OFFSET_LAG`).
+const UNKNOWN_LAG: i64 = -1;
 
 pub fn handle(broker: &Broker, request: &DescribeLogDirsRequest<'_>) -> DescribeLogDirsResponse<'static> {
     let chosen: Option<HashSet<TopicPartition>> = request.topics.as_ref().map(|topics| {
@@ -36,8 +39,11 @@ pub fn handle(broker: &Broker, request: &DescribeLogDirsRequest<'_>) -> Describe
                 partitions.push(DescribeLogDirsPartition {
                     partition_index: log.partition.partition,
                     partition_size: i64::try_from(log.size_bytes).unwrap_or(i64::MAX),
-                    offset_lag: 0,
-                    is_future_key: false,
+                    offset_lag: broker
+                        .replicas
+                        .offset_lag(&log.partition, log.log_end_offset, log.is_future)
+                        .unwrap_or(UNKNOWN_LAG),
+                    is_future_key: log.is_future,
                 });
             }
         }

@@ -292,7 +292,7 @@ fn read(
     {
         return Ok(Found {
             preferred: Some(preferred),
-            ..Found::nothing(log)
+            ..Found::nothing(&log)
         });
     }
     if let Some(found) = diverging(&partition, range)? {
@@ -367,7 +367,7 @@ fn diverging(partition: &Partition, range: &FetchRange) -> Result<Option<Found>,
             epoch: end.epoch.get(),
             end_offset: end.end_offset.get(),
         }),
-        ..Found::nothing(log)
+        ..Found::nothing(&log)
     }))
 }
 

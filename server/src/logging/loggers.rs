@@ -20,7 +20,7 @@ use tracing::level_filters::LevelFilter;
 pub const ROOT: &str = "root";
 
 /// The loggers that write lines, without their ancestors.
-const KNOWN: [&str; 46] = [
+const KNOWN: [&str; 48] = [
     "kafka.cluster.Partition",
     "kafka.controller.ControllerChannelManager",
     "kafka.controller.KafkaController",
@@ -37,6 +37,7 @@ const KNOWN: [&str; 46] = [
     "kafka.server.FinalizedFeatureChangeListener",
     "kafka.server.KafkaApis",
     "kafka.server.KafkaServer",
+    "kafka.server.ReplicaAlterLogDirsThread",
     "kafka.server.ReplicaFetcherManager",
     "kafka.server.ReplicaFetcherThread",
     "kafka.server.ReplicaManager",
@@ -61,6 +62,7 @@ const KNOWN: [&str; 46] = [
     "milena_engine.log_manager.checkpoints",
     "milena_engine.log_manager.creation",
     "milena_engine.log_manager.deletion",
+    "milena_engine.log_manager.future",
     "milena_engine.log_manager.loading",
     "milena_engine.log_manager.maintenance",
     "milena_engine.log_manager.scrub",

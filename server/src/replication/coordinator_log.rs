@@ -92,7 +92,7 @@ impl CoordinatorLog for OffsetsTopic {
         let Some(end) = written.sync_before_ack else {
             return written.acknowledge(&led, done);
         };
-        let log = Arc::clone(led.log());
+        let log = led.log();
         let synced = move |result: Result<(), _>| match result {
             Ok(()) => written.acknowledge(&led, done),
             Err(_) => done(Err(AppendFailure::Storage)),

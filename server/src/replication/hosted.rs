@@ -2,18 +2,23 @@
 //!
 //! Locks, in the order in which they are taken: `role`, then the log's own or `state`. `role` is held shared by whoever writes to
 //! the log on the strength of a role, leader or follower, and exclusively while the role changes: what was accepted in one reign
-//! never lands in the log of the next. The log tells of moved ends without a lock of its own; the ends are then read under
-//! `state`, so that the machine sees them in order.
+//! never lands in the log of the next. So it is while a log is cut, and while another takes its place ([`future_replica`]). The log tells
+//! of moved ends without a lock of its own; the ends are then read under `state`, so that the machine sees them in order.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use milena_engine::error::{AppendError, ReadError, StorageError};
-use milena_engine::log::{AppendInfo, Log, LogListener, LogOffsetSnapshot, LogStartOffsetIncrementReason};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use milena_engine::error::AppendError;
+use milena_engine::log::{AppendInfo, Log, LogListener, LogOffsetSnapshot};
 use milena_engine::record_batch::{AppendOrigin, ValidatedBatches};
 use milena_engine::units::{LeaderEpoch, Offset, TopicPartition};
 use parking_lot::{Mutex, RwLock};
+
+pub mod future_replica;
+
+use future_replica::{append_or_begin_earlier, storage, take_over_bounds};
 
 use super::partition::isr::{IsrAnswer, IsrProposal};
 use super::partition::replica::RemoteReplica;
@@ -30,7 +35,9 @@ const LOGGER: &str = "kafka.cluster.Partition";
 #[derive(Debug)]
 pub struct Partition {
     name: TopicPartition,
-    log: Arc<Log>,
+    log: ArcSwap<Log>,
+    /// What is to replace it, in another log directory.
+    future: ArcSwapOption<Log>,
     shared: Arc<Shared>,
     role: RwLock<()>,
     state: Mutex<PartitionState>,
@@ -88,7 +95,8 @@ impl Partition {
         let partition = Arc::new(Partition {
             state: Mutex::new(PartitionState::new(shared.rules, ends)),
             name,
-            log,
+            log: ArcSwap::new(log),
+            future: ArcSwapOption::empty(),
             shared: Arc::clone(shared),
             role: RwLock::new(()),
             leads: AtomicBool::new(false),
@@ -98,7 +106,7 @@ impl Partition {
             told_proposal: AtomicU64::new(0),
         });
         let listener: Weak<Partition> = Arc::downgrade(&partition);
-        partition.log.set_listener(Arc::new(Ends(listener)));
+        partition.log().set_listener(Arc::new(Ends(listener)));
         partition
     }
 
@@ -106,8 +114,9 @@ impl Partition {
         &self.name
     }
 
-    pub fn log(&self) -> &Arc<Log> {
-        &self.log
+    /// Another one after a move to another log directory.
+    pub fn log(&self) -> Arc<Log> {
+        self.log.load_full()
     }
 
     pub fn purgatory(&self) -> &Purgatory {
@@ -131,7 +140,7 @@ impl Partition {
     }
 
     fn min_insync_replicas(&self) -> usize {
-        self.log.config().min_insync_replicas as usize
+        self.log.load().config().min_insync_replicas as usize
     }
 
     /// Checks that this broker leads and that the client believes in the same reign (`current_epoch` −1: it says nothing). Returns
@@ -177,7 +186,7 @@ impl Partition {
         let leader_epoch = self.check_leader(-1)?;
         Ok(LeaderAppend {
             leader_epoch,
-            results: self.log.append_as_leader(batches, origin, leader_epoch),
+            results: self.log.load().append_as_leader(batches, origin, leader_epoch),
         })
     }
 
@@ -185,7 +194,7 @@ impl Partition {
     pub fn acknowledgement(&self, leader_epoch: LeaderEpoch, last_offset: Offset) -> Acknowledgement {
         // The end first: a later reign may have cut the record off and moved the end beyond it again.
         let is_replicated =
-            self.log.high_watermark() > last_offset || planted::has(Bug::AcknowledgedBeforeReplicated);
+            self.log.load().high_watermark() > last_offset || planted::has(Bug::AcknowledgedBeforeReplicated);
         let state = self.state.lock();
         let leads = self.leads.load(Ordering::Acquire) && state.role() == Role::Leader;
         if !leads || state.leader_epoch() != Some(leader_epoch) {
@@ -308,7 +317,7 @@ impl Partition {
     /// consumers.
     pub fn is_reign_start_uncommitted(&self) -> bool {
         let start = self.state.lock().reign_start();
-        start.is_some_and(|start| start > self.log.high_watermark())
+        start.is_some_and(|start| start > self.log.load().high_watermark())
     }
 
     /// Where the logs of all live replicas start at the latest: what was deleted below is gone everywhere.
@@ -316,7 +325,7 @@ impl Partition {
         let state = self.state.lock();
         let live = state.remotes().filter(|(id, _)| self.shared.is_live(*id));
         let starts = live.map(|(_, replica)| replica.log_start().unwrap_or(Offset(-1)));
-        starts.fold(self.log.log_start_offset(), Offset::min)
+        starts.fold(self.log.load().log_start_offset(), Offset::min)
     }
 
     /// Looks whether replicas lag.
@@ -336,14 +345,14 @@ impl Partition {
         let taken = {
             let _role = self.role.write();
             let mut state = self.state.lock();
-            let ends = LocalEnds::from(self.log.offsets());
+            let ends = LocalEnds::from(self.log.load().offsets());
             let leader = assignment.leader;
             let told = Input::LeaderAndIsr { assignment, ends };
             state.step(self.shared.clock.monotonic(), told, &mut outputs);
             for output in &outputs {
                 match output {
                     Output::BeginReign(epoch) => self
-                        .log
+                        .log()
                         .assign_leader_epoch(*epoch, ends.log_end)
                         .map_err(|_| PartitionRefusal::Offline)?,
                     Output::Stale { .. } => return Err(PartitionRefusal::StaleLeaderEpoch),
@@ -377,6 +386,7 @@ impl Partition {
     ///
     /// Takes no lock that a writer holds: a write that fails its directory retires the partitions in the middle of itself.
     pub(super) fn retire(&self) {
+        self.set_future(None);
         self.leads.store(false, Ordering::Release);
         self.leader_epoch.store(-1, Ordering::Release);
         for pending in self.purgatory.wake_all() {
@@ -388,7 +398,7 @@ impl Partition {
         let mut outputs = Vec::new();
         {
             let mut state = self.state.lock();
-            let ends = LocalEnds::from(self.log.offsets());
+            let ends = LocalEnds::from(self.log.load().offsets());
             state.step(self.shared.clock.monotonic(), input(ends), &mut outputs);
         }
         self.carry_out(outputs);
@@ -400,7 +410,7 @@ impl Partition {
                 // Done when the role was taken.
                 Output::BeginReign(_) | Output::Stale { .. } => {}
                 Output::AdvanceHighWatermark(high_watermark) => {
-                    self.log.advance_high_watermark(high_watermark);
+                    self.log.load().advance_high_watermark(high_watermark);
                 }
                 Output::Propose(proposal) => {
                     self.tell_proposed(&proposal);
@@ -475,9 +485,14 @@ impl Partition {
         change: impl FnOnce(&Log) -> Result<T, FollowError>,
     ) -> Result<T, FollowError> {
         let _role = self.role.read();
+        self.check_following(epoch)?;
+        change(&self.log())
+    }
+
+    fn check_following(&self, epoch: LeaderEpoch) -> Result<(), FollowError> {
         let follows = !self.leads.load(Ordering::Acquire) && self.leader_epoch() == Some(epoch);
         if follows || planted::has(Bug::FetchedBeforeRoleChangeApplied) {
-            change(&self.log)
+            Ok(())
         } else {
             Err(FollowError::NotFollowing)
         }
@@ -500,24 +515,11 @@ impl Partition {
             }
             let mut to_sync = None;
             if !answer.records.is_empty() {
-                let appended = log
-                    .append_as_follower(answer.records)
-                    .map_err(|error| match error {
-                        AppendError::Storage(StorageError::ReserveReached { .. }) => FollowError::Full,
-                        AppendError::Storage(error) => FollowError::Storage(error.to_string()),
-                        error => FollowError::Unfit(error.to_string()),
-                    })?;
+                let restart = |offset| self.shared.logs.truncate_fully_and_start_at(&self.name, offset);
+                let appended = append_or_begin_earlier(log, answer.records, restart)?;
                 to_sync = appended.sync_before_ack;
             }
-            log.set_high_watermark(answer.high_watermark);
-            if let Some(start) = answer.log_start_offset {
-                let reason = LogStartOffsetIncrementReason::LeaderOffsetIncremented;
-                log.advance_log_start_offset(start, reason)
-                    .map_err(|error| match error {
-                        ReadError::Storage(error) => FollowError::Storage(error.to_string()),
-                        error => FollowError::Unfit(error.to_string()),
-                    })?;
-            }
+            take_over_bounds(log, answer.high_watermark, answer.log_start_offset)?;
             self.followed_epoch.store(epoch.get(), Ordering::Release);
             Ok((log.log_end_offset(), to_sync))
         })
@@ -526,33 +528,47 @@ impl Partition {
     /// Where another fetcher goes on if the logs' epochs say nothing: at the log's end, unless it is still to be cut.
     pub(super) fn begin_as_follower(&self, epoch: LeaderEpoch) -> Offset {
         if self.followed_epoch.load(Ordering::Acquire) == epoch.get() {
-            self.log.log_end_offset()
+            self.log.load().log_end_offset()
         } else {
-            self.log.high_watermark()
+            self.log.load().high_watermark()
         }
     }
 
     pub(super) fn truncate_as_follower(&self, epoch: LeaderEpoch, offset: Offset) -> Result<(), FollowError> {
-        self.following(epoch, |log| {
-            let high_watermark = log.high_watermark();
-            if offset < high_watermark {
-                tracing::warn!(
-                    target: "kafka.server.ReplicaFetcherThread",
-                    "Truncating {} to offset {offset} below high watermark {high_watermark}",
-                    self.name
-                );
-            }
-            let cut = log.truncate_to(offset);
-            cut.map(drop)
-                .map_err(|error| FollowError::Storage(error.to_string()))
-        })
+        let _role = self.role.write();
+        self.check_following(epoch)?;
+        let high_watermark = self.log().high_watermark();
+        if offset < high_watermark {
+            tracing::warn!(
+                target: "kafka.server.ReplicaFetcherThread",
+                "Truncating {} to offset {offset} below high watermark {high_watermark}",
+                self.name
+            );
+        }
+        let logs = &self.shared.logs;
+        logs.truncate_to(&[(self.name.clone(), offset)])
+            .map_err(storage)?;
+        logs.truncate_future_to(&self.name, offset).map_err(storage)
     }
 
     pub(super) fn restart_as_follower(&self, epoch: LeaderEpoch, offset: Offset) -> Result<(), FollowError> {
-        self.following(epoch, |log| {
-            let restarted = log.truncate_fully_and_start_at(offset);
-            restarted.map_err(|error| FollowError::Storage(error.to_string()))
-        })
+        let _role = self.role.write();
+        self.check_following(epoch)?;
+        let logs = &self.shared.logs;
+        logs.truncate_fully_and_start_at(&self.name, offset)
+            .map_err(storage)?;
+        logs.truncate_future_fully_and_start_at(&self.name, offset)
+            .map_err(storage)
+    }
+
+    /// After a move of the log's ends.
+    fn ends_moved(&self) {
+        self.step(Input::LocalEndMoved);
+        let offsets = self.log.load().offsets();
+        let woken = self
+            .purgatory
+            .ends_moved(offsets.log_end_offset, offsets.high_watermark);
+        self.settle_all(woken);
     }
 }
 
@@ -565,12 +581,8 @@ struct Ends(Weak<Partition>);
 
 impl LogListener for Ends {
     fn offsets_moved(&self, _: &TopicPartition, _: &LogOffsetSnapshot) {
-        let Some(partition) = self.0.upgrade() else { return };
-        partition.step(Input::LocalEndMoved);
-        let offsets = partition.log.offsets();
-        let woken = partition
-            .purgatory
-            .ends_moved(offsets.log_end_offset, offsets.high_watermark);
-        partition.settle_all(woken);
+        if let Some(partition) = self.0.upgrade() {
+            partition.ends_moved();
+        }
     }
 }

@@ -193,7 +193,7 @@ impl Fetchers {
 }
 
 /// `AbstractFetcherManager.getFetcherId`: by Java's hash of the topic.
-fn fetcher_id(partition: &TopicPartition, count: usize) -> usize {
+pub(super) fn fetcher_id(partition: &TopicPartition, count: usize) -> usize {
     let topic = partition.topic.encode_utf16().fold(0i32, |hash, unit| {
         hash.wrapping_mul(31).wrapping_add(i32::from(unit))
     });

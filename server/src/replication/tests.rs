@@ -32,6 +32,7 @@ fn replica_manager(broker_id: i32, logs: Arc<LogManager>) -> (ReplicaManager, In
         fetcher_count: 1,
         quota_windows: QuotaWindows::default(),
         alter_log_dirs_quota_windows: QuotaWindows::default(),
+        mover_count: 1,
     };
     let clock = Arc::new(ManualClock::new(TimestampMs(1_700_000_000_000)));
     ReplicaManager::new(settings, logs, Arc::default(), clock)

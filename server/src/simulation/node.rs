@@ -305,6 +305,7 @@ async fn bring_up(world: Rc<World>, id: i32) {
         fetcher_count: 1,
         quota_windows: QuotaWindows::default(),
         alter_log_dirs_quota_windows: QuotaWindows::default(),
+        mover_count: 1,
     };
     let (replicas, inboxes) = ReplicaManager::new(settings, logs, Arc::clone(&metadata), Arc::clone(&clock));
     let replicas = Arc::new(replicas);

@@ -14,6 +14,7 @@ use crate::coordination::znodes::RegistrationVersion;
 use crate::group::config::GroupConfig;
 use crate::network::NetworkConfig;
 use crate::replication::ReplicaManagerSettings;
+use crate::replication::replica_alter_log_dirs_manager::MoverSettings;
 use crate::replication::replica_fetcher_manager::wire::{FetcherSettings, FetcherVersions};
 use crate::replication::replication_quota_manager::QuotaWindows;
 
@@ -117,6 +118,18 @@ pub(super) fn replica_manager_settings(broker_id: i32, config: &BrokerConfig) ->
         fetcher_count: config.replication.fetcher_count as usize,
         quota_windows: quota_windows(config.replication.quota_windows),
         alter_log_dirs_quota_windows: quota_windows(config.replication.alter_log_dirs_quota_windows),
+        mover_count: config
+            .replication
+            .alter_log_dirs_thread_count
+            .map_or(config.log_dirs.len(), |count| count as usize),
+    }
+}
+
+pub(super) fn mover_settings(broker_id: i32, config: &BrokerConfig) -> MoverSettings {
+    MoverSettings {
+        broker_id,
+        copy_size_bytes_max: usize::try_from(config.replication.fetch_max_bytes).unwrap_or(0),
+        backoff: config.replication.fetch_backoff,
     }
 }
 

@@ -62,8 +62,8 @@ definitions! {
         "Threads that read requests and send responses.";
     "num.io.threads": Int = "8", at_least(1), High, ClusterWide, NoEffectHere(LANES);
         "Threads that process requests.";
-    "num.replica.alter.log.dirs.threads": Int = none, ANY, High, Fixed, NoEffectHere(MOVES);
-        "Threads that move replicas between log directories.";
+    "num.replica.alter.log.dirs.threads": Int = none, ANY, High, Fixed, Served;
+        "Threads that move replicas between log directories; one for each directory if not set.";
     "background.threads": Int = "10", at_least(1), High, ClusterWide, NoEffectHere(LANES);
         "Threads for background work.";
     "queued.max.requests": Int = "500", at_least(1), High, Fixed, NoEffectHere(LANES);
@@ -140,7 +140,7 @@ definitions! {
         "Windows over which the rate of new connections is taken, and client quotas.";
     "replication.quota.window.num": Int = "11", at_least(1), Low, Fixed, OnlyInCluster(ALONE);
         "Samples kept for a replication quota.";
-    "alter.log.dirs.replication.quota.window.num": Int = "11", at_least(1), Low, Fixed, NoEffectHere(QUOTAS);
+    "alter.log.dirs.replication.quota.window.num": Int = "11", at_least(1), Low, Fixed, Served;
         "Samples kept for the quota of moves between log directories.";
     "controller.quota.window.num": Int = "11", at_least(1), Low, Fixed, NoEffectHere(QUOTAS);
         "Samples kept for the quota of topic changes.";
@@ -148,8 +148,7 @@ definitions! {
         "Seconds that one of these windows covers.";
     "replication.quota.window.size.seconds": Int = "1", at_least(1), Low, Fixed, OnlyInCluster(ALONE);
         "Seconds that one sample of a replication quota covers.";
-    "alter.log.dirs.replication.quota.window.size.seconds": Int = "1", at_least(1), Low, Fixed,
-        NoEffectHere(QUOTAS);
+    "alter.log.dirs.replication.quota.window.size.seconds": Int = "1", at_least(1), Low, Fixed, Served;
         "Seconds of one sample for moves between log directories.";
     "controller.quota.window.size.seconds": Int = "1", at_least(1), Low, Fixed, NoEffectHere(QUOTAS);
         "Seconds that one sample of the quota of topic changes covers.";
