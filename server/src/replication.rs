@@ -2,8 +2,9 @@
 //!
 //! The decisions are those of pure machines: [`partition`] for each partition, [`replica_fetcher`] for a follower's dealings with a
 //! leader. The shells around them own logs, connections and threads: [`hosted`] one partition, [`replica_fetcher_manager`] the fetchers,
-//! [`isr_manager`] the changes of in-sync replicas; [`health`] tells what is wrong (`ReplicaManager.scala`, `Partition.scala`). Only the
-//! fetchers see wire types.
+//! [`isr_manager`] the changes of in-sync replicas, [`replica_alter_log_dirs_manager`] the moves between log directories, which are
+//! copied by the machine of the fetchers too; [`health`] tells what is wrong (`ReplicaManager.scala`, `Partition.scala`). How fast
+//! copies may be made says [`replication_quota_manager`]. Only the fetchers see wire types.
 //!
 //! Invariants:
 //! - a lookup on a lane takes no lock: the table is a snapshot that changes of the partition set replace;

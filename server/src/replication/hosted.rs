@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use milena_engine::error::AppendError;
 use milena_engine::log::{AppendInfo, Log, LogListener, LogOffsetSnapshot};
 use milena_engine::record_batch::{AppendOrigin, ValidatedBatches};
@@ -114,9 +114,9 @@ impl Partition {
         &self.name
     }
 
-    /// Another one after a move to another log directory.
-    pub fn log(&self) -> Arc<Log> {
-        self.log.load_full()
+    /// Another one after a move to another log directory. To be held for moments.
+    pub fn log(&self) -> Guard<Arc<Log>> {
+        self.log.load()
     }
 
     pub fn purgatory(&self) -> &Purgatory {

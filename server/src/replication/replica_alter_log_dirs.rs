@@ -123,7 +123,15 @@ impl ReplicaManager {
                 current.path().display(),
                 log.path().display()
             );
-            partition.set_future(Some(log));
+            partition.set_future(Some(Arc::clone(&log)));
+            if !log.directory().is_online() {
+                // It failed before anybody could be told that the move ends.
+                partition.set_future(None);
+                return Err(AlterLogDirError::Storage(format!(
+                    "log directory {} failed",
+                    destination.display()
+                )));
+            }
             self.tell_mover(&partition);
         }
         Ok(())

@@ -291,6 +291,11 @@ impl Mover {
             return;
         };
         let replaced = partition.replace_with_future(self.settings.copy_size_bytes_max);
+        if let Err(FollowError::Unfit(reason)) = &replaced {
+            self.log(&format!("{name} is not replaced yet: {reason}"));
+            self.machine.unanswered(self.clock.monotonic());
+            return;
+        }
         self.machine.unfollow(name);
         self.in_progress = None;
         match replaced {

@@ -74,7 +74,35 @@ impl Partition {
     ) -> Result<Copied, FollowError> {
         let _role = self.role.read();
         let future = self.moving(epoch)?;
-        copy(&self.log(), &future, size_bytes_max)
+        self.copy(&self.log(), &future, size_bytes_max)
+    }
+
+    /// Under `role`.
+    fn copy(&self, current: &Log, future: &Log, size_bytes_max: usize) -> Result<Copied, FollowError> {
+        let logs = &self.shared.logs;
+        let restart = |offset| logs.truncate_future_fully_and_start_at(&self.name, offset);
+        let readable = current.offsets();
+        if future.log_end_offset() < readable.log_start_offset {
+            restart(readable.log_start_offset).map_err(storage)?;
+        }
+        let from = future.log_end_offset();
+        let found = current.read(from, size_bytes_max, UpperBound::LogEnd, true);
+        let found = found.map_err(|error| match error {
+            ReadError::Storage(error) => storage(error),
+            error => FollowError::Unfit(error.to_string()),
+        })?;
+        let bytes = found.records.map(|slice| slice.read()).transpose();
+        let bytes = bytes.map_err(|error| FollowError::Storage(error.to_string()))?;
+        let bytes = bytes.unwrap_or_default();
+        if !bytes.is_empty() {
+            append_or_begin_earlier(future, &bytes, restart)?;
+        }
+        take_over_bounds(future, found.high_watermark, Some(found.log_start_offset))?;
+        Ok(Copied {
+            end: future.log_end_offset(),
+            size_bytes: bytes.len(),
+            is_level: future.log_end_offset() >= readable.replicable_end,
+        })
     }
 
     pub(in crate::replication) fn truncate_future(
@@ -127,11 +155,11 @@ impl Partition {
             let Some(future) = self.future_log() else {
                 return Ok(false);
             };
-            let current = self.log();
+            let current = Arc::clone(&self.log());
             current.flush().map_err(storage)?;
             while future.log_end_offset() < current.log_end_offset() {
                 let before = future.log_end_offset();
-                if copy(&current, &future, size_bytes_max)?.end == before {
+                if self.copy(&current, &future, size_bytes_max)?.end == before {
                     return Err(FollowError::Unfit(format!(
                         "nothing can be copied from {before} to {}",
                         current.log_end_offset()
@@ -166,35 +194,6 @@ impl Partition {
         self.ends_moved();
         Ok(true)
     }
-}
-
-fn copy(current: &Log, future: &Log, size_bytes_max: usize) -> Result<Copied, FollowError> {
-    let readable = current.offsets();
-    if future.log_end_offset() < readable.log_start_offset {
-        future
-            .truncate_fully_and_start_at(readable.log_start_offset)
-            .map_err(storage)?;
-    }
-    let from = future.log_end_offset();
-    let found = current.read(from, size_bytes_max, UpperBound::LogEnd, true);
-    let found = found.map_err(|error| match error {
-        ReadError::Storage(error) => storage(error),
-        error => FollowError::Unfit(error.to_string()),
-    })?;
-    let bytes = found.records.map(|slice| slice.read()).transpose();
-    let bytes = bytes.map_err(|error| FollowError::Storage(error.to_string()))?;
-    let bytes = bytes.unwrap_or_default();
-    if !bytes.is_empty() {
-        append_or_begin_earlier(future, &bytes, |offset| {
-            future.truncate_fully_and_start_at(offset)
-        })?;
-    }
-    take_over_bounds(future, found.high_watermark, Some(found.log_start_offset))?;
-    Ok(Copied {
-        end: future.log_end_offset(),
-        size_bytes: bytes.len(),
-        is_level: future.log_end_offset() >= readable.replicable_end,
-    })
 }
 
 /// Appends what a leader or the current log has. An empty log that starts inside the first batch, because records before were
@@ -250,6 +249,30 @@ pub(super) fn take_over_bounds(
     Ok(())
 }
 
+/// What a refusal of the disk means; one for lack of space passes.
 pub(super) fn storage(error: StorageError) -> FollowError {
-    FollowError::Storage(error.to_string())
+    match error {
+        StorageError::ReserveReached { .. } => FollowError::Full,
+        error => FollowError::Storage(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_is_full_is_tried_again_and_one_that_failed_is_not() {
+        let full = StorageError::ReserveReached {
+            directory: "/d".into(),
+            available_bytes: 1,
+            reserve_bytes: 2,
+        };
+        assert!(matches!(storage(full), FollowError::Unfit(_)));
+        let failed = StorageError::Offline {
+            directory: "/d".into(),
+            reason: "EIO".to_owned(),
+        };
+        assert!(matches!(storage(failed), FollowError::Storage(_)));
+    }
 }

@@ -315,6 +315,43 @@ fn a_follower_that_is_cut_has_its_copy_cut_with_it() {
 }
 
 #[test]
+fn a_log_that_starts_inside_a_batch_starts_so_elsewhere_too() {
+    let disk = SimulatedDisk::new(1);
+    let mut broker = Broker::with_records(&disk);
+    broker.told(1, 2);
+    let mut builder = RecordBatchBuilder::new()
+        .base_offset(Offset(30))
+        .leader_epoch(LeaderEpoch(2));
+    for number in 0..6 {
+        builder.append(TimestampMs(number), None, Some(b"one of six"));
+    }
+    let records = builder.build();
+    let answer = FetchedPartition {
+        fetch_offset: Offset(33),
+        high_watermark: Offset(36),
+        log_start_offset: Some(Offset(33)),
+        records: &records,
+    };
+    let partition = broker.partition();
+    partition.restart_as_follower(LeaderEpoch(2), Offset(33)).unwrap();
+    let (end, _) = partition.append_as_follower(LeaderEpoch(2), &answer).unwrap();
+    let bounds = {
+        let log = broker.partition().log().offsets();
+        (log.log_start_offset, log.log_end_offset)
+    };
+    assert_eq!(bounds, (Offset(33), end));
+    assert_eq!(end, Offset(36));
+    broker.alter("/b").unwrap();
+    broker.run();
+    assert_eq!(broker.home(), Path::new("/b"));
+    let log = broker.partition().log().offsets();
+    assert_eq!(
+        (log.log_start_offset, log.log_end_offset),
+        (Offset(33), Offset(36))
+    );
+}
+
+#[test]
 fn records_deleted_meanwhile_are_not_there_after_the_move() {
     let disk = SimulatedDisk::new(1);
     let mut broker = Broker::with_records(&disk);
