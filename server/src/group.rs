@@ -57,12 +57,15 @@ pub const GROUP_METADATA_TOPIC_NAME: &str = "__consumer_offsets";
 /// No deadline, as an integer.
 const NEVER: i64 = i64::MAX;
 
+/// Something to be done once, elsewhere.
+pub type Work = Box<dyn FnOnce() + Send>;
+
 /// What a coordinator has from the process around it.
 pub struct Surroundings {
     /// Where the 128 bits of a new member id come from.
     pub member_uuids: Box<dyn Fn() -> u128 + Send + Sync>,
     /// Does work that waits for the disk, elsewhere and soon.
-    pub run_apart: Box<dyn Fn(Box<dyn FnOnce() + Send>) -> io::Result<()> + Send + Sync>,
+    pub run_apart: Box<dyn Fn(Work) -> io::Result<()> + Send + Sync>,
 }
 
 impl fmt::Debug for Surroundings {

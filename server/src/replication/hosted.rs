@@ -461,8 +461,8 @@ impl Partition {
             target: LOGGER,
             "[Partition {name} broker={broker_id}] Shrinking ISR from {from} to {to}. Leader: (highWatermark: {}, endOffset: {}). \
              Out of sync replicas: {}.",
-            self.log.high_watermark(),
-            self.log.log_end_offset(),
+            self.log.load().high_watermark(),
+            self.log.load().log_end_offset(),
             leaving.join(" ")
         );
     }

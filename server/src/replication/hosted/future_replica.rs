@@ -268,7 +268,7 @@ mod tests {
             available_bytes: 1,
             reserve_bytes: 2,
         };
-        assert!(matches!(storage(full), FollowError::Unfit(_)));
+        assert!(matches!(storage(full), FollowError::Full));
         let failed = StorageError::Offline {
             directory: "/d".into(),
             reason: "EIO".to_owned(),
