@@ -269,6 +269,13 @@ pub trait Io: Send + Sync + fmt::Debug {
     /// Starts an operation; `done` runs later on another thread.
     fn submit(&self, operation: Operation, done: Completion);
 
+    /// Random bytes, for names that nothing else has.
+    fn unique_bytes(&self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).expect("the kernel has randomness once it runs a broker");
+        bytes
+    }
+
     /// Identity of the running kernel (`/proc/sys/kernel/random/boot_id`): while it stays, the page cache
     /// survived.
     fn boot_id(&self) -> Result<String, IoError>;

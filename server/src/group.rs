@@ -402,6 +402,7 @@ impl GroupCoordinator {
             let wait_ms = u64::try_from(at_ms - self.now().monotonic_ms).unwrap_or(0);
             if wait_ms > 0 {
                 tokio::select! {
+                    biased;
                     () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
                     () = self.wake.notified() => continue,
                 }

@@ -33,6 +33,14 @@ pub(crate) enum Bug {
     UnseenBounceTakenForOnline,
     /// In synced mode the high watermark counts what is not on the medium.
     UnsyncedCounted,
+    /// Who is in sync and no replica any more is not waited for, and stays in sync with a new epoch.
+    StrangersDoNotCount,
+    /// What a leader said in vain it is not made to say again.
+    SaidInVain,
+    /// A controller whose session ended goes on with what it reads in the next.
+    ReignsInNextSession,
+    /// A replica that came back unseen hears nothing where it left the in-sync set meanwhile.
+    DistrustedHearNothing,
 }
 
 #[cfg(test)]

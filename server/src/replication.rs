@@ -364,7 +364,9 @@ impl ReplicaManager {
 
     /// Looks for lagging replicas of all partitions that are led here; to be called every half of `replica.lag.time.max.ms`.
     pub fn check_isrs(&self) {
-        for partition in self.online_partitions() {
+        let mut partitions = self.online_partitions();
+        in_order(&mut partitions);
+        for partition in partitions {
             partition.check_isr();
         }
     }
@@ -432,6 +434,7 @@ impl ReplicaManager {
             table.retain(|_, slots| slots.iter().any(Option::is_some));
             self.table.store(Arc::new(table));
         }
+        in_order(&mut removed);
         let unfollowed = removed
             .iter()
             .map(|partition| FetcherCommand::Unfollow(partition.name().clone()));
@@ -441,4 +444,9 @@ impl ReplicaManager {
             self.movers.tell(MoverCommand::Leave(partition.name().clone()));
         }
     }
+}
+
+/// By name: what follows from it happens in the same order each time.
+fn in_order(partitions: &mut [Arc<Partition>]) {
+    partitions.sort_by(|one, other| one.name().cmp(other.name()));
 }

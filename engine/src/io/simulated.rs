@@ -480,6 +480,10 @@ impl Io for SimulatedDisk {
         );
     }
 
+    fn unique_bytes(&self) -> [u8; 16] {
+        self.shared.state.lock().unique_bytes()
+    }
+
     fn boot_id(&self) -> Result<String, IoError> {
         let state = self.shared.state.lock();
         state.check_power("read", Path::new("/proc/sys/kernel/random/boot_id"))?;

@@ -14,7 +14,6 @@ use crate::units::TopicPartition;
 
 use super::checkpoints::tolerate_full;
 use super::partition_directory::PartitionDirectoryName;
-use super::survey::unique_bytes;
 use super::{Home, HostedLog, LogManager};
 
 /// A directory whose files are to be removed.
@@ -57,7 +56,7 @@ impl LogManager {
             let home = unavailable.home;
             home.directory.check_online()?;
             let path = home.directory.path();
-            let name = PartitionDirectoryName::deleted(partition, unique_bytes());
+            let name = PartitionDirectoryName::deleted(partition, self.io.unique_bytes());
             let from = path.join(PartitionDirectoryName::current(partition));
             let renamed = self
                 .io
@@ -79,7 +78,7 @@ impl LogManager {
         // Before its files are elsewhere: a sync that is under way must not take their absence for a failed
         // disk.
         log.abandon();
-        let name = PartitionDirectoryName::deleted(log.partition(), unique_bytes());
+        let name = PartitionDirectoryName::deleted(log.partition(), self.io.unique_bytes());
         log.rename(&name)?;
         self.remove_later(log.partition(), hosted.home.clone(), name, Some(log.clone()));
         Ok(())

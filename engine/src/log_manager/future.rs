@@ -27,7 +27,6 @@ use crate::log::{Log, LogDirectory};
 use crate::units::{Offset, TopicPartition};
 
 use super::partition_directory::PartitionDirectoryName;
-use super::survey::unique_bytes;
 use super::{HostedLog, LogManager, WantedLog};
 
 impl LogManager {
@@ -87,7 +86,7 @@ impl LogManager {
             is_new: false,
             preferred_directory: None,
         };
-        let name = PartitionDirectoryName::future(partition, unique_bytes());
+        let name = PartitionDirectoryName::future(partition, self.io.unique_bytes());
         let log = self.create_in(home, &wanted, &name)?;
         if let Err(error) = self.io.sync_dir(home.directory.path()) {
             home.directory.fail(&error);

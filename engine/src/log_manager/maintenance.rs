@@ -221,7 +221,7 @@ impl LogManager {
         let boot_id = self.io.boot_id().unwrap_or_else(|error| {
             tracing::warn!("the machine's boot id is unknown: {error}");
             // Equal to no boot's id: the next start takes it for another boot.
-            super::survey::unique_id()
+            super::survey::unique_id(self.io.as_ref())
         });
         let ends = self.hosted_in(home).into_iter();
         let mut synced_ends: BTreeMap<_, _> = ends

@@ -206,7 +206,7 @@ impl Survey {
                 });
             }
         }
-        let probe = format!("{PROBE_PREFIX}{}", unique_id());
+        let probe = format!("{PROBE_PREFIX}{}", unique_id(io));
         let mut survey = Survey {
             online: Vec::new(),
             offline: Vec::new(),
@@ -464,14 +464,11 @@ pub(super) fn write_metadata(
 }
 
 /// 32 random hex digits.
-pub(super) fn unique_id() -> String {
-    unique_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-pub(super) fn unique_bytes() -> [u8; 16] {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).expect("the kernel has randomness once it runs a broker");
-    bytes
+pub(super) fn unique_id(io: &dyn Io) -> String {
+    io.unique_bytes()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// Why a directory is not used.

@@ -252,6 +252,18 @@ pub(crate) const DEVIATIONS: &[Deviation] = &[
             ])
         },
     },
+    Deviation {
+        name: "an UpdateMetadata with an unknown security protocol",
+        reason: "the connection is closed by who would obey it, as Kafka closes it where it is read",
+        is_it: |case, difference| meaning(case, difference, 6),
+        // UpdateMetadata v1: controller 0 of epoch 1, no partitions, a broker with one endpoint
+        example: || {
+            request(&[
+                0, 6, 0, 1, 0, 0, 0, 1, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0,
+                0, 0, 0, 0, 1, 0, 0, 0x23, 0x84, 0, 1, b'h', 0x7e, 0x6b,
+            ])
+        },
+    },
 ];
 
 /// Where the size of a tagged field is found to be wrong.

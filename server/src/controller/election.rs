@@ -8,6 +8,7 @@ use milena_engine::units::LeaderEpoch;
 
 use super::context::Standing;
 use crate::cluster::LeaderAndIsr;
+use crate::planted::{self, Bug};
 
 /// Why a leader is elected, which decides who may become it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +44,8 @@ pub fn elect(
             assignment.iter().copied().find(in_sync)
         }
     };
-    let in_sync = present.isr.iter().copied().filter(|id| assignment.contains(id));
+    let is_replica = |id: &i32| assignment.contains(id) || planted::has(Bug::StrangersDoNotCount);
+    let in_sync = present.isr.iter().copied().filter(is_replica);
     let (leader, isr): (i32, Vec<i32>) = match (clean, strategy) {
         (Some(leader), PreferredReplica | ReassignPartition) => (leader, in_sync.collect()),
         (Some(leader), OfflinePartition { .. }) => (leader, in_sync.filter(is_online).collect()),
@@ -74,7 +76,7 @@ pub fn without(gone: &[i32], present: &LeaderAndIsr) -> LeaderAndIsr {
 
 /// The same leader in a new epoch, and of the in-sync replicas those that are replicas still, if any is.
 pub fn in_new_epoch(assignment: &[i32], present: &LeaderAndIsr) -> LeaderAndIsr {
-    let is_replica = |id: &i32| assignment.contains(id);
+    let is_replica = |id: &i32| assignment.contains(id) || planted::has(Bug::StrangersDoNotCount);
     let mut isr = present.isr.to_vec();
     if isr.iter().any(is_replica) {
         isr.retain(is_replica);

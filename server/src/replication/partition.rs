@@ -283,7 +283,8 @@ impl PartitionState {
     /// Whether one is in sync that is no replica (KAFKA-9672).
     fn has_strangers(&self) -> bool {
         let mut in_sync = self.isr.known().iter();
-        in_sync.any(|id| *id != self.rules.broker_id && !self.remote.contains_key(id))
+        let counts = !planted::has(Bug::StrangersDoNotCount);
+        counts && in_sync.any(|id| *id != self.rules.broker_id && !self.remote.contains_key(id))
     }
 
     fn advance(&mut self, now: Duration, outputs: &mut Vec<Output>) {

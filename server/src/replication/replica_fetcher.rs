@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use milena_engine::units::{LeaderEpoch, Offset, TopicPartition};
 
+use crate::planted::{self, Bug};
 use fetch_session::FetchSession;
 use truncation::{EpochEnd, Truncation, truncation};
 
@@ -392,7 +393,7 @@ impl ReplicaFetcher {
     /// What a leader said came to nothing. It takes its high watermark for known and does not say it again in this session, not to a
     /// later reign either, so that a partition to which nothing is written would stay below it.
     fn unheard<T>(&mut self, answer: &Result<T, LeaderRefusal>) {
-        if answer.is_ok() {
+        if answer.is_ok() && !planted::has(Bug::SaidInVain) {
             self.session.renew();
         }
     }

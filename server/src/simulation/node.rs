@@ -100,14 +100,18 @@ impl Running {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Whether every partition that a command leads is still here. A broker that has deleted one knows nothing of its epochs any more, and
-    /// nothing on this wire tells a word from before the deletion from one after it; here it is too late to arrive.
-    fn hosts_all_of(&self, command: &BrokerCommand) -> bool {
-        let BrokerCommand::LeaderAndIsr(command) = command else {
-            return true;
-        };
-        let mut partitions = command.partitions.iter().map(|one| &one.topic_partition);
-        partitions.all(|at| self.replicas.partition(&at.topic, at.partition).is_ok())
+    /// Whether a command may come again after later ones. Some may not, here as in 2.7.2, because nothing on this wire tells that they
+    /// are old: what a broker heard of the cluster, and who leads a partition that it has deleted meanwhile, with all that it knew of
+    /// its epochs.
+    fn may_hear_late(&self, command: &BrokerCommand) -> bool {
+        match command {
+            BrokerCommand::LeaderAndIsr(command) => {
+                let mut partitions = command.partitions.iter().map(|one| &one.topic_partition);
+                partitions.all(|at| self.replicas.partition(&at.topic, at.partition).is_ok())
+            }
+            BrokerCommand::StopReplica(_) => true,
+            BrokerCommand::UpdateMetadata(_) => false,
+        }
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
@@ -565,7 +569,7 @@ async fn command_one(
                     let (target, command) = (Rc::clone(&target), command.clone());
                     spawn_local(async move {
                         sleep(later).await;
-                        if target.hosts_all_of(&command) {
+                        if target.may_hear_late(&command) {
                             let _ = target.commands.submit(command).await;
                         }
                     });

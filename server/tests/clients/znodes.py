@@ -298,9 +298,9 @@ class Dam(Proxy):
         self.writes = writes
         self.is_reached = threading.Event()
 
-    def carry(self, source, target, learn):
-        if learn:
-            return Proxy.carry(source, target, learn)
+    def carry(self, source, target, way, learn):
+        if way == "down":
+            return super().carry(source, target, way, learn)
         stream = source.makefile("rb")
         try:
             while size := stream.read(4):

@@ -431,6 +431,10 @@ impl State {
         Ok(())
     }
 
+    pub(super) fn unique_bytes(&mut self) -> [u8; 16] {
+        (u128::from(self.random.next()) << 64 | u128::from(self.random.next())).to_be_bytes()
+    }
+
     pub(super) fn after_power_cut(&self, seed: u64) -> State {
         let mut random = Random::new(seed ^ self.seed.rotate_left(32) ^ self.ops);
         let tree = self.tree.after_power_cut(&mut random);

@@ -201,7 +201,7 @@ fn one_directory_under_two_names_is_refused() {
         "refused: log.dirs names one directory twice: /a and /a/"
     );
 
-    let real = std::env::temp_dir().join(format!("milena-survey-{}", unique_id()));
+    let real = std::env::temp_dir().join(format!("milena-survey-{}", unique_id(&disk)));
     std::fs::create_dir_all(real.join("data")).unwrap();
     std::os::unix::fs::symlink(real.join("data"), real.join("link")).unwrap();
     let found = Survey::of(&[real.join("data"), real.join("link")], &SyscallIo::new("test"));

@@ -20,6 +20,7 @@ use crate::controller::election::{ElectionStrategy, elect, in_new_epoch, without
 use crate::controller::request::{ControllerError, ControllerErrorKind};
 use crate::coordination::znodes::{self, PartitionState};
 use crate::coordination::{CoordinationError, ExpectedVersion, MultiError, Operation};
+use crate::planted::{self, Bug};
 
 /// Only who is in sync may lead.
 pub(super) const CLEAN: ElectionStrategy = ElectionStrategy::OfflinePartition { allow_unclean: false };
@@ -113,7 +114,10 @@ impl ControllerMachine {
                 let mut changes = Vec::new();
                 for (at, gone) in &replicas {
                     // In a new epoch also where the leader took them out meanwhile: they have been told nothing yet.
-                    if let Some(present) = self.usable(at, states.get(at)) {
+                    if let Some(present) = self.usable(at, states.get(at))
+                        && (present.isr.iter().any(|id| gone.contains(id))
+                            || !planted::has(Bug::DistrustedHearNothing))
+                    {
                         changes.push((at.clone(), without(gone, &present)));
                     }
                 }
