@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 
+use super::checker::state_in_tree;
 use super::network::Place;
 use super::node::Running;
 use super::{TOPIC, World, group};
@@ -134,10 +135,10 @@ async fn produce(world: Rc<World>, producer: i64, is_stopping: Rc<Cell<bool>>) {
                     world.ledger.acknowledged.borrow_mut().push(entry);
                     break;
                 }
-                Sent::OutOfOrder => {
+                Sent::OutOfOrder(refusal) => {
                     let record = value(partition, producer, number);
                     world.checker.violation(format!(
-                        "{record} does not follow what was acknowledged before it"
+                        "{record} does not follow what was acknowledged before it: {refusal:?}"
                     ));
                     return;
                 }
@@ -160,7 +161,7 @@ enum Sent {
     Acknowledged(i64),
     Again,
     /// The broker misses what this producer was told is written.
-    OutOfOrder,
+    OutOfOrder(ProducerRefusal),
 }
 
 /// Who leads, as some broker says; what is older than `known` is not believed (KIP-320).
@@ -256,8 +257,18 @@ async fn append(world: &World, leader: &Running, index: i32, producer: i64, numb
             }
         }
         Err(AppendError::Producer(
-            ProducerRefusal::OutOfOrderSequence { .. } | ProducerRefusal::NewEpochSequence { .. },
-        )) => Sent::OutOfOrder,
+            refusal @ (ProducerRefusal::OutOfOrderSequence { .. } | ProducerRefusal::NewEpochSequence { .. }),
+        )) => {
+            let state = state_in_tree(world, partition.name());
+            let reigns = state.is_some_and(|state| {
+                state.leader == Some(leader.id) && Some(state.leader_epoch) == partition.leader_epoch()
+            });
+            // A former leader that has not heard of it misses what its successor acknowledged.
+            match reigns {
+                true => Sent::OutOfOrder(refusal),
+                false => Sent::Again,
+            }
+        }
         Err(_) => Sent::Again,
     }
 }

@@ -9,9 +9,6 @@ use crate::planted::{self, Bug};
 const SEEDS: u64 = 40;
 const SEEDS_VARIABLE: &str = "MILENA_SIMULATION_SEEDS";
 
-/// What once went wrong, by seed and troubles as [`shrunk`] told them.
-const KEPT: &[(u64, &[(u64, Fault)])] = &[];
-
 fn check(seed: u64) -> Outcome {
     let outcome = run(seed);
     if !outcome.violations.is_empty() {
@@ -43,14 +40,6 @@ fn shrunk(seed: u64) -> (Plan, Vec<String>) {
         count /= 2;
     }
     (least, violations)
-}
-
-#[test]
-fn what_once_went_wrong_goes_well() {
-    for (seed, plan) in KEPT {
-        let outcome = run_with(*seed, plan);
-        assert_eq!(outcome.violations, [] as [&str; 0], "seed {seed}");
-    }
 }
 
 #[test]

@@ -163,6 +163,9 @@ def into_a_running_cluster(place, kinds):
         done, _ = node.move(connect)
         contains(done, "moved 3 topics with ", "the cluster elects another controller")
         until(30, "another term", lambda: cluster.controller() and cluster.znodes.get("/controller")[1].czxid != controller)
+        # What it gives out as producer ids from now on is above what the node gave out.
+        brokers[0].stop()
+        brokers[0].start()
         broker = node.as_broker("milena", connect)
         broker.start()
         served(node, broker)
