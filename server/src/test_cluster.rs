@@ -17,10 +17,12 @@ use crate::controller::command::{
 };
 use crate::controller::context::LiveBroker;
 use crate::controller::{Controller, ControllerSettings};
-use crate::coordination::Coordination;
 use crate::coordination::embedded::{EmbeddedSession, EmbeddedTree};
 use crate::coordination::startup::{Registering, create_persistent_paths, register_broker};
 use crate::coordination::znodes::{BrokerRegistration, RegistrationVersion};
+use crate::coordination::{
+    Coordination, CoordinationError, MultiError, Node, Operation, OperationResult, SessionListener, Watch,
+};
 use crate::metadata_cache::MetadataCache;
 
 /// Brokers that obey, with a metadata cache each.
@@ -196,4 +198,74 @@ pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
         .build()
         .unwrap()
         .block_on(test)
+}
+
+pub(crate) type Writing = Box<dyn Fn(Arc<dyn Coordination>, Vec<Operation>) -> Written + Send + Sync>;
+type Written = BoxFuture<'static, Result<Vec<OperationResult>, MultiError>>;
+pub(crate) type Meddling = Box<dyn Fn(&str) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// A session with another's hand in it.
+pub(crate) struct Tampered {
+    pub(crate) session: Arc<dyn Coordination>,
+    pub(crate) writing: Writing,
+    /// What happens before a node is read.
+    pub(crate) before_get: Meddling,
+}
+
+impl Tampered {
+    pub(crate) fn new(session: Arc<dyn Coordination>) -> Tampered {
+        Tampered {
+            session,
+            writing: Box::new(|session, operations| Box::pin(async move { session.multi(operations).await })),
+            before_get: Box::new(|_| Box::pin(std::future::ready(()))),
+        }
+    }
+}
+
+impl std::fmt::Debug for Tampered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tampered({:?})", self.session)
+    }
+}
+
+impl Coordination for Tampered {
+    fn get(
+        &self,
+        path: &str,
+        watch: Option<Watch>,
+    ) -> BoxFuture<'_, Result<Option<Node>, CoordinationError>> {
+        let (before, path) = ((self.before_get)(path), path.to_owned());
+        Box::pin(async move {
+            before.await;
+            self.session.get(&path, watch).await
+        })
+    }
+
+    fn children(
+        &self,
+        path: &str,
+        watch: Option<Watch>,
+    ) -> BoxFuture<'_, Result<Option<Vec<String>>, CoordinationError>> {
+        self.session.children(path, watch)
+    }
+
+    fn get_many(&self, paths: Vec<String>) -> BoxFuture<'_, Result<Vec<Option<Node>>, CoordinationError>> {
+        self.session.get_many(paths)
+    }
+
+    fn multi(&self, operations: Vec<Operation>) -> BoxFuture<'_, Result<Vec<OperationResult>, MultiError>> {
+        (self.writing)(Arc::clone(&self.session), operations)
+    }
+
+    fn session_id(&self) -> i64 {
+        self.session.session_id()
+    }
+
+    fn listen(&self, listener: SessionListener) {
+        self.session.listen(listener);
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), CoordinationError>> {
+        self.session.close()
+    }
 }

@@ -11,8 +11,9 @@
 //! Threads: one per lane; `control`, with the controller, the timers of groups and the signals; `housekeeping`; those that fetch from
 //! leaders and that move replicas between log directories; those of the disk and of the tree.
 //!
-//! Parts: `controlled_shutdown` (leadership is handed over), `error` (why a broker does not start), `features` (what the cluster has agreed to use), `identity` (who this broker is), `listeners` (where it is reached), `membership` (its registration), `losses` (what becomes of a directory or a tree that fails), `settings` (the
-//! configuration in the words of each part), `tree` (where the tree lies).
+//! Parts: `controlled_shutdown` (leadership is handed over), `error` (why a broker does not start), `features` (what the cluster has
+//! agreed to use), `identity` (who this broker is), `listeners` (where it is reached), `membership` (its registration), `losses` (what
+//! becomes of a directory or a tree that fails), `settings` (the configuration in the words of each part), `tree` (where the tree lies).
 
 use std::path::PathBuf;
 use std::sync::Arc;

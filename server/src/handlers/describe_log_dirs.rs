@@ -1,6 +1,7 @@
 //! DescribeLogDirs (key 35): sizes of partitions by log directory (KIP-113, `ReplicaManager.describeLogDirs`).
 //!
-//! A replica that moves is named twice, its future log with how far it is behind the current one. Null asks for all partitions. A directory that is offline is named with KAFKA_STORAGE_ERROR and nothing in it.
+//! A replica that moves is named twice, its future log with how far it is behind the current one. Null asks for all partitions. A
+//! directory that is offline is named with KAFKA_STORAGE_ERROR and nothing in it.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};

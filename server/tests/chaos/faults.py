@@ -72,6 +72,12 @@ def back(run, brokers, epochs, what):
         run.overdue(f"{what}: brokers {gone} are not back after {BACK_SECONDS} s")
 
 
+def registered(run, broker, what):
+    """Waits until a broker that went on running is registered, in its old session or a new one."""
+    if not wait_until(BACK_SECONDS, lambda: broker.epoch() is not None):
+        run.overdue(f"{what}: not registered {BACK_SECONDS} s after it")
+
+
 def kill(run):
     rng = run.rng
     if (dice := rng.random()) < 0.1:
@@ -105,8 +111,7 @@ def stop(run):
     hit = hit and stopped(broker.process.pid) and (seconds < 4 or broker.epoch() != epoch)
     os.kill(broker.process.pid, signal.SIGCONT)
     what = f"stop {role} {broker.number} for {seconds:.1f} s"
-    if not wait_until(BACK_SECONDS, lambda: broker.epoch() is not None):
-        run.overdue(f"{what}: not registered {BACK_SECONDS} s after it")
+    registered(run, broker, what)
     return Strike(what, hit)
 
 
@@ -129,8 +134,7 @@ def cut(run):
     dropped = network.dropped()
     network.heal()
     what = f"cut {role} {broker.number} ({ways}) {kind} for {seconds:.1f} s: {dropped} bytes"
-    if not wait_until(BACK_SECONDS, lambda: broker.epoch() is not None):
-        run.overdue(f"{what}: not registered {BACK_SECONDS} s after it")
+    registered(run, broker, what)
     return Strike(what, dropped > 0)
 
 
@@ -159,8 +163,7 @@ def expiry(run):
         way = "down" if kind == "answers" else "up"
         hit = proxy.swallowed[way] > before[way]
     what = f"{kind} at ZooKeeper for {role} {broker.number}, {seconds:.1f} s"
-    if not wait_until(BACK_SECONDS, lambda: broker.epoch() is not None):
-        run.overdue(f"{what}: not registered {BACK_SECONDS} s after it")
+    registered(run, broker, what)
     return Strike(what, hit)
 
 
@@ -250,8 +253,7 @@ def full(run):
     if not broker.running():
         # Apache's broker ends with its only log directory; it is started again by `supervise`.
         run.supervise()
-    if not wait_until(BACK_SECONDS, lambda: broker.epoch() is not None):
-        run.overdue(f"{what}: not registered {BACK_SECONDS} s after it")
+    registered(run, broker, what)
     return Strike(what, bool(noticed))
 
 

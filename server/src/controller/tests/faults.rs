@@ -8,82 +8,9 @@ use milena_engine::io::Clock;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::cluster::BoxFuture;
 use crate::coordination::simulated::{Ensemble, EnsembleRules};
-use crate::coordination::{
-    CoordinationError, MultiError, Node, OperationResult, SessionEvent, SessionListener, Watch,
-};
-use crate::test_cluster::{register, settings};
-
-type Writing = Box<dyn Fn(Arc<dyn Coordination>, Vec<Operation>) -> Written + Send + Sync>;
-type Written = BoxFuture<'static, Result<Vec<OperationResult>, MultiError>>;
-type Meddling = Box<dyn Fn(&str) -> BoxFuture<'static, ()> + Send + Sync>;
-
-/// A session with another's hand in it.
-struct Tampered {
-    session: Arc<dyn Coordination>,
-    writing: Writing,
-    /// What happens before a node is read.
-    before_get: Meddling,
-}
-
-impl Tampered {
-    fn new(session: Arc<dyn Coordination>) -> Tampered {
-        Tampered {
-            session,
-            writing: Box::new(|session, operations| Box::pin(async move { session.multi(operations).await })),
-            before_get: Box::new(|_| Box::pin(std::future::ready(()))),
-        }
-    }
-}
-
-impl std::fmt::Debug for Tampered {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Tampered({:?})", self.session)
-    }
-}
-
-impl Coordination for Tampered {
-    fn get(
-        &self,
-        path: &str,
-        watch: Option<Watch>,
-    ) -> BoxFuture<'_, Result<Option<Node>, CoordinationError>> {
-        let (before, path) = ((self.before_get)(path), path.to_owned());
-        Box::pin(async move {
-            before.await;
-            self.session.get(&path, watch).await
-        })
-    }
-
-    fn children(
-        &self,
-        path: &str,
-        watch: Option<Watch>,
-    ) -> BoxFuture<'_, Result<Option<Vec<String>>, CoordinationError>> {
-        self.session.children(path, watch)
-    }
-
-    fn get_many(&self, paths: Vec<String>) -> BoxFuture<'_, Result<Vec<Option<Node>>, CoordinationError>> {
-        self.session.get_many(paths)
-    }
-
-    fn multi(&self, operations: Vec<Operation>) -> BoxFuture<'_, Result<Vec<OperationResult>, MultiError>> {
-        (self.writing)(Arc::clone(&self.session), operations)
-    }
-
-    fn session_id(&self) -> i64 {
-        self.session.session_id()
-    }
-
-    fn listen(&self, listener: SessionListener) {
-        self.session.listen(listener);
-    }
-
-    fn close(&self) -> BoxFuture<'_, Result<(), CoordinationError>> {
-        self.session.close()
-    }
-}
+use crate::coordination::{CoordinationError, MultiError, SessionEvent};
+use crate::test_cluster::{Meddling, Tampered, Writing, register, settings};
 
 const LOST: MultiError = MultiError {
     index: 0,

@@ -8,11 +8,10 @@ use milena_engine::io::simulated::{ManualClock, SimulatedDisk};
 use milena_engine::units::TimestampMs;
 
 use super::*;
-use crate::cluster::BoxFuture;
+use crate::coordination::CreateMode;
 use crate::coordination::embedded::EmbeddedTree;
-use crate::coordination::{CreateMode, Node, Operation, OperationResult, SessionListener, Watch};
 use crate::export_znodes::{ExportedZnode, export};
-use crate::test_cluster::{embedded_tree, run};
+use crate::test_cluster::{Tampered, Writing, embedded_tree, run};
 
 const STATE: &str = r#"{"controller_epoch":3,"leader":0,"version":1,"leader_epoch":5,"isr":[0]}"#;
 
@@ -55,82 +54,34 @@ fn local(topics: usize, partitions: usize) -> LastingTree {
     LastingTree::new(0, znodes.collect())
 }
 
-/// A session that ends at a write, which happened or did not.
-#[derive(Debug)]
-struct Ending {
-    tree: Arc<dyn Coordination>,
-    writes_left: AtomicUsize,
+/// A session that ends at the write after so many, which happened or did not.
+fn ending(
+    writes: usize,
     last_one_happens: bool,
+    tree: &Arc<dyn Coordination>,
     with: CoordinationError,
-}
-
-impl Ending {
-    fn after(
-        writes: usize,
-        last_one_happens: bool,
-        tree: &Arc<dyn Coordination>,
-        with: CoordinationError,
-    ) -> Ending {
-        Ending {
-            tree: Arc::clone(tree),
-            writes_left: AtomicUsize::new(writes),
-            last_one_happens,
-            with,
-        }
-    }
-}
-
-impl Coordination for Ending {
-    fn get(
-        &self,
-        path: &str,
-        watch: Option<Watch>,
-    ) -> BoxFuture<'_, Result<Option<Node>, CoordinationError>> {
-        self.tree.get(path, watch)
-    }
-
-    fn children(
-        &self,
-        path: &str,
-        watch: Option<Watch>,
-    ) -> BoxFuture<'_, Result<Option<Vec<String>>, CoordinationError>> {
-        self.tree.children(path, watch)
-    }
-
-    fn get_many(&self, paths: Vec<String>) -> BoxFuture<'_, Result<Vec<Option<Node>>, CoordinationError>> {
-        self.tree.get_many(paths)
-    }
-
-    fn multi(&self, operations: Vec<Operation>) -> BoxFuture<'_, Result<Vec<OperationResult>, MultiError>> {
-        let left = self.writes_left.fetch_sub(1, Ordering::Relaxed);
-        if left > 1 {
-            return self.tree.multi(operations);
-        }
+) -> Tampered {
+    let writes_left = AtomicUsize::new(writes);
+    let writing: Writing = Box::new(move |tree, operations| {
+        let left = writes_left.fetch_sub(1, Ordering::Relaxed);
         if left == 0 {
             // Only a lost connection comes back.
-            self.writes_left.store(usize::MAX, Ordering::Relaxed);
-            return self.tree.multi(operations);
+            writes_left.store(usize::MAX, Ordering::Relaxed);
         }
-        let happens = self.last_one_happens.then(|| self.tree.multi(operations));
+        let (is_the_last, error) = (left == 1, with.clone());
         Box::pin(async move {
-            if let Some(happens) = happens {
-                happens.await?;
+            if !is_the_last {
+                return tree.multi(operations).await;
             }
-            let error = self.with.clone();
+            if last_one_happens {
+                tree.multi(operations).await?;
+            }
             Err(MultiError { index: 0, error })
         })
-    }
-
-    fn session_id(&self) -> i64 {
-        self.tree.session_id()
-    }
-
-    fn listen(&self, listener: SessionListener) {
-        self.tree.listen(listener);
-    }
-
-    fn close(&self) -> BoxFuture<'_, Result<(), CoordinationError>> {
-        self.tree.close()
+    });
+    Tampered {
+        writing,
+        ..Tampered::new(Arc::clone(tree))
     }
 }
 
@@ -175,7 +126,7 @@ fn a_move_that_ends_at_any_write_leaves_whole_topics_and_is_finished_by_the_next
         for number in 1..=writes {
             for happens in [false, true] {
                 let (_zookeeper, tree) = zookeeper();
-                let killed = Ending::after(number, happens, &tree, CoordinationError::SessionExpired);
+                let killed = ending(number, happens, &tree, CoordinationError::SessionExpired);
                 publish(&killed, &local).await.unwrap_err();
                 assert_whole(&contents(&*tree).await, &all);
                 let published = publish(&*tree, &local).await.unwrap();
@@ -192,7 +143,7 @@ fn a_write_whose_answer_was_lost_is_looked_for_and_not_repeated() {
         let local = local(2, 1);
         for happens in [false, true] {
             let (_zookeeper, tree) = zookeeper();
-            let lossy = Ending::after(2, happens, &tree, CoordinationError::ConnectionLoss);
+            let lossy = ending(2, happens, &tree, CoordinationError::ConnectionLoss);
             publish(&lossy, &local).await.unwrap();
             assert_eq!(contents(&*tree).await.len(), local.znodes.len());
         }

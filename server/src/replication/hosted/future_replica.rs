@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use milena_engine::error::{AppendError, ReadError, StorageError};
 use milena_engine::log::{AppendInfo, Log, LogStartOffsetIncrementReason, UpperBound};
+use milena_engine::log_manager::LogManager;
 use milena_engine::record_batch::batches;
 use milena_engine::units::{LeaderEpoch, Offset};
 
@@ -110,10 +111,7 @@ impl Partition {
         epoch: LeaderEpoch,
         offset: Offset,
     ) -> Result<(), FollowError> {
-        let _role = self.role.read();
-        self.moving(epoch)?;
-        let cut = self.shared.logs.truncate_future_to(&self.name, offset);
-        cut.map_err(storage)
+        self.change_future(epoch, |logs| logs.truncate_future_to(&self.name, offset))
     }
 
     pub(in crate::replication) fn restart_future(
@@ -121,13 +119,19 @@ impl Partition {
         epoch: LeaderEpoch,
         offset: Offset,
     ) -> Result<(), FollowError> {
+        self.change_future(epoch, |logs| {
+            logs.truncate_future_fully_and_start_at(&self.name, offset)
+        })
+    }
+
+    fn change_future(
+        &self,
+        epoch: LeaderEpoch,
+        change: impl FnOnce(&LogManager) -> Result<(), StorageError>,
+    ) -> Result<(), FollowError> {
         let _role = self.role.read();
         self.moving(epoch)?;
-        let restarted = self
-            .shared
-            .logs
-            .truncate_future_fully_and_start_at(&self.name, offset);
-        restarted.map_err(storage)
+        change(&self.shared.logs).map_err(storage)
     }
 
     fn moving(&self, epoch: LeaderEpoch) -> Result<Arc<Log>, FollowError> {
