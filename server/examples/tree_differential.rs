@@ -1,4 +1,5 @@
-//! The embedded tree beside a real ZooKeeper: the same random steps on both must be answered alike, and fire alike.
+//! The embedded tree and the simulated ensemble beside a real ZooKeeper: the same random steps on all must be answered alike, and
+//! fire alike.
 //!
 //! `tree_differential CONNECT [SEED [STEPS]]`; the tree in ZooKeeper is what lies below CONNECT's chroot, which must be empty. Two
 //! sessions on each side create, set, delete and check, alone and in transactions, read with watches, and are now and then
@@ -16,6 +17,7 @@ use milena_engine::io::Io;
 use milena_engine::io::simulated::{ManualClock, SimulatedDisk};
 use milena_engine::units::TimestampMs;
 use milena_server::coordination::embedded::EmbeddedTree;
+use milena_server::coordination::simulated::{Ensemble, EnsembleRules};
 use milena_server::coordination::zookeeper::{ZooKeeper, ZooKeeperConfig};
 use milena_server::coordination::{Coordination, CreateMode, ExpectedVersion, Node, Operation, Watch};
 use parking_lot::Mutex;
@@ -97,7 +99,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// One of the two trees, with its sessions.
+/// One of the trees, with its sessions.
 struct Side {
     open: Box<dyn Fn() -> Result<Arc<dyn Coordination>, Failure>>,
     sessions: Vec<Arc<dyn Coordination>>,
@@ -175,7 +177,7 @@ impl Side {
         Ok(format!("{answer}; fired {fired:?}"))
     }
 
-    /// All of a node that both trees must have alike.
+    /// All of a node that the trees must have alike.
     fn node(&self, session: usize, node: &Node) -> String {
         let stat = &node.stat;
         format!(
@@ -208,6 +210,19 @@ fn embedded() -> Result<Side, Failure> {
     Side::new(Box::new(move || Ok(tree.session())))
 }
 
+/// The ensemble of the simulations, of one server: the sessions of a real server do not lag either.
+fn simulated() -> Result<Side, Failure> {
+    let rules = EnsembleRules {
+        servers: 1,
+        session_timeout: Duration::from_secs(6),
+        delay_max: Duration::ZERO,
+        lag_max: Duration::ZERO,
+    };
+    let clock = Arc::new(ManualClock::new(TimestampMs(1000)));
+    let ensemble = Ensemble::new(rules, clock, Arc::new(Mutex::new(|_| 0)));
+    Side::new(Box::new(move || Ok(ensemble.session())))
+}
+
 async fn zookeeper(connect: &str) -> Result<Side, Failure> {
     let config = ZooKeeperConfig {
         connect: connect.parse()?,
@@ -226,11 +241,12 @@ async fn zookeeper(connect: &str) -> Result<Side, Failure> {
 }
 
 async fn compare(connect: &str, seed: u64, steps: usize) -> Result<ExitCode, Failure> {
-    let mut sides = [embedded()?, zookeeper(connect).await?];
-    let left_over = sides[1].sessions[0]
-        .children("/", None)
-        .await?
-        .unwrap_or_default();
+    let mut theirs = zookeeper(connect).await?;
+    let mut ours = [
+        ("embedded tree", embedded()?),
+        ("simulated ensemble", simulated()?),
+    ];
+    let left_over = theirs.sessions[0].children("/", None).await?.unwrap_or_default();
     if !left_over.is_empty() {
         return Err(format!("{connect}: found {left_over:?}, expected an empty chroot").into());
     }
@@ -246,19 +262,21 @@ async fn compare(connect: &str, seed: u64, steps: usize) -> Result<ExitCode, Fai
             .new_tree(&mut runner)
             .map_err(|reason| reason.to_string())?
             .current();
-        let ours = sides[0].run(number, &step).await?;
-        let theirs = sides[1].run(number, &step).await?;
-        refused += usize::from(ours.starts_with("MultiError"));
-        latest.push_back(format!("{number}: {step:?}\n    {ours}"));
+        let expected = theirs.run(number, &step).await?;
+        refused += usize::from(expected.starts_with("MultiError"));
+        latest.push_back(format!("{number}: {step:?}\n    {expected}"));
         if latest.len() > SHOWN {
             latest.pop_front();
         }
-        if ours != theirs {
-            for line in latest {
-                println!("{line}");
+        for (name, side) in &mut ours {
+            let found = side.run(number, &step).await?;
+            if found != expected {
+                for line in latest {
+                    println!("{line}");
+                }
+                println!("    {name}: {found}\nseed {seed}, step {number}");
+                return Ok(ExitCode::FAILURE);
             }
-            println!("    ZooKeeper: {theirs}\nseed {seed}, step {number}");
-            return Ok(ExitCode::FAILURE);
         }
     }
     println!("{steps} steps alike, seed {seed}; {refused} transactions were refused");

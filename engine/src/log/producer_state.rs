@@ -40,8 +40,8 @@
 //! nor followed.
 //!
 //! **Deviation:** a repeat of a batch that is remembered no more is a duplicate too, answered without an offset, if the sequences from
-//! it to the last one are known to be in the log; Kafka says OUT_OF_ORDER_SEQUENCE_NUMBER. A client whose leader went
-//! silently waits for the answer to a batch while more than five later ones go to the next leader and are acknowledged. Told that the
+//! it to the last one are known to be in the log and no record of it is newer than the last one: then it is not another producer's, which
+//! was given the same id in another cluster. Kafka says OUT_OF_ORDER_SEQUENCE_NUMBER. A client whose leader went silently waits for the answer to a batch while more than five later ones go to the next leader and are acknowledged. Told that the
 //! repeat is out of order, the Java client repeats it until `delivery.timeout.ms` is over, or takes a new epoch and
 //! sends again what is in the log already.
 
@@ -252,7 +252,9 @@ impl ProducerEntry {
         let is_in_the_log = sequences_between(base, self.last_sequence()?) < self.unbroken.min(FAR);
         let is_behind = (1..FAR).contains(&sequences_between(last, oldest.first_sequence()?));
         let is_of_this_epoch = self.epoch == Some(batch.epoch);
-        (is_of_this_epoch && is_in_the_log && is_behind).then(|| oldest.first_offset().plus(-1))
+        let is_of_its_time = (TimestampMs(0)..=self.last_timestamp).contains(&batch.max_timestamp);
+        (is_of_this_epoch && is_of_its_time && is_in_the_log && is_behind)
+            .then(|| oldest.first_offset().plus(-1))
     }
 
     fn to_snapshot(&self, producer_id: ProducerId) -> SnapshotEntry {

@@ -192,7 +192,8 @@ impl Worker {
             Err(PartitionRefusal::Offline) => return Err(CommandRefusal::KafkaStorageError),
             Err(_) => None,
         };
-        if epoch.get() < 0 || known.is_some_and(|known| epoch <= known) {
+        let is_stale = known.is_some_and(|known| epoch <= known) && !planted::has(Bug::LeaderEpochIgnored);
+        if epoch.get() < 0 || is_stale {
             return Err(CommandRefusal::StaleControllerEpoch);
         }
         if !partition.replicas.contains(&self.targets.broker_id) {

@@ -588,7 +588,9 @@ impl LeaderFetcher {
 
     async fn fetch(&mut self, plan: &FetchPlan) -> Result<(), LeaderUnreachable> {
         let answer = self.endpoint.fetch(plan).await?;
-        self.take_commands();
+        if !planted::has(Bug::FetchedBeforeRoleChangeApplied) {
+            self.take_commands();
+        }
         let (session_id, partitions) = match answer {
             FetchAnswer::SessionRefused(error) => {
                 self.log(&format!("the leader refused the fetch session: {error}"));

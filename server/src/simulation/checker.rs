@@ -4,10 +4,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use milena_engine::log::UpperBound;
-use milena_engine::units::{Offset, TopicPartition};
+use milena_engine::units::{LeaderEpoch, Offset, TopicPartition};
 use tokio::time::{Instant, sleep};
 
 use super::client::{Ledger, records_in, value};
@@ -15,6 +16,7 @@ use super::group::Commits;
 use super::{TOPIC, World, story};
 use crate::cluster::LeaderAndIsr;
 use crate::coordination::znodes::{self, PartitionState, ReplicaAssignment, TopicAssignment};
+use crate::replication::Partition;
 
 /// Violations that one run tells.
 const VIOLATIONS_MAX: usize = 10;
@@ -25,6 +27,8 @@ pub(super) struct Checker {
     violations: RefCell<Vec<String>>,
     /// By partition and epoch: the broker that leads.
     reigns: RefCell<BTreeMap<(TopicPartition, i32), i32>>,
+    /// By partition and broker: the replica there, and the last epoch that it knew.
+    epochs: RefCell<BTreeMap<(TopicPartition, i32), (Weak<Partition>, LeaderEpoch)>>,
     /// By partition and offset: the record that a consumer read.
     read: RefCell<BTreeMap<(i32, i64), String>>,
     events: Cell<u64>,
@@ -80,6 +84,23 @@ impl Checker {
         }
     }
 
+    /// A9: a replica's epoch only rises, as long as it is hosted.
+    fn knows(&self, at: &TopicPartition, broker: i32, replica: &Arc<Partition>) {
+        let Some(epoch) = replica.leader_epoch() else {
+            return;
+        };
+        let latest = (Arc::downgrade(replica), epoch);
+        let before = self.epochs.borrow_mut().insert((at.clone(), broker), latest);
+        if let Some((same, before)) = before
+            && same.as_ptr() == Arc::as_ptr(replica)
+            && epoch < before
+        {
+            self.violation(format!(
+                "broker {broker} went from epoch {before} of {at} back to {epoch}"
+            ));
+        }
+    }
+
     /// A9: one leader for each epoch.
     fn leads(&self, partition: &TopicPartition, epoch: i32, broker: i32) {
         let known = *self
@@ -131,6 +152,7 @@ fn look(world: &World, at: &TopicPartition) {
         let Ok(partition) = running.replicas.partition(&at.topic, at.partition) else {
             continue;
         };
+        world.checker.knows(at, id, &partition);
         let Ok(epoch) = partition.check_leader(-1) else {
             continue;
         };

@@ -117,11 +117,12 @@ fn found(bug: Bug, seeds: Range<u64>) -> Option<u64> {
 #[test]
 fn planted_bugs_are_found() {
     match std::env::var("MILENA_SIMULATION_PLANTED") {
-        // The campaign: all of them, each in so many seeds.
-        Ok(count) => {
-            let count = count.parse().expect("MILENA_SIMULATION_PLANTED=SEEDS");
+        // The campaign: all of them, or the one that is named, each in so many seeds.
+        Ok(wanted) => {
+            let (count, name) = wanted.split_once(':').unwrap_or((&wanted, ""));
+            let count = count.parse().expect("MILENA_SIMULATION_PLANTED=SEEDS[:BUG]");
             let mut missed = Vec::new();
-            for bug in BUGS {
+            for bug in BUGS.into_iter().filter(|bug| format!("{bug:?}").contains(name)) {
                 let Some(seed) = found(bug, 0..count) else {
                     println!("{bug:?}: not found");
                     missed.push(bug);

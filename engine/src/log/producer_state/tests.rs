@@ -81,6 +81,14 @@ fn client(state: &mut ProducerStateManager, batch: ProducerBatch) -> Result<Verd
     append(state, batch, AppendOrigin::Client)
 }
 
+/// What was written at the beginning comes once more.
+fn repeat(sequence: i32, count: i32) -> ProducerBatch {
+    ProducerBatch {
+        max_timestamp: TimestampMs(1000),
+        ..data(ID, 0, sequence, 500, count)
+    }
+}
+
 fn refusal_name(result: &Result<Verdict, ProducerRefusal>) -> &'static str {
     match result {
         Ok(Verdict::New) => "new",
@@ -147,7 +155,7 @@ fn the_last_five_batches_are_known_as_duplicates_with_their_offsets_and_older_on
         client(&mut state, data(ID, 0, n * 10, i64::from(n) * 10, 10)).unwrap();
     }
     for n in 0..7 {
-        let again = client(&mut state, data(ID, 0, n * 10, 500, 10));
+        let again = client(&mut state, repeat(n * 10, 10));
         let first = Offset(i64::from(n) * 10);
         let expected = if n < 2 {
             Verdict::Duplicate {
@@ -166,8 +174,24 @@ fn the_last_five_batches_are_known_as_duplicates_with_their_offsets_and_older_on
     }
     // Not a repeat of anything: it overlaps, or lies ahead, or would have to come from before the first.
     for (sequence, count) in [(15, 10), (71, 1), (1_000_000, 10), (i32::MAX - 9, 10)] {
-        let odd = client(&mut state, data(ID, 0, sequence, 500, count));
+        let odd = client(&mut state, repeat(sequence, count));
         assert_eq!(refusal_name(&odd), "out of order", "{sequence}");
+    }
+}
+
+#[test]
+fn what_is_newer_than_the_last_batch_is_not_taken_for_a_forgotten_one() {
+    let mut state = manager();
+    for n in 0..7 {
+        client(&mut state, data(ID, 0, n * 10, i64::from(n) * 10, 10)).unwrap();
+    }
+    // Of a producer of another cluster, which gave it the same id.
+    for (timestamp, verdict) in [(1060, "duplicate"), (1061, "out of order"), (-1, "out of order")] {
+        let other = ProducerBatch {
+            max_timestamp: TimestampMs(timestamp),
+            ..repeat(0, 10)
+        };
+        assert_eq!(refusal_name(&client(&mut state, other)), verdict, "{timestamp}");
     }
 }
 
@@ -198,7 +222,7 @@ fn what_lies_behind_a_gap_is_not_taken_for_a_duplicate() {
         (20, "out of order"),
         (30, "duplicate"),
     ] {
-        let again = client(&mut state, data(ID, 0, sequence, 500, 10));
+        let again = client(&mut state, repeat(sequence, 10));
         assert_eq!(refusal_name(&again), verdict, "{sequence}");
     }
 }
@@ -213,11 +237,11 @@ fn a_forgotten_batch_is_known_across_the_wrap_of_sequences() {
     for n in 0..3 {
         let sequence = Sequence(i32::MAX - 24).plus(n * 10).get();
         assert_eq!(
-            refusal_name(&client(&mut state, data(ID, 0, sequence, 500, 10))),
+            refusal_name(&client(&mut state, repeat(sequence, 10))),
             "duplicate"
         );
     }
-    let before = client(&mut state, data(ID, 0, i32::MAX - 34, 500, 10));
+    let before = client(&mut state, repeat(i32::MAX - 34, 10));
     assert_eq!(refusal_name(&before), "out of order");
 }
 

@@ -79,7 +79,7 @@ class World:
 
 @scenario(300)
 def same_tree(place):
-    """Random operations, sessions and watches: ZooKeeper 3.4 to 3.9 and the embedded tree answer and fire alike."""
+    """Random operations, sessions and watches: ZooKeeper 3.4 to 3.9, the embedded tree and the simulated ensemble answer and fire alike."""
     with World(place) as world:
         for version in VERSIONS:
             server = world.server(f"zookeeper-{version}", version=version).start()
