@@ -435,7 +435,7 @@ impl Log {
     }
 
     /// `flush.messages=1`: records are synced before they are acknowledged or read.
-    fn is_synced_mode(&self) -> bool {
+    pub(crate) fn is_synced_mode(&self) -> bool {
         self.config.load().flush_messages == Some(1)
     }
 

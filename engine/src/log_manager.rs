@@ -215,6 +215,7 @@ pub struct LogManager {
     /// Where partitions that are not there yet are to lie.
     preferred: Mutex<HashMap<TopicPartition, PathBuf>>,
     unavailable: RwLock<HashMap<TopicPartition, Unavailable>>,
+    may_lack_writes: Vec<TopicPartition>,
     /// Serialises creation and deletion.
     changing: Mutex<()>,
     deletions: Mutex<Vec<Deletion>>,
@@ -233,6 +234,12 @@ impl fmt::Debug for LogManager {
 }
 
 impl LogManager {
+    /// Partitions that may have lost their last writes before this start: their directory was not left cleanly, nothing shows that the
+    /// machine has been up since, and their writes are not synced before they are acknowledged.
+    pub fn may_lack_writes(&self) -> &[TopicPartition] {
+        &self.may_lack_writes
+    }
+
     /// The log of a partition, whether or not its directory is online and it serves.
     pub fn get(&self, partition: &TopicPartition) -> Option<Arc<Log>> {
         self.logs.read().get(partition).map(|hosted| hosted.log.clone())

@@ -17,7 +17,7 @@ use milena_engine::io::Io;
 use milena_engine::io::simulated::{ManualClock, SimulatedDisk};
 use milena_engine::units::TimestampMs;
 use milena_server::coordination::embedded::EmbeddedTree;
-use milena_server::coordination::simulated::{Ensemble, EnsembleRules};
+use milena_server::coordination::simulated::Ensemble;
 use milena_server::coordination::zookeeper::{ZooKeeper, ZooKeeperConfig};
 use milena_server::coordination::{Coordination, CreateMode, ExpectedVersion, Node, Operation, Watch};
 use parking_lot::Mutex;
@@ -212,14 +212,7 @@ fn embedded() -> Result<Side, Failure> {
 
 /// The ensemble of the simulations, of one server: the sessions of a real server do not lag either.
 fn simulated() -> Result<Side, Failure> {
-    let rules = EnsembleRules {
-        servers: 1,
-        session_timeout: Duration::from_secs(6),
-        delay_max: Duration::ZERO,
-        lag_max: Duration::ZERO,
-    };
-    let clock = Arc::new(ManualClock::new(TimestampMs(1000)));
-    let ensemble = Ensemble::new(rules, clock, Arc::new(Mutex::new(|_| 0)));
+    let ensemble = Ensemble::of_one_server(Arc::new(ManualClock::new(TimestampMs(1000))));
     Side::new(Box::new(move || Ok(ensemble.session())))
 }
 

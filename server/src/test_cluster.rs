@@ -192,6 +192,16 @@ pub(crate) async fn until_gone(tree: &dyn Coordination, path: &str) {
     }
 }
 
+/// [`run`], with a clock that moves on whenever everybody waits.
+pub(crate) fn run_paused<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap()
+        .block_on(test)
+}
+
 pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
         .enable_time()

@@ -169,7 +169,8 @@ impl LogManager {
             }
         });
         let now = clock.monotonic();
-        let manager = LogManager {
+        let mut manager = LogManager {
+            may_lack_writes: Vec::new(),
             schedule: Mutex::new(Schedule::new()),
             scrub: Mutex::new(Scrub::new()),
             deletions: Mutex::new(deletions),
@@ -216,8 +217,9 @@ impl LogManager {
     }
 
     /// Puts what was loaded into service.
-    fn take_over(&self, load: DirectoryLoad) {
+    fn take_over(&mut self, load: DirectoryLoad) {
         let home = load.home;
+        let may_lack_writes = !load.clean_shutdown && load.boot != BootEvidence::SameBoot;
         let mut logs = self.logs.write();
         let mut futures = self.futures.write();
         let mut unavailable = self.unavailable.write();
@@ -225,6 +227,9 @@ impl LogManager {
             let partition = found.partition;
             match result {
                 Ok(log) => {
+                    if may_lack_writes && !found.is_future && !log.is_synced_mode() {
+                        self.may_lack_writes.push(partition.clone());
+                    }
                     let written = home.checkpoints.high_watermarks.get(&partition);
                     let hosted = HostedLog::new(log, home.clone(), written);
                     hosted.is_future.store(found.is_future, Ordering::Relaxed);

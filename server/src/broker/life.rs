@@ -54,6 +54,7 @@ use crate::config::{ApiVersion, BrokerConfig, IoBackend};
 use crate::controller::Controller;
 use crate::coordination::Coordination;
 use crate::coordination::bounded::BoundedCoordination;
+use crate::coordination::lost_writes::wait_until_nobody_counts_on;
 use crate::coordination::producer_ids::{ProducerIdManager, raise_above};
 use crate::coordination::startup;
 use crate::coordination::znodes::BrokerRegistration;
@@ -440,6 +441,8 @@ impl Start {
         let open = listeners::ports(bound);
         let registration = self.registration(id, listeners::advertised(&open, &config.load()));
         let how = registering(&self.config);
+        let doubtful = logs.may_lack_writes().to_vec();
+        wait_until_nobody_counts_on(&**coordination, id, doubtful, how.patience).await?;
         let membership = Membership::join(coordination, &self.clock, registration, how).await?;
         let membership = Arc::new(membership);
         let listeners = Arc::new(Listeners::new(network.clone(), Arc::clone(&membership), open));

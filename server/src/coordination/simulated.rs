@@ -122,6 +122,17 @@ impl Ensemble {
         }))
     }
 
+    /// One server, which never lags and answers at once.
+    pub fn of_one_server(clock: Arc<dyn Clock>) -> Ensemble {
+        let rules = EnsembleRules {
+            servers: 1,
+            session_timeout: Duration::from_secs(6),
+            delay_max: Duration::ZERO,
+            lag_max: Duration::ZERO,
+        };
+        Ensemble::new(rules, clock, Arc::new(Mutex::new(|_| 0)))
+    }
+
     /// A session. It lives until it is closed, expires, or [`SimulatedZooKeeper::vanish`] says that its process is gone.
     pub fn session(&self) -> Arc<SimulatedZooKeeper> {
         let session = Arc::new(SimulatedZooKeeper {

@@ -241,13 +241,12 @@ async fn tell_controller(
 mod tests {
     use std::time::Duration;
 
-    use milena_engine::units::LeaderEpoch;
-    use parking_lot::Mutex;
+    use milena_engine::io::simulated::ManualClock;
+    use milena_engine::units::{LeaderEpoch, TimestampMs};
 
     use super::*;
-    use crate::coordination::simulated::{Ensemble, EnsembleRules, SimulatedZooKeeper};
-    use milena_engine::io::simulated::ManualClock;
-    use milena_engine::units::TimestampMs;
+    use crate::coordination::simulated::{Ensemble, SimulatedZooKeeper};
+    use crate::test_cluster::run_paused;
 
     fn state(isr: &[i32], zk_version: i32) -> PartitionState {
         PartitionState {
@@ -276,21 +275,9 @@ mod tests {
 
     /// Runs with a store and its tree, in which partition 0 has the in-sync replicas 1 and 2 at version 0.
     fn run(test: impl AsyncFnOnce(TreeIsrStore, Arc<SimulatedZooKeeper>)) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let rules = EnsembleRules {
-                servers: 1,
-                session_timeout: Duration::from_secs(6),
-                delay_max: Duration::from_millis(1),
-                lag_max: Duration::from_millis(1),
-            };
+        run_paused(async {
             let clock = Arc::new(ManualClock::new(TimestampMs(1)));
-            let ensemble = Ensemble::new(rules, clock.clone(), Arc::new(Mutex::new(|_| 0)));
-            let tree = ensemble.session();
+            let tree = Ensemble::of_one_server(clock.clone()).session();
             let node = state(&[1, 2], 0).encode();
             let path = znodes::partition_state("t", 0);
             let coordination: Arc<dyn Coordination> = tree.clone();

@@ -28,10 +28,16 @@ pub(super) struct Checker {
     /// By partition and epoch: the broker that leads.
     reigns: RefCell<BTreeMap<(TopicPartition, i32), i32>>,
     /// By partition and broker: the replica there, and the last epoch that it knew.
-    epochs: RefCell<BTreeMap<(TopicPartition, i32), (Weak<Partition>, LeaderEpoch)>>,
+    epochs: RefCell<BTreeMap<(TopicPartition, i32), KnownEpoch>>,
     /// By partition and offset: the record that a consumer read.
     read: RefCell<BTreeMap<(i32, i64), String>>,
     events: Cell<u64>,
+}
+
+/// The last epoch that a replica knew, while it is the same one.
+struct KnownEpoch {
+    replica: Weak<Partition>,
+    epoch: LeaderEpoch,
 }
 
 impl Checker {
@@ -89,12 +95,16 @@ impl Checker {
         let Some(epoch) = replica.leader_epoch() else {
             return;
         };
-        let latest = (Arc::downgrade(replica), epoch);
+        let latest = KnownEpoch {
+            replica: Arc::downgrade(replica),
+            epoch,
+        };
         let before = self.epochs.borrow_mut().insert((at.clone(), broker), latest);
-        if let Some((same, before)) = before
-            && same.as_ptr() == Arc::as_ptr(replica)
-            && epoch < before
+        if let Some(before) = before
+            && before.replica.as_ptr() == Arc::as_ptr(replica)
+            && epoch < before.epoch
         {
+            let before = before.epoch;
             self.violation(format!(
                 "broker {broker} went from epoch {before} of {at} back to {epoch}"
             ));

@@ -62,6 +62,26 @@ fn a_damaged_log_is_out_of_service_until_its_bytes_are_whole_and_the_others_serv
 }
 
 #[test]
+fn what_a_power_cut_may_have_cost_is_known_by_partition() {
+    let disk = SimulatedDisk::new(1);
+    let node = open(&disk, &["/d"]);
+    append(&node.create("t-0"), 0..5);
+    append(&node.create("u-0"), 0..5);
+    node.pass(seconds(1));
+    let lacking = |disk: &SimulatedDisk| open(disk, &["/d"]).manager.may_lack_writes().to_vec();
+    assert_eq!(
+        lacking(&disk.process_kill()),
+        [],
+        "the machine was up all the time"
+    );
+    let mut lost = lacking(&disk.power_cut(1));
+    lost.sort();
+    assert_eq!(lost, [partition("t-0"), partition("u-0")]);
+    node.manager.shutdown();
+    assert_eq!(lacking(&disk.power_cut(1)), [], "all was on the medium");
+}
+
+#[test]
 fn a_damaged_log_can_be_deleted() {
     let disk = SimulatedDisk::new(1);
     let node = open(&disk, &["/d"]);

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::*;
 use crate::coordination::simulated::{Ensemble, EnsembleRules};
 use crate::coordination::{CoordinationError, MultiError, SessionEvent};
-use crate::test_cluster::{Meddling, Tampered, Writing, register, settings};
+use crate::test_cluster::{Meddling, Tampered, Writing, register, run_paused, settings};
 
 const LOST: MultiError = MultiError {
     index: 0,
@@ -127,15 +127,6 @@ fn a_topic_that_takes_the_name_of_a_deleted_one_is_not_deleted_for_a_lost_answer
     });
 }
 
-/// A runtime whose time passes when everybody waits.
-fn paused() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap()
-}
-
 fn ensemble(cluster: &Cluster) -> Ensemble {
     let rules = EnsembleRules {
         servers: 3,
@@ -154,7 +145,7 @@ async fn until_event(events: &mut tokio::sync::mpsc::UnboundedReceiver<SessionEv
 
 #[test]
 fn a_controller_whose_session_expires_resigns_and_stands_again_when_its_broker_has_registered() {
-    paused().block_on(async {
+    run_paused(async {
         let cluster = Cluster::new(1);
         let ensemble = ensemble(&cluster);
         let session = ensemble.session();
@@ -191,7 +182,7 @@ fn a_controller_whose_session_expires_resigns_and_stands_again_when_its_broker_h
 
 #[test]
 fn what_is_read_in_the_session_after_a_reign_moves_nobody() {
-    paused().block_on(async {
+    run_paused(async {
         let cluster = Cluster::new(2);
         let ensemble = ensemble(&cluster);
         let session = ensemble.session();
@@ -234,7 +225,7 @@ fn what_is_read_in_the_session_after_a_reign_moves_nobody() {
 
 #[test]
 fn a_controller_stops_though_the_servers_are_gone() {
-    paused().block_on(async {
+    run_paused(async {
         let cluster = Cluster::new(1);
         let ensemble = ensemble(&cluster);
         let session = ensemble.session();

@@ -10,7 +10,7 @@ use super::*;
 use crate::cluster::LeaderAndIsr;
 use crate::controller::request::{ControllerErrorKind, ElectionType};
 use crate::controller::{Controller, LeaderRebalance};
-use crate::test_cluster::{settings, until_gone};
+use crate::test_cluster::{run_paused, settings, until_gone};
 
 fn t0() -> TopicPartition {
     TopicPartition::new("t", 0)
@@ -141,12 +141,7 @@ fn only_the_controller_answers() {
 
 #[test]
 fn preferred_leaders_are_elected_by_the_tree_and_by_themselves() {
-    let paused = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    paused.block_on(async {
+    run_paused(async {
         let cluster = Cluster::new(2);
         let session = cluster.tree.session();
         let tree: Arc<dyn Coordination> = session.clone();
