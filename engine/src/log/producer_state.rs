@@ -257,6 +257,21 @@ impl ProducerEntry {
             .then(|| oldest.first_offset().plus(-1))
     }
 
+    /// The batches up to the last one that were known before, if they were more.
+    fn recall(&mut self, before: &ProducerEntry) {
+        let last = self.last_batch();
+        let Some(kept) = before.batches().position(|batch| Some(batch) == last) else {
+            return;
+        };
+        let count = |batch: &BatchMetadata| i64::from(batch.offset_delta) + 1;
+        let cut: i64 = before.batches().skip(kept + 1).map(count).sum();
+        self.unbroken = self.unbroken.max(before.unbroken - cut);
+        if kept >= usize::from(self.batch_count) {
+            self.batches = before.batches;
+            self.batch_count = kept as u8 + 1;
+        }
+    }
+
     fn to_snapshot(&self, producer_id: ProducerId) -> SnapshotEntry {
         SnapshotEntry {
             producer_id,
@@ -660,6 +675,16 @@ impl ProducerStateManager {
             self.producers.insert(entry.producer_id, producer);
         }
         Ok(())
+    }
+
+    /// After the log's end was removed and the rest loaded anew: a snapshot has the last batch of each producer only, and a client may
+    /// repeat one of those before it.
+    pub(crate) fn recall(&mut self, before: &ProducerStateManager) {
+        for (id, entry) in &mut self.producers {
+            if let Some(before) = before.producers.get(id) {
+                entry.recall(before);
+            }
+        }
     }
 
     /// Knows nothing and covers the log up to `offset`, as though a snapshot without producers had been

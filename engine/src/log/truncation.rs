@@ -151,7 +151,9 @@ impl Log {
             state.producers.clear_and_start_at(end);
         } else {
             let segments = self.segments.load_full();
+            let before = state.producers.clone();
             self.rebuild_producers(&mut state.producers, &segments, log_start, end)?;
+            state.producers.recall(&before);
         }
         state.producers.on_high_watermark_updated(high_watermark);
         self.write_snapshot(state)?;

@@ -4,8 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -142,13 +142,13 @@ impl World {
 /// Hears that the only log directory failed, which ends the process.
 #[derive(Default)]
 struct Observer {
-    replicas: Mutex<Option<Arc<ReplicaManager>>>,
+    replicas: Mutex<Weak<ReplicaManager>>,
     failed: Arc<Notify>,
 }
 
 impl LogManagerObserver for Observer {
     fn directory_offline(&self, directory: &Path, _: &str) {
-        let replicas = self.replicas.lock().clone();
+        let replicas = self.replicas.lock().upgrade();
         if let Some(replicas) = replicas {
             replicas.directory_failed(directory);
         }
@@ -313,7 +313,7 @@ async fn bring_up(world: Rc<World>, id: i32) {
     };
     let (replicas, inboxes) = ReplicaManager::new(settings, logs, Arc::clone(&metadata), Arc::clone(&clock));
     let replicas = Arc::new(replicas);
-    *observer.replicas.lock() = Some(Arc::clone(&replicas));
+    *observer.replicas.lock() = Arc::downgrade(&replicas);
     let session = world.ensemble.session();
     let tree: Arc<dyn Coordination> = session.clone();
     let epoch = Arc::new(AtomicI64::new(-1));

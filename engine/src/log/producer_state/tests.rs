@@ -246,6 +246,35 @@ fn a_forgotten_batch_is_known_across_the_wrap_of_sequences() {
 }
 
 #[test]
+fn what_a_truncation_leaves_is_known_as_before() {
+    for snapshot_after in [0, 3, 6] {
+        let mut whole = manager();
+        let mut snapshot = None;
+        for n in 0..9 {
+            client(&mut whole, data(ID, 0, n * 10, i64::from(n) * 10, 10)).unwrap();
+            if n == snapshot_after {
+                snapshot = whole.take_snapshot();
+            }
+        }
+        // Two batches are cut off; the rest is loaded from the snapshot and the log.
+        let (offset, bytes) = snapshot.unwrap();
+        let mut left = manager();
+        left.load_snapshot(offset, &bytes, TimestampMs(0)).unwrap();
+        for n in snapshot_after + 1..7 {
+            let batch = data(ID, 0, n * 10, i64::from(n) * 10, 10);
+            append(&mut left, batch, AppendOrigin::Replication).unwrap();
+        }
+        left.recall(&whole);
+        for n in 0..7 {
+            let verdict = client(&mut left, repeat(n * 10, 10));
+            assert_eq!(refusal_name(&verdict), "duplicate", "{n} after {snapshot_after}");
+        }
+        assert_eq!(refusal_name(&client(&mut left, repeat(80, 10))), "out of order");
+        assert_eq!(refusal_name(&client(&mut left, data(ID, 0, 70, 70, 10))), "new");
+    }
+}
+
+#[test]
 fn a_new_epoch_forgets_the_batches_of_the_old_one() {
     let mut state = manager();
     client(&mut state, data(ID, 0, 0, 0, 3)).unwrap();
