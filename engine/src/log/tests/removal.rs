@@ -44,6 +44,32 @@ fn truncation_cuts_every_file_and_old_records_do_not_come_back() {
 }
 
 #[test]
+fn truncation_leaves_what_clients_may_repeat() {
+    let bench = Bench::new(LogConfig::default());
+    let log = bench.log();
+    for sequence in 0..6 {
+        append_one(&log, idempotent(4, sequence, 1, false));
+    }
+    log.close().unwrap();
+    // The snapshot has the last batch of each producer.
+    let log = bench.log();
+    for sequence in 6..9 {
+        append_one(&log, idempotent(4, sequence, 1, false));
+    }
+    assert!(log.truncate_to(Offset(8)).unwrap());
+    for sequence in 5..8 {
+        assert!(
+            append_one(&log, idempotent(4, sequence, 1, false)).is_duplicate,
+            "{sequence}"
+        );
+    }
+    assert_eq!(
+        append_one(&log, idempotent(4, 8, 1, false)).first_offset,
+        Some(Offset(8))
+    );
+}
+
+#[test]
 fn retention_renames_first_and_removes_after_the_delay() {
     let bench = Bench::new(LogConfig {
         retention_ms: Some(5000),
