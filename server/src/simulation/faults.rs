@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use super::network::Place;
 use super::{Numbers, Shape, World, node, story};
-use crate::coordination::znodes;
+use crate::coordination::{Operation, znodes};
 
 /// One thing that goes wrong, or is mended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub(super) enum Fault {
     Move(i32, [i32; 3]),
     /// Somebody asks for the preferred leaders.
     ElectPreferred,
+    /// Somebody has another controller elected, while the present one is well.
+    EndController,
 }
 
 /// What happens, and how many milliseconds after what happened before.
@@ -68,7 +70,7 @@ pub(super) fn plan(numbers: &Numbers, shape: Shape, time: Duration) -> Plan {
 /// One fault, or two that belong together.
 fn some(numbers: &Numbers, shape: Shape, may_lose_power: bool) -> Vec<Fault> {
     let broker = || numbers.below(shape.brokers as u64) as i32;
-    let fault = match numbers.below(20) {
+    let fault = match numbers.below(21) {
         0..=2 => Fault::Kill(broker()),
         3 if may_lose_power => Fault::CutPower(broker()),
         4..=6 => Fault::Start(numbers.next()),
@@ -103,6 +105,7 @@ fn some(numbers: &Numbers, shape: Shape, may_lose_power: bool) -> Vec<Fault> {
             Fault::Move(partition, replicas)
         }
         17 => Fault::ElectPreferred,
+        18 => Fault::EndController,
         _ => Fault::HealNetwork,
     };
     vec![fault]
@@ -154,12 +157,16 @@ fn happen(world: &Rc<World>, fault: Fault) {
             let moved = world.all_partitions().swap_remove(partition as usize);
             let moves = [(moved, replicas.to_vec())];
             let data = znodes::topic::encode_reassignment(&moves);
-            node::write_as_tool(world, znodes::REASSIGN_PARTITIONS, data);
+            node::do_as_tool(world, Operation::create(znodes::REASSIGN_PARTITIONS, Some(data)));
         }
         Fault::ElectPreferred => {
             let data = znodes::topic::encode_partitions(&world.all_partitions());
-            node::write_as_tool(world, znodes::PREFERRED_REPLICA_ELECTION, data);
+            node::do_as_tool(
+                world,
+                Operation::create(znodes::PREFERRED_REPLICA_ELECTION, Some(data)),
+            );
         }
+        Fault::EndController => node::do_as_tool(world, Operation::delete(znodes::CONTROLLER)),
     }
 }
 

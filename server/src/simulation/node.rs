@@ -35,7 +35,7 @@ use crate::coordination::simulated::SimulatedZooKeeper;
 use crate::coordination::startup::{self, Registering};
 use crate::coordination::znodes::topic::{ReplicaAssignment, TopicAssignment};
 use crate::coordination::znodes::{self, BrokerRegistration, RegistrationVersion};
-use crate::coordination::{Coordination, CreateMode, SessionEvent};
+use crate::coordination::{Coordination, Operation, SessionEvent};
 use crate::fetch_session::FetchSessionCache;
 use crate::group::{GROUP_METADATA_TOPIC_NAME, GroupCoordinator};
 use crate::metadata_cache::MetadataCache;
@@ -254,13 +254,12 @@ pub(super) fn mend_disk(world: &World, id: i32) {
     world.nodes[id as usize].disk.borrow().clear_faults();
 }
 
-/// A node that Kafka's tools write, unless it is there from before.
-pub(super) fn write_as_tool(world: &Rc<World>, path: &'static str, data: Bytes) {
+/// A tool does something in the tree, once.
+pub(super) fn do_as_tool(world: &Rc<World>, operation: Operation) {
     let session = world.ensemble.session();
     spawn_local(async move {
-        let tree: &dyn Coordination = &*session;
-        // It is there, or it is not known whether: either way the tool is done.
-        let _ = tree.create(path, Some(data), CreateMode::Persistent).await;
+        // It is done, cannot be done, or it is not known whether: in any case the tool ends.
+        let _ = session.multi(vec![operation]).await;
         let _ = session.close().await;
     });
 }

@@ -31,6 +31,8 @@ from znodes import Deletion, Znodes, expire
 # Many topics, since real clusters have them. The sampled are spread over their order, the first and the last among them.
 MANY = [(f"t{number:02}", 50) for number in range(40)]
 SAMPLED = [MANY[0], MANY[13], MANY[26], MANY[39]]
+# librdkafka looks for its coordinator once a second. Who restarts brokers faster than it finds them ends its session.
+BETWEEN_RESTARTS_S = 1.5
 
 
 class Cluster(mixed.Cluster):
@@ -302,6 +304,7 @@ def rolling_restarts(place):
             broker.start()
             cluster.settled(preferred=False)
             back.append(time.monotonic() - begin)
+            time.sleep(BETWEEN_RESTARTS_S)
         if number % 10 == 9:
             print(f"round {number + 1}", flush=True)
     violations, forbidden, seen = [], [], {}
