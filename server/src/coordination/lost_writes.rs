@@ -54,8 +54,8 @@ pub async fn wait_until_nobody_counts_on(
             is_told = true;
             tracing::warn!(
                 target: LOGGER,
-                "[KafkaServer id={id}] The machine may have been restarted, and records that were not on its disk are lost: waits up to {} \
-                 ms until {count} partitions do not count on this broker any more, {one} for instance",
+                "[KafkaServer id={id}] waits up to {} ms until {count} partitions do not count any more on what this broker may have lost, \
+                 {one} for instance",
                 patience.as_millis()
             );
         }

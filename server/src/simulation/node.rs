@@ -573,7 +573,13 @@ async fn command_one(
                         }
                     });
                 }
+                let life = target.epoch();
                 let answer = target.commands.submit(command.clone()).await;
+                if answer.is_ok() && command.origin().broker_epoch < life {
+                    world
+                        .checker
+                        .violation(format!("broker {broker} obeyed a command to its former life"));
+                }
                 if target.is_alive() && world.network.travel(there, here).await {
                     break answer;
                 }
