@@ -13,13 +13,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::znodes::{self, BrokerRegistration, RegistrationVersion, ZnodeError};
-use super::{Coordination, CoordinationError, CreateMode, ExpectedVersion, Operation};
+use super::{Coordination, CoordinationError, CreateMode, ExpectedVersion, Node, Operation, Watch};
 use crate::cluster::Endpoint;
 
 const LOGGER: &str = "kafka.zk.KafkaZkClient";
+
+/// How long a broker relies on a watch while it waits for its id.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Why a broker cannot join: it does not start.
 #[derive(Debug, thiserror::Error)]
@@ -122,30 +125,22 @@ pub async fn register_broker(
 ) -> Result<Registered, JoinError> {
     let id = registration.broker.id;
     let path = znodes::broker_id(id);
-    let deadline = Instant::now() + how.patience;
+    let mut deadline = Instant::now() + how.patience;
+    let mut waits_in = coordination.session_id();
     let mut is_told = false;
     loop {
-        // Null first, then the data, as Kafka does, so that the data have its version.
-        let create = Operation::Create {
-            path: path.clone(),
-            data: None,
-            mode: CreateMode::Ephemeral,
-        };
-        let data = registration.encode(how.version);
-        let set = Operation::set(&path, data, ExpectedVersion::Exactly(0));
-        match coordination
-            .multi(vec![create, set])
-            .await
-            .map_err(|failed| failed.error)
-        {
-            Ok(_) | Err(CoordinationError::NodeExists { .. } | CoordinationError::ConnectionLoss) => {}
-            Err(error) => return Err(error.into()),
-        }
         let gone = Arc::new(Notify::new());
         let notify = Arc::clone(&gone);
         let watch = Box::new(move |_| notify.notify_one());
-        let Some(node) = coordination.get(&path, Some(watch)).await? else {
-            continue;
+        let node = match try_to_register(coordination, &path, registration, how.version, watch).await {
+            Ok(Some(node)) => node,
+            Ok(None) => continue,
+            // The next session goes on.
+            Err(CoordinationError::SessionExpired) if Instant::now() < deadline => {
+                sleep(LOOK_AGAIN).await;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
         };
         let (owner, session) = (node.stat.ephemeral_owner.unwrap_or(0), coordination.session_id());
         if owner == session {
@@ -167,10 +162,42 @@ pub async fn register_broker(
                 how.patience.as_millis()
             );
         }
-        if timeout_at(deadline, gone.notified()).await.is_err() {
+        if session != waits_in {
+            // ZooKeeper was away for longer than a session lasts, and ends none before it is back for as long.
+            waits_in = session;
+            deadline = Instant::now() + how.patience;
+        }
+        if Instant::now() >= deadline {
             return Err(JoinError::BrokerIdInUse { id, owner, session });
         }
+        // The watch is lost with the session.
+        let _ = timeout_at(deadline.min(Instant::now() + LOOK_AGAIN), gone.notified()).await;
     }
+}
+
+/// Creates the broker's node if there is none, and returns whose there is.
+async fn try_to_register(
+    coordination: &dyn Coordination,
+    path: &str,
+    registration: &BrokerRegistration,
+    version: RegistrationVersion,
+    watch: Watch,
+) -> Result<Option<Node>, CoordinationError> {
+    // Null first, then the data, as Kafka does, so that the data have its version.
+    let create = Operation::Create {
+        path: path.to_owned(),
+        data: None,
+        mode: CreateMode::Ephemeral,
+    };
+    let set = Operation::set(path, registration.encode(version), ExpectedVersion::Exactly(0));
+    match coordination.multi(vec![create, set]).await {
+        Ok(_) => {}
+        Err(failed) => match failed.error {
+            CoordinationError::NodeExists { .. } | CoordinationError::ConnectionLoss => {}
+            error => return Err(error),
+        },
+    }
+    coordination.get(path, Some(watch)).await
 }
 
 /// Writes what others see of a broker anew; whoever writes it twice writes the same.
@@ -233,7 +260,8 @@ mod tests {
     use super::*;
     use crate::coordination::embedded::EmbeddedTree;
     use crate::coordination::producer_ids::{ProducerIdManager, raise_above};
-    use crate::test_cluster::{embedded_tree, registration, run};
+    use crate::coordination::simulated::Ensemble;
+    use crate::test_cluster::{embedded_tree, registration, run, run_paused};
 
     const AT_ONCE: Registering = Registering {
         version: RegistrationVersion::V5,
@@ -342,6 +370,38 @@ mod tests {
                 .await
                 .unwrap();
             assert!(third.epoch > second.epoch && third.session == three.session_id());
+        });
+    }
+
+    #[test]
+    fn a_broker_waits_anew_when_its_own_session_ends_while_it_waits() {
+        run_paused(async {
+            let ensemble = Ensemble::of_one_server(Arc::new(ManualClock::new(TimestampMs(1))));
+            let (one, two) = (ensemble.session(), ensemble.session());
+            create_persistent_paths(&*one).await.unwrap();
+            let registration = registration(0, 9092);
+            register_broker(&*one, &registration, AT_ONCE).await.unwrap();
+            let patient = Registering {
+                patience: Duration::from_secs(10),
+                ..AT_ONCE
+            };
+            let began = Instant::now();
+            let refused = register_broker(&*two, &registration, patient).await.unwrap_err();
+            assert!(
+                matches!(refused, JoinError::BrokerIdInUse { id: 0, .. }),
+                "{refused}"
+            );
+            assert_eq!(began.elapsed().as_secs(), 10);
+
+            let waiting = register_broker(&*two, &registration, patient);
+            let zookeeper = async {
+                sleep(Duration::from_secs(8)).await;
+                two.expire();
+                sleep(Duration::from_secs(8)).await;
+                one.close().await.unwrap();
+            };
+            let (registered, ()) = tokio::join!(waiting, zookeeper);
+            assert_eq!(registered.unwrap().session, two.session_id());
         });
     }
 

@@ -25,13 +25,19 @@ const VIOLATIONS_MAX: usize = 10;
 #[derive(Default)]
 pub(super) struct Checker {
     violations: RefCell<Vec<String>>,
-    /// By partition and epoch: the broker that leads.
-    reigns: RefCell<BTreeMap<(TopicPartition, i32), i32>>,
+    /// By partition and epoch: who leads.
+    reigns: RefCell<BTreeMap<(TopicPartition, i32), Reign>>,
     /// By partition and broker: the replica there, and the last epoch that it knew.
     epochs: RefCell<BTreeMap<(TopicPartition, i32), KnownEpoch>>,
     /// By partition and offset: the record that a consumer read.
     read: RefCell<BTreeMap<(i32, i64), String>>,
     events: Cell<u64>,
+}
+
+/// A leader, in one of its lives.
+struct Reign {
+    broker: i32,
+    replica: Weak<Partition>,
 }
 
 /// The last epoch that a replica knew, while it is the same one.
@@ -68,7 +74,9 @@ impl Checker {
     pub(super) fn digest(&self, ledger: &Ledger, commits: &Commits) -> u64 {
         let mut hasher = DefaultHasher::new();
         self.events.get().hash(&mut hasher);
-        self.reigns.borrow().hash(&mut hasher);
+        for (of, reign) in self.reigns.borrow().iter() {
+            (of, reign.broker).hash(&mut hasher);
+        }
         self.read.borrow().hash(&mut hasher);
         ledger.acknowledged().hash(&mut hasher);
         commits.acknowledged().hash(&mut hasher);
@@ -111,16 +119,18 @@ impl Checker {
         }
     }
 
-    /// A9: one leader for each epoch.
-    fn leads(&self, partition: &TopicPartition, epoch: i32, broker: i32) {
-        let known = *self
-            .reigns
-            .borrow_mut()
-            .entry((partition.clone(), epoch))
-            .or_insert(broker);
-        if known != broker {
+    /// A9: one leader for each epoch, in one life: in the next it may have less.
+    fn leads(&self, at: &TopicPartition, epoch: i32, broker: i32, replica: &Arc<Partition>) {
+        let mut reigns = self.reigns.borrow_mut();
+        let reign = reigns.entry((at.clone(), epoch)).or_insert_with(|| Reign {
+            broker,
+            replica: Arc::downgrade(replica),
+        });
+        let first = reign.broker;
+        if reign.replica.as_ptr() != Arc::as_ptr(replica) {
+            drop(reigns);
             self.violation(format!(
-                "brokers {known} and {broker} lead {partition} in epoch {epoch}"
+                "broker {broker} leads {at} in epoch {epoch}, which {first} led in another life"
             ));
         }
     }
@@ -166,7 +176,7 @@ fn look(world: &World, at: &TopicPartition) {
         let Ok(epoch) = partition.check_leader(-1) else {
             continue;
         };
-        world.checker.leads(at, epoch.get(), id);
+        world.checker.leads(at, epoch.get(), id, &partition);
         // A9: what this leader calls committed is on all in-sync replicas.
         let Some(state) = &state else { continue };
         if state.leader != Some(id) || state.leader_epoch != epoch {

@@ -561,8 +561,10 @@ async fn command_one(
             if live.borrow().get(&broker) != Some(&command.origin().broker_epoch) {
                 break Err(CommandRefusal::StaleBrokerEpoch);
             }
+            // A broker listens once it is registered.
             if world.network.travel(here, there).await
                 && let Some(target) = world.running(broker)
+                && target.epoch() > 0
             {
                 if let Some(later) = world.network.again() {
                     let (target, command) = (Rc::clone(&target), command.clone());

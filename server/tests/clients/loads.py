@@ -69,7 +69,8 @@ class Member(threading.Thread):
         self.topic, self.shared = topic, shared
         self.told, self.fatal, self.wrong, self.next = collections.Counter(), [], [], {}
         self.ending = threading.Event()
-        self.client = librdkafka.consumer(bootstrap, group, error_cb=self.note)
+        # Its coordinator is another every few seconds; a member that is seldom heard never meets it before it has moved.
+        self.client = librdkafka.consumer(bootstrap, group, error_cb=self.note, heartbeat_interval_ms=500)
         self.start()
 
     def note(self, error):

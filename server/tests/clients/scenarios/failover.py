@@ -31,7 +31,7 @@ from znodes import Deletion, Znodes, expire
 # Many topics, since real clusters have them. The sampled are spread over their order, the first and the last among them.
 MANY = [(f"t{number:02}", 50) for number in range(40)]
 SAMPLED = [MANY[0], MANY[13], MANY[26], MANY[39]]
-# librdkafka looks for its coordinator once a second. Who restarts brokers faster than it finds them ends its session.
+# librdkafka looks for its coordinator once a second; restarts that come faster than it finds it would end its session.
 BETWEEN_RESTARTS_S = 1.5
 
 
