@@ -190,14 +190,14 @@ impl Partition {
         })
     }
 
-    /// Whether all in-sync replicas have the record at `last_offset`, appended in the reign of `leader_epoch`.
+    /// Whether all in-sync replicas have the record at `last_offset`, appended in the reign of `leader_epoch`: this one, or one of those
+    /// before it since which this broker leads.
     pub fn acknowledgement(&self, leader_epoch: LeaderEpoch, last_offset: Offset) -> Acknowledgement {
         // The end first: a later reign may have cut the record off and moved the end beyond it again.
         let is_replicated =
             self.log.load().high_watermark() > last_offset || planted::has(Bug::AcknowledgedBeforeReplicated);
         let state = self.state.lock();
-        let leads = self.leads.load(Ordering::Acquire) && state.role() == Role::Leader;
-        if !leads || state.leader_epoch() != Some(leader_epoch) {
+        if !self.leads.load(Ordering::Acquire) || !state.has_led_since(leader_epoch) {
             Acknowledgement::NotLeader
         } else if !is_replicated {
             Acknowledgement::Waiting
@@ -208,7 +208,7 @@ impl Partition {
         }
     }
 
-    /// Calls `done` once the in-sync replicas have the record at `last_offset`, or will not have it in this reign; perhaps before this
+    /// Calls `done` once the in-sync replicas have the record at `last_offset`, or this broker leads no more; perhaps before this
     /// returns. What waits can be given up by [`Partition::forget`].
     pub fn when_acknowledged(
         &self,

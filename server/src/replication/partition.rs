@@ -151,6 +151,8 @@ pub struct PartitionState {
     isr: IsrState,
     /// Where the log ended when the reign began.
     reign_start: Offset,
+    /// The first of the reigns that followed each other without another leader.
+    leads_since: LeaderEpoch,
     /// Numbers the proposals of this machine's life.
     proposals: u64,
 }
@@ -165,6 +167,7 @@ impl PartitionState {
             remote: BTreeMap::new(),
             isr: IsrState::none(),
             reign_start: Offset::ZERO,
+            leads_since: LeaderEpoch(0),
             proposals: 0,
         }
     }
@@ -190,6 +193,12 @@ impl PartitionState {
     /// Where the log ended when this reign began; `None` on a follower.
     pub fn reign_start(&self) -> Option<Offset> {
         (self.role == Role::Leader).then_some(self.reign_start)
+    }
+
+    /// Whether this broker has led since that epoch without another leader in between, so that what it appended then is where it
+    /// was.
+    pub fn has_led_since(&self, epoch: LeaderEpoch) -> bool {
+        self.role == Role::Leader && self.leads_since <= epoch
     }
 
     /// How far another replica came, as its last fetch in this reign told.
@@ -249,8 +258,11 @@ impl PartitionState {
             outputs.push(Output::Stale { known });
             return;
         }
-        let led = self.role == Role::Leader;
         let leads = assignment.leader == Some(self.rules.broker_id);
+        // Epoch by epoch nobody else led in between.
+        let leads_on = self.role == Role::Leader
+            && leads
+            && self.leader_epoch().map(|known| known.get() + 1) == Some(assignment.leader_epoch.get());
         self.local = ends;
         self.role = if leads { Role::Leader } else { Role::Follower };
         self.remote.retain(|id, _| assignment.replicas.contains(id));
@@ -261,12 +273,15 @@ impl PartitionState {
         {
             let is_in_sync = assignment.isr.contains(id);
             let replica = self.remote.entry(*id).or_default();
-            if !led && !planted::has(Bug::FormerReignBelieved) {
+            if !leads_on && !planted::has(Bug::FormerReignBelieved) {
                 *replica = RemoteReplica::default();
             }
             replica.begin_reign(now, is_in_sync, ends.log_end);
         }
         if leads {
+            if !leads_on {
+                self.leads_since = assignment.leader_epoch;
+            }
             self.reign_start = ends.log_end;
             self.isr = IsrState::committed(Arc::clone(&assignment.isr));
             outputs.push(Output::BeginReign(assignment.leader_epoch));

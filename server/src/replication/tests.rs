@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use milena_engine::io::simulated::{ManualClock, SimulatedDisk};
+use milena_engine::log::Log;
 use milena_engine::log_manager::{LogManagerConfig, LogManagerObserver, Survey};
 use milena_engine::record_batch::RecordBatchBuilder;
 use milena_engine::units::{LeaderEpoch, Offset, TimestampMs};
@@ -38,9 +39,8 @@ fn replica_manager(broker_id: i32, logs: Arc<LogManager>) -> (ReplicaManager, In
     ReplicaManager::new(settings, logs, Arc::default(), clock)
 }
 
-#[test]
-fn a_sole_replica_that_becomes_leader_serves_all_that_its_log_holds() {
-    let (logs, name) = (logs(), TopicPartition::new("t", 0));
+/// A log of one record.
+fn written(logs: &LogManager, name: &TopicPartition) -> Arc<Log> {
     let log = logs
         .get_or_create(WantedLog {
             partition: name.clone(),
@@ -50,29 +50,57 @@ fn a_sole_replica_that_becomes_leader_serves_all_that_its_log_holds() {
         })
         .expect("room on the disk");
     let mut batch = RecordBatchBuilder::new();
-    batch.append(
-        TimestampMs(1),
-        None,
-        Some(b"written after the last checkpoint of high watermarks"),
-    );
+    batch.append(TimestampMs(1), None, Some(b"a record"));
     log.append_as_follower(&batch.build()).expect("a whole batch");
     assert_eq!(log.high_watermark(), Offset(0));
-    let (replicas, _inboxes) = replica_manager(0, logs);
+    log
+}
+
+/// Broker 0 leads from now on.
+fn lead(replicas: &ReplicaManager, name: &TopicPartition, epoch: i32, isr: &[i32], assigned: &[i32]) {
     let command = LeaderAndIsrPartition {
-        topic_partition: name,
+        topic_partition: name.clone(),
         controller_epoch: 1,
         state: LeaderAndIsr {
             leader: Some(0),
-            leader_epoch: LeaderEpoch(0),
-            isr: [0].into(),
+            leader_epoch: LeaderEpoch(epoch),
+            isr: isr.into(),
             zk_version: 0,
         },
-        replicas: [0].into(),
+        replicas: assigned.into(),
         adding_replicas: [].into(),
         removing_replicas: [].into(),
         is_new: false,
     };
     let results = replicas.leader_and_isr(vec![command], &|_| Arc::new(LogConfig::default()));
     assert!(results.iter().all(|(_, result)| result.is_ok()));
+}
+
+#[test]
+fn a_sole_replica_that_becomes_leader_serves_all_that_its_log_holds() {
+    let (logs, name) = (logs(), TopicPartition::new("t", 0));
+    // As written after the last checkpoint of high watermarks.
+    let log = written(&logs, &name);
+    let (replicas, _inboxes) = replica_manager(0, logs);
+    lead(&replicas, &name, 0, &[0], &[0]);
     assert_eq!(log.high_watermark(), Offset(1));
+}
+
+#[test]
+fn who_waits_for_replicas_goes_on_waiting_while_the_leader_stays() {
+    for (next_epoch, expected) in [(1, Acknowledgement::Done), (2, Acknowledgement::NotLeader)] {
+        let (logs, name) = (logs(), TopicPartition::new("t", 0));
+        written(&logs, &name);
+        let (replicas, _inboxes) = replica_manager(0, logs);
+        lead(&replicas, &name, 0, &[0, 1], &[0, 1]);
+        let partition = replicas.partition("t", 0).expect("it is led here");
+        let settled = Arc::new(Mutex::new(None));
+        let told = Arc::clone(&settled);
+        let done = Box::new(move |acknowledgement| *told.lock() = Some(acknowledgement));
+        partition.when_acknowledged(LeaderEpoch(0), Offset(0), done);
+        assert_eq!(*settled.lock(), None, "replica 1 does not have it");
+        // In an epoch that was missed another may have led.
+        lead(&replicas, &name, next_epoch, &[0], &[0, 1]);
+        assert_eq!(*settled.lock(), Some(expected));
+    }
 }

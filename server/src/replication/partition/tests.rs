@@ -206,6 +206,19 @@ fn a_leader_that_stays_keeps_what_it_heard() {
     let newer = leader.told(assignment(1, 1, &[1, 2]));
     assert_eq!(newer, [Output::BeginReign(LeaderEpoch(1))]);
     assert_eq!(leader.state.remote(2).unwrap().end(), Some(Offset(11)));
+    assert!(leader.state.has_led_since(LeaderEpoch(0)));
+}
+
+#[test]
+fn a_leader_that_missed_an_epoch_takes_another_for_the_leader_then() {
+    let mut leader = Dialogue::leading(10, 10, &[1, 2]);
+    leader.appended(12);
+    assert_eq!(leader.fetched(2, 11), [advance(11)]);
+    leader.told(assignment(1, 2, &[1, 2]));
+    // What replica 2 had then it may have cut off for the other.
+    assert_eq!(leader.state.remote(2).unwrap().end(), None);
+    assert!(!leader.state.has_led_since(LeaderEpoch(0)));
+    assert!(leader.state.has_led_since(LeaderEpoch(2)));
 }
 
 #[test]
