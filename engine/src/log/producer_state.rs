@@ -40,10 +40,10 @@
 //! nor followed.
 //!
 //! **Deviation:** a repeat of a batch that is remembered no more is a duplicate too, answered without an offset, if the sequences from
-//! it to the last one are known to be in the log and no record of it is newer than the last one: then it is not another producer's, which
-//! was given the same id in another cluster. Kafka says OUT_OF_ORDER_SEQUENCE_NUMBER. A client whose leader went silently waits for the answer to a batch while more than five later ones go to the next leader and are acknowledged. Told that the
-//! repeat is out of order, the Java client repeats it until `delivery.timeout.ms` is over, or takes a new epoch and
-//! sends again what is in the log already.
+//! it to the last one are known to be in the log and no record of it is newer than the last one: then it is not another producer's,
+//! which was given the same id in another cluster. Kafka says OUT_OF_ORDER_SEQUENCE_NUMBER. A client whose leader went silently waits
+//! for the answer to a batch while more than five later ones go to the next leader and are acknowledged. Told that the repeat is out of
+//! order, the Java client repeats it until `delivery.timeout.ms` is over, or takes a new epoch and sends again what is in the log already.
 
 mod snapshot;
 

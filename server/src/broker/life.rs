@@ -442,14 +442,6 @@ impl Start {
         let registration = self.registration(id, listeners::advertised(&open, &config.load()));
         let how = registering(&self.config);
         let doubtful = logs.may_lack_writes().to_vec();
-        if let Some(one) = doubtful.first() {
-            tracing::warn!(
-                target: LOGGER,
-                "[KafkaServer id={id}] {} partitions may have lost the last records that they acknowledged, {one} for instance: the \
-                 broker did not stop cleanly, the machine may have been restarted since, and acknowledgements were not synced",
-                doubtful.len()
-            );
-        }
         wait_until_nobody_counts_on(&**coordination, id, doubtful, how.patience).await?;
         let membership = Membership::join(coordination, &self.clock, registration, how).await?;
         let membership = Arc::new(membership);

@@ -34,6 +34,14 @@ pub async fn wait_until_nobody_counts_on(
     mut partitions: Vec<TopicPartition>,
     patience: Duration,
 ) -> Result<(), CoordinationError> {
+    if let Some(one) = partitions.first() {
+        tracing::warn!(
+            target: LOGGER,
+            "[KafkaServer id={id}] {} partitions may have lost the last records that they acknowledged, {one} for instance: the broker \
+             did not stop cleanly, the machine may have been restarted since, and acknowledgements were not synced",
+            partitions.len()
+        );
+    }
     let deadline = Instant::now() + patience;
     let mut is_told = false;
     loop {

@@ -247,6 +247,18 @@ impl Partition {
         }
     }
 
+    /// After another change than that of ends: who still waits goes on under its name.
+    fn settle_changed(&self) {
+        for held in self.purgatory.changed() {
+            let settled = self.acknowledgement(held.leader_epoch, held.last_offset);
+            if settled != Acknowledgement::Waiting
+                && let Some(pending) = self.purgatory.release(held.id)
+            {
+                (pending.done)(settled);
+            }
+        }
+    }
+
     fn settle_all(&self, woken: Vec<PendingAcknowledgement>) {
         for pending in woken {
             self.settle(pending);
@@ -378,7 +390,7 @@ impl Partition {
             }
         };
         self.carry_out(outputs);
-        self.settle_all(self.purgatory.wake_all());
+        self.settle_changed();
         Ok(taken)
     }
 
@@ -429,7 +441,7 @@ impl Partition {
                         ids(&to)
                     );
                     // What waits for enough replicas looks again (KAFKA-13091).
-                    self.settle_all(self.purgatory.wake_all());
+                    self.settle_changed();
                 }
                 Output::LowWatermarkMayHaveMoved => self.purgatory.low_watermark_moved(),
             }

@@ -39,6 +39,14 @@ pub(super) struct PendingAcknowledgement {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AcknowledgementId(u64);
 
+/// A [`PendingAcknowledgement`] that stays where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) id: AcknowledgementId,
+    pub(super) leader_epoch: LeaderEpoch,
+    pub(super) last_offset: Offset,
+}
+
 enum Waiter {
     Reader {
         end: End,
@@ -139,7 +147,25 @@ impl Purgatory {
         debug_assert!(woken.is_empty(), "only readers were chosen");
     }
 
-    /// The partition changed in another way (leadership, in-sync replicas, storage): everybody must look again.
+    /// The partition changed in another way (leadership, in-sync replicas): wakes the readers, and names the appends that must be looked
+    /// at. They stay held, so that who gives one up finds it.
+    #[must_use]
+    pub(super) fn changed(&self) -> Vec<Held> {
+        let woken = self.wake_if(|waiter| matches!(waiter, Waiter::Reader { .. }));
+        debug_assert!(woken.is_empty(), "only readers were chosen");
+        let waiters = self.waiters.lock();
+        let held = waiters.list.iter().filter_map(|waiter| match waiter {
+            Waiter::Reader { .. } => None,
+            Waiter::Acknowledgement(id, pending) => Some(Held {
+                id: *id,
+                leader_epoch: pending.leader_epoch,
+                last_offset: pending.last_offset,
+            }),
+        });
+        held.collect()
+    }
+
+    /// The partition is served no more: nobody waits any longer.
     #[must_use]
     pub(super) fn wake_all(&self) -> Vec<PendingAcknowledgement> {
         self.wake_if(|_| true)
@@ -213,6 +239,8 @@ mod tests {
             [Offset(4)]
         );
         assert!(purgatory.release(first).is_none());
+        let held = purgatory.changed();
+        assert_eq!(held.iter().map(|one| one.id).collect::<Vec<_>>(), [second]);
         assert!(purgatory.release(second).is_some());
         assert!(purgatory.wake_all().is_empty());
     }

@@ -88,7 +88,14 @@ fn a_sole_replica_that_becomes_leader_serves_all_that_its_log_holds() {
 
 #[test]
 fn who_waits_for_replicas_goes_on_waiting_while_the_leader_stays() {
-    for (next_epoch, expected) in [(1, Acknowledgement::Done), (2, Acknowledgement::NotLeader)] {
+    /// The next epoch, before which nobody waits any more.
+    const GIVEN_UP: i32 = 9;
+    let cases = [
+        (2, Some(Acknowledgement::Done)),
+        (3, Some(Acknowledgement::NotLeader)),
+        (GIVEN_UP, None),
+    ];
+    for (next_epoch, expected) in cases {
         let (logs, name) = (logs(), TopicPartition::new("t", 0));
         written(&logs, &name);
         let (replicas, _inboxes) = replica_manager(0, logs);
@@ -97,10 +104,15 @@ fn who_waits_for_replicas_goes_on_waiting_while_the_leader_stays() {
         let settled = Arc::new(Mutex::new(None));
         let told = Arc::clone(&settled);
         let done = Box::new(move |acknowledgement| *told.lock() = Some(acknowledgement));
-        partition.when_acknowledged(LeaderEpoch(0), Offset(0), done);
+        let waiting = partition.when_acknowledged(LeaderEpoch(0), Offset(0), done);
         assert_eq!(*settled.lock(), None, "replica 1 does not have it");
+        lead(&replicas, &name, 1, &[0, 1], &[0, 1]);
+        assert_eq!(*settled.lock(), None, "nor in the next epoch");
+        if next_epoch == GIVEN_UP {
+            partition.forget(waiting.expect("it waits"));
+        }
         // In an epoch that was missed another may have led.
         lead(&replicas, &name, next_epoch, &[0], &[0, 1]);
-        assert_eq!(*settled.lock(), Some(expected));
+        assert_eq!(*settled.lock(), expected);
     }
 }

@@ -20,7 +20,7 @@ fn check(seed: u64) -> Outcome {
     if !outcome.violations.is_empty() {
         let (plan, violations) = shrunk(seed);
         if is_campaign() {
-            keep(&format!("{seed}: {plan:?}; {violations:?}"));
+            keep(&format!("{seed}: {plan:?}; {}", violations[0]));
         }
         panic!(
             "seed {seed}: {:?}; of {plan:?} is left: {violations:?}",

@@ -8,6 +8,7 @@ import collections
 import dataclasses
 import subprocess
 import threading
+import time
 
 import crash_writers
 import history
@@ -69,6 +70,7 @@ class Member(threading.Thread):
         self.topic, self.shared = topic, shared
         self.told, self.fatal, self.wrong, self.next = collections.Counter(), [], [], {}
         self.ending = threading.Event()
+        self.committed_at = 0
         # Its coordinator is another every few seconds; a member that is seldom heard never meets it before it has moved.
         self.client = librdkafka.consumer(bootstrap, group, error_cb=self.note, heartbeat_interval_ms=500)
         self.start()
@@ -114,6 +116,7 @@ class Member(threading.Thread):
             self.shared["seen"] |= done
             self.client.commit(offsets=[TopicPartition(self.topic, *one) for one in done.items()], asynchronous=False)
             self.shared["committed"] |= done
+            self.committed_at = time.monotonic()
 
     def run(self):
         self.client.subscribe([self.topic], on_assign=self.assigned, on_revoke=self.revoked, on_lost=self.revoked)
@@ -142,6 +145,9 @@ class Rdkafka:
                                              pause=pause_ms * partitions / 1000) for number in range(partitions)]
         self.shared = {"asked": {}, "seen": {}, "committed": {}}
         self.members = [Member(bootstrap, topic, place.name(f"group-of-{topic}"), self.shared) for _ in range(2)]
+
+    def has_committed_since(self, moment):
+        return all(member.committed_at > moment for member in self.members)
 
     def finish(self):
         """See [`Java.finish`]."""
