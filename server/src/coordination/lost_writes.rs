@@ -27,7 +27,7 @@ const READ_AT_ONCE: usize = 1000;
 /// Waits until nobody counts on what broker `id` had of these partitions.
 ///
 /// # Errors
-/// The session with the tree is over. What cannot be read there is left to the controller.
+/// The tree refuses: what a lost connection or session leaves unanswered is asked again.
 pub async fn wait_until_nobody_counts_on(
     coordination: &dyn Coordination,
     id: i32,
@@ -45,7 +45,11 @@ pub async fn wait_until_nobody_counts_on(
     let deadline = Instant::now() + patience;
     let mut is_told = false;
     loop {
-        partitions = counted_on(coordination, id, partitions).await?;
+        match counted_on(coordination, id, &partitions).await {
+            Ok(left) => partitions = left,
+            Err(error) if error.is_passing() => {}
+            Err(error) => return Err(error),
+        }
         let count = partitions.len();
         let Some(one) = partitions.first() else {
             return Ok(());
@@ -75,7 +79,7 @@ pub async fn wait_until_nobody_counts_on(
 async fn counted_on(
     coordination: &dyn Coordination,
     id: i32,
-    partitions: Vec<TopicPartition>,
+    partitions: &[TopicPartition],
 ) -> Result<Vec<TopicPartition>, CoordinationError> {
     let brokers = coordination.children(znodes::BROKER_IDS, None).await?;
     let brokers = brokers.unwrap_or_default();
@@ -187,6 +191,28 @@ mod tests {
                 "{:?}",
                 began.elapsed()
             );
+        });
+    }
+
+    #[test]
+    fn the_next_session_goes_on_waiting() {
+        run_paused(async {
+            let ensemble = Ensemble::of_one_server(Arc::new(ManualClock::new(TimestampMs(1))));
+            let (session, others) = (ensemble.session(), ensemble.session());
+            let (tree, other): (&dyn Coordination, &dyn Coordination) = (session.as_ref(), others.as_ref());
+            other.ensure(&znodes::broker_id(1)).await.unwrap();
+            write(other, 0, Some(1), &[1, 0]).await;
+            let waiting = wait_until_nobody_counts_on(tree, 0, at(0..1), Duration::from_secs(60));
+            let rest = async {
+                sleep(Duration::from_secs(5)).await;
+                session.expire();
+                sleep(Duration::from_secs(5)).await;
+                write(other, 0, Some(1), &[1]).await;
+            };
+            let began = Instant::now();
+            let (waited, ()) = tokio::join!(waiting, rest);
+            waited.unwrap();
+            assert_eq!(began.elapsed().as_secs(), 10);
         });
     }
 

@@ -173,11 +173,11 @@ class Trial:
         producers = self.books.update().producers
         if not wait_until(PROGRESS_SECONDS, lambda: self.books.update() and not any(map(self.open, producers.values()))):
             self.overdue(f"sends without an outcome: {[(one.name, one.open()) for one in producers.values()]}")
-        ends = self.ends()
+        ends = self.ends({self.topic: self.partitions})
         if not wait_until(PROGRESS_SECONDS, lambda: not self.behind(ends)):
             self.overdue(f"readers are behind: {self.behind(ends)}")
         quiet = time.monotonic() - began
-        reads = {"librdkafka": self.read_by_librdkafka(), "java": self.read_by_java()}
+        reads = {"librdkafka": self.read_whole(self.read_by_librdkafka), "java": self.read_whole(self.read_by_java)}
         self.clients.tell("end")
         self.clients.close(30)
         evidence = self.scan(reads)
@@ -204,11 +204,11 @@ class Trial:
     def topics(self):
         return {self.topic: self.partitions}
 
-    def ends(self):
-        """The end of each partition's log that has readers, by the files of its leader."""
-        return {(self.topic, partition): (found[-1].end if (found := self.replica(leader, self.topic, partition)) else 0)
-                for partition in range(self.partitions)
-                for leader in [self.cluster.state(self.topic, partition)["leader"]]}
+    def ends(self, topics):
+        """The end of each partition's log, by the files of its leader."""
+        return {(topic, partition): (found[-1].end if (found := self.replica(leader, topic, partition)) else 0)
+                for topic, count in topics.items() for partition in range(count)
+                for leader in [self.cluster.state(topic, partition)["leader"]]}
 
     def replica(self, number, topic, partition):
         return segments.replica(self.cluster.brokers[number].subject.data / f"{topic}-{partition}")
@@ -225,6 +225,18 @@ class Trial:
         if mark == "ok" and (key != producer.encode() or tuple(headers) != (("n", str(counter).encode()),)):
             mark = f"key {key}, headers {headers}"
         return offset, producer, counter, timestamp, mark
+
+    def read_whole(self, read):
+        """What a reader finds. A leader that has just begun shows the last records once it knows that its followers have them."""
+        ends, found = self.ends(self.topics()), {}
+
+        def whole():
+            found.clear()
+            found.update(read())
+            return all(len(found.get(where, ())) >= end for where, end in ends.items())
+
+        wait_until(PROGRESS_SECONDS, whole)
+        return found
 
     def read_by_librdkafka(self):
         found = {}
