@@ -39,6 +39,8 @@ pub(crate) enum Bug {
     SaidInVain,
     /// A controller whose session ended goes on with what it reads in the next.
     ReignsInNextSession,
+    /// A broker whose logs may have lost writes registers at once.
+    LostWritesNotWaitedFor,
     /// A replica that came back unseen hears nothing where it left the in-sync set meanwhile.
     DistrustedHearNothing,
 }

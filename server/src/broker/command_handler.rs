@@ -34,6 +34,11 @@ pub(crate) struct CommandTargets {
     pub(crate) broker_id: i32,
     /// The czxid of this broker's registration.
     pub(crate) broker_epoch: Arc<AtomicI64>,
+    /// Of the newest controller that was heard of.
+    ///
+    /// **Deviation:** a broker begins with what the tree says when it registers, Kafka's with 0: there a controller that was
+    /// succeeded and does not know it may have a broker that has just started lead once more in an epoch of its former life.
+    pub(crate) controller_epoch: Arc<AtomicI32>,
     pub(crate) replicas: Arc<ReplicaManager>,
     pub(crate) metadata: Arc<MetadataCache>,
     pub(crate) groups: Arc<GroupCoordinator>,
@@ -61,10 +66,7 @@ impl CommandHandler {
         targets: CommandTargets,
     ) -> (CommandHandler, impl Future<Output = ()> + Send + 'static) {
         let (inbox, submitted) = mpsc::unbounded_channel();
-        let worker = Worker {
-            controller_epoch: AtomicI32::new(0),
-            targets,
-        };
+        let worker = Worker { targets };
         (CommandHandler { inbox }, worker.run(submitted))
     }
 
@@ -79,8 +81,6 @@ impl CommandHandler {
 }
 
 struct Worker {
-    /// Of the newest controller that was heard of.
-    controller_epoch: AtomicI32,
     targets: CommandTargets,
 }
 
@@ -122,6 +122,7 @@ impl Worker {
             return Err(CommandRefusal::StaleBrokerEpoch);
         }
         let known = self
+            .targets
             .controller_epoch
             .fetch_max(origin.controller_epoch, Ordering::AcqRel);
         if origin.controller_epoch < known && !planted::has(Bug::OldControllerObeyed) {

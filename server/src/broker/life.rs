@@ -458,6 +458,7 @@ impl Start {
         let (commands, carrying_out) = CommandHandler::start(CommandTargets {
             broker_id: id,
             broker_epoch: Arc::clone(&epoch),
+            controller_epoch: membership.controller_epoch(),
             replicas: Arc::clone(&replicas),
             metadata: Arc::clone(&metadata),
             groups: Arc::clone(&groups),

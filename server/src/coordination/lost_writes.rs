@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep};
 use super::znodes::{self, PartitionState};
 use super::{Coordination, CoordinationError};
 use crate::cluster::LeaderAndIsr;
+use crate::planted::{self, Bug};
 
 const LOGGER: &str = "kafka.server.KafkaServer";
 /// Between two looks at the states.
@@ -34,6 +35,9 @@ pub async fn wait_until_nobody_counts_on(
     mut partitions: Vec<TopicPartition>,
     patience: Duration,
 ) -> Result<(), CoordinationError> {
+    if planted::has(Bug::LostWritesNotWaitedFor) {
+        return Ok(());
+    }
     if let Some(one) = partitions.first() {
         tracing::warn!(
             target: LOGGER,
@@ -205,14 +209,16 @@ mod tests {
             let waiting = wait_until_nobody_counts_on(tree, 0, at(0..1), Duration::from_secs(60));
             let rest = async {
                 sleep(Duration::from_secs(5)).await;
-                session.expire();
+                session.cut(true);
+                sleep(Duration::from_secs(30)).await;
+                session.cut(false);
                 sleep(Duration::from_secs(5)).await;
                 write(other, 0, Some(1), &[1]).await;
             };
             let began = Instant::now();
             let (waited, ()) = tokio::join!(waiting, rest);
             waited.unwrap();
-            assert_eq!(began.elapsed().as_secs(), 10);
+            assert_eq!(began.elapsed().as_secs(), 40);
         });
     }
 

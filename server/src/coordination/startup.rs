@@ -102,6 +102,8 @@ pub struct Registered {
     pub epoch: i64,
     /// The session that it lasts as long as.
     pub session: i64,
+    /// Of the controller at that time, or of a later one; 0 where there has been none.
+    pub controller_epoch: i32,
 }
 
 /// How a broker registers.
@@ -144,8 +146,15 @@ pub async fn register_broker(
         };
         let (owner, session) = (node.stat.ephemeral_owner.unwrap_or(0), coordination.session_id());
         if owner == session {
-            let epoch = node.stat.czxid;
-            return Ok(Registered { epoch, session });
+            let controller_epoch = match read_controller_epoch(coordination).await {
+                Err(JoinError::Coordination(error)) if error.is_passing() => continue,
+                read => read?,
+            };
+            return Ok(Registered {
+                epoch: node.stat.czxid,
+                session,
+                controller_epoch,
+            });
         }
         if how.former_session == Some(owner) {
             match coordination.delete(&path, ExpectedVersion::Any).await {
@@ -173,6 +182,12 @@ pub async fn register_broker(
         // The watch is lost with the session.
         let _ = timeout_at(deadline.min(Instant::now() + LOOK_AGAIN), gone.notified()).await;
     }
+}
+
+async fn read_controller_epoch(coordination: &dyn Coordination) -> Result<i32, JoinError> {
+    let node = coordination.get(znodes::CONTROLLER_EPOCH, None).await?;
+    let data = node.and_then(|node| node.data);
+    Ok(data.map_or(Ok(0), |data| znodes::decode_controller_epoch(&data))?)
 }
 
 /// Creates the broker's node if there is none, and returns whose there is.
@@ -337,6 +352,22 @@ mod tests {
             let node = one.get("/brokers/ids/0", None).await.unwrap().unwrap();
             assert_eq!(node.data.unwrap(), moved.encode(RegistrationVersion::V5));
             assert_eq!(node.stat.czxid, registered.epoch);
+        });
+    }
+
+    #[test]
+    fn a_broker_hears_of_the_controllers_before_it() {
+        run_paused(async {
+            let tree = Ensemble::of_one_server(Arc::new(ManualClock::new(TimestampMs(1)))).session();
+            let tree: &dyn Coordination = tree.as_ref();
+            tree.ensure(znodes::BROKER_IDS).await.unwrap();
+            let first = register_broker(tree, &registration(1, 9092), AT_ONCE).await;
+            assert_eq!(first.unwrap().controller_epoch, 0);
+            tree.set_or_create(znodes::CONTROLLER_EPOCH, znodes::encode_controller_epoch(7))
+                .await
+                .unwrap();
+            let second = register_broker(tree, &registration(2, 9093), AT_ONCE).await;
+            assert_eq!(second.unwrap().controller_epoch, 7);
         });
     }
 

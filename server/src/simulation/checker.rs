@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::client::{Ledger, records_in, value};
 use super::group::Commits;
-use super::{TOPIC, World, story};
+use super::{TOPIC, World, promise, story};
 use crate::cluster::LeaderAndIsr;
 use crate::coordination::znodes::{self, PartitionState, ReplicaAssignment, TopicAssignment};
 use crate::replication::Partition;
@@ -140,6 +140,7 @@ impl Checker {
 pub(super) async fn watch(world: Rc<World>) {
     loop {
         sleep(Duration::from_millis(5 + world.numbers.below(40))).await;
+        promise::look(&world);
         for at in world.all_partitions() {
             look(&world, &at);
         }

@@ -8,7 +8,7 @@ use milena_engine::io::simulated::Fault as DiskFault;
 use tokio::time::sleep;
 
 use super::network::Place;
-use super::{Numbers, Shape, World, node, story};
+use super::{Numbers, Shape, World, node, promise, story};
 use crate::coordination::{Operation, znodes};
 
 /// One thing that goes wrong, or is mended.
@@ -46,13 +46,11 @@ pub(super) enum Fault {
 pub(super) type Plan = Vec<(u64, Fault)>;
 
 /// Trouble for so long.
-pub(super) fn plan(numbers: &Numbers, shape: Shape, time: Duration) -> Plan {
+pub(super) fn plan(numbers: &Numbers, shape: Shape, may_lose_power: bool, time: Duration) -> Plan {
     let pause_max = Duration::from_millis(200 + numbers.below(4000));
     // The cluster comes up first.
     let mut pause_ms = 2000;
     let mut left = time;
-    // What a failed sync left in the page cache may be missing after a power cut; such a log is taken out of service for good.
-    let may_lose_power = shape.is_synced && numbers.once_in(2);
     let mut plan = Plan::new();
     loop {
         let next = numbers.duration(pause_max);
@@ -83,8 +81,9 @@ fn some(numbers: &Numbers, shape: Shape, may_lose_power: bool) -> Vec<Fault> {
         }
         8 => Fault::Isolate(broker()),
         9 => Fault::Cut(Place::Clients, Place::Broker(broker())),
-        10 => Fault::CutZooKeeper(broker()),
-        11 => Fault::ExpireSession(broker()),
+        // Who is not registered does not live for those who lost power and do not sync.
+        10 if !(may_lose_power && !shape.is_synced) => Fault::CutZooKeeper(broker()),
+        11 if !(may_lose_power && !shape.is_synced) => Fault::ExpireSession(broker()),
         12 => Fault::ReconnectZooKeeper,
         13 => Fault::SlowDown(2 + numbers.below(20)),
         14 if !may_lose_power => {
@@ -135,9 +134,11 @@ pub(super) async fn trouble(world: &Rc<World>, plan: &[(u64, Fault)]) {
 
 fn happen(world: &Rc<World>, fault: Fault) {
     let ids = 0..world.shape.brokers;
+    promise::look(world);
     match fault {
-        Fault::Kill(id) => node::kill(world, id),
-        Fault::CutPower(id) => node::cut_power(world, id),
+        Fault::Kill(id) if promise::may_end(world, id) => node::kill(world, id),
+        Fault::CutPower(id) if promise::may_lose_power(world, id) => node::cut_power(world, id),
+        Fault::Kill(_) | Fault::CutPower(_) => {}
         Fault::Start(chosen) => ids
             .filter(|id| chosen >> id & 1 == 1)
             .for_each(|id| node::start(world, id)),

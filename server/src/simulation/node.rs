@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -31,6 +31,7 @@ use crate::config::BrokerConfig;
 use crate::controller::command::{BrokerChannel, BrokerCommand, BrokerReply, CommandRefusal};
 use crate::controller::context::LiveBroker;
 use crate::controller::{Controller, ControllerSettings, LeaderRebalance};
+use crate::coordination::lost_writes::wait_until_nobody_counts_on;
 use crate::coordination::simulated::SimulatedZooKeeper;
 use crate::coordination::startup::{self, Registering};
 use crate::coordination::znodes::topic::{ReplicaAssignment, TopicAssignment};
@@ -48,6 +49,7 @@ use crate::replication::{ReplicaManager, ReplicaManagerSettings};
 
 pub(super) const LISTENER: &str = "PLAINTEXT";
 const LAG_MAX: Duration = Duration::from_secs(4);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A machine with a disk.
 pub(super) struct Node {
@@ -63,9 +65,10 @@ pub(super) struct Running {
     pub(super) replicas: Arc<ReplicaManager>,
     pub(super) metadata: Arc<MetadataCache>,
     pub(super) fetch_sessions: RefCell<FetchSessionCache>,
-    session: Arc<SimulatedZooKeeper>,
+    pub(super) session: Arc<SimulatedZooKeeper>,
     /// The czxid of the registration.
     epoch: Arc<AtomicI64>,
+    controller_epoch: Arc<AtomicI32>,
     commands: CommandHandler,
     pub(super) groups: Arc<GroupCoordinator>,
     /// Once it has a place in the cluster.
@@ -209,6 +212,9 @@ pub(super) fn cut_power(world: &Rc<World>, id: i32) {
         let mut disk = world.nodes[id as usize].disk.borrow_mut();
         let next = disk.power_cut(world.numbers.next());
         *disk = next;
+        if !world.shape.is_synced {
+            world.promise.doubt(id);
+        }
     }
 }
 
@@ -301,6 +307,7 @@ async fn bring_up(world: Rc<World>, id: i32) {
                 .violation(format!("broker {id} cannot open its logs: {error}"));
         }
     };
+    let doubtful = logs.may_lack_writes().to_vec();
     let metadata: Arc<MetadataCache> = Arc::default();
     let settings = ReplicaManagerSettings {
         broker_id: id,
@@ -315,7 +322,7 @@ async fn bring_up(world: Rc<World>, id: i32) {
     *observer.replicas.lock() = Arc::downgrade(&replicas);
     let session = world.ensemble.session();
     let tree: Arc<dyn Coordination> = session.clone();
-    let epoch = Arc::new(AtomicI64::new(-1));
+    let (epoch, controller_epoch) = (Arc::new(AtomicI64::new(-1)), Arc::default());
     let offsets = OffsetsTopic::new(Arc::clone(&replicas), Arc::clone(&clock));
     let configs = TopicConfigs::new(
         Arc::clone(&tree),
@@ -326,6 +333,7 @@ async fn bring_up(world: Rc<World>, id: i32) {
     let (commands, obeying) = CommandHandler::start(CommandTargets {
         broker_id: id,
         broker_epoch: Arc::clone(&epoch),
+        controller_epoch: Arc::clone(&controller_epoch),
         replicas: Arc::clone(&replicas),
         metadata: Arc::clone(&metadata),
         groups: Arc::clone(&groups),
@@ -339,6 +347,7 @@ async fn bring_up(world: Rc<World>, id: i32) {
         fetch_sessions: RefCell::new(FetchSessionCache::new(100)),
         session,
         epoch,
+        controller_epoch,
         commands,
         groups: Arc::clone(&groups),
         controller: RefCell::new(None),
@@ -348,7 +357,7 @@ async fn bring_up(world: Rc<World>, id: i32) {
     // From here on it can be killed; commands reach it before its registration is answered, as in a broker.
     *node.running.borrow_mut() = Some(Rc::clone(&running));
     node.starting.borrow_mut().take();
-    running.spawn(join(Rc::clone(&world), Rc::clone(&running)));
+    running.spawn(join(Rc::clone(&world), Rc::clone(&running), doubtful));
     running.spawn(obeying);
     running.spawn(groups.run_timer());
     running.spawn(end_when_failed(
@@ -405,7 +414,7 @@ async fn end_when_failed(world: Rc<World>, id: i32, failed: Arc<Notify>) {
 }
 
 /// Registers, and then stands for election; registers anew after the session expired.
-async fn join(world: Rc<World>, running: Rc<Running>) {
+async fn join(world: Rc<World>, running: Rc<Running>, doubtful: Vec<TopicPartition>) {
     let tree: Arc<dyn Coordination> = running.session.clone();
     let has_expired = Arc::new(AtomicBool::new(false));
     let (again, mut expirations) = mpsc::unbounded_channel();
@@ -420,7 +429,10 @@ async fn join(world: Rc<World>, running: Rc<Running>) {
         }));
     }
     let mut former = None;
+    let waited = wait_until_nobody_counts_on(&*tree, running.id, doubtful, PATIENCE).await;
+    waited.expect("the tree refuses nothing for good");
     former = Some(register(&running, &*tree, former).await);
+    world.promise.registered(running.id);
     let (commands, outbox) = mpsc::unbounded_channel();
     let settings = ControllerSettings {
         broker_id: running.id,
@@ -464,10 +476,14 @@ async fn register(running: &Running, tree: &dyn Coordination, former_session: Op
         let how = Registering {
             version: RegistrationVersion::V5,
             former_session,
-            patience: Duration::from_secs(20),
+            patience: PATIENCE,
         };
         match startup::register_broker(tree, &registration, how).await {
             Ok(registered) => {
+                let controller_epoch = registered.controller_epoch;
+                running
+                    .controller_epoch
+                    .fetch_max(controller_epoch, Ordering::AcqRel);
                 running.epoch.store(registered.epoch, Ordering::Release);
                 return registered.session;
             }

@@ -8,7 +8,7 @@
 //! as a second broker of the same id.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
 use std::time::Duration;
 
 use milena_engine::io::Clock;
@@ -41,6 +41,7 @@ pub(super) struct Membership {
     how: Registering,
     registration: Mutex<BrokerRegistration>,
     epoch: Arc<AtomicI64>,
+    controller_epoch: Arc<AtomicI32>,
     session: AtomicI64,
     signals: Arc<Signals>,
 }
@@ -67,6 +68,7 @@ impl Membership {
             how,
             registration: Mutex::new(registration),
             epoch: Arc::default(),
+            controller_epoch: Arc::default(),
             session: AtomicI64::new(0),
             signals,
         };
@@ -77,6 +79,11 @@ impl Membership {
     /// The epoch of the present registration.
     pub(super) fn epoch(&self) -> Arc<AtomicI64> {
         Arc::clone(&self.epoch)
+    }
+
+    /// The newest controller's epoch that is known.
+    pub(super) fn controller_epoch(&self) -> Arc<AtomicI32> {
+        Arc::clone(&self.controller_epoch)
     }
 
     /// Others reach the broker at these addresses from now on.
@@ -132,9 +139,14 @@ impl Membership {
             former_session,
             ..self.how
         };
-        let Registered { epoch, session } =
-            startup::register_broker(&*self.coordination, &registration, how).await?;
+        let Registered {
+            epoch,
+            session,
+            controller_epoch,
+        } = startup::register_broker(&*self.coordination, &registration, how).await?;
         self.session.store(session, Ordering::Release);
+        self.controller_epoch
+            .fetch_max(controller_epoch, Ordering::AcqRel);
         self.epoch.store(epoch, Ordering::Release);
         let endpoints = &registration.broker.endpoints;
         tracing::info!(

@@ -203,13 +203,17 @@ impl ControllerMachine {
         self.note(line);
     }
 
-    /// The state to change, unless a later controller wrote it.
+    /// The state to change, unless a later controller wrote it. Nobody hears from this one what was before then: a broker that
+    /// came back would lead by it in an epoch of its former life.
     pub(super) fn usable(&mut self, at: &TopicPartition, node: Option<&StateNode>) -> Option<LeaderAndIsr> {
         let Some(StateNode { state, .. }) = node else {
             self.note(format!("{at} has no state"));
             return None;
         };
         if state.controller_epoch > self.context.epoch {
+            if let Some(partition) = self.context.partition_mut(at) {
+                partition.leadership = Some(state.clone());
+            }
             self.note(format!(
                 "{at} was changed by a later controller, of epoch {}",
                 state.controller_epoch

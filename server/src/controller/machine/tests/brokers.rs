@@ -64,6 +64,18 @@ fn a_broker_that_came_back_counts_as_gone_first() {
 }
 
 #[test]
+fn a_controller_with_a_successor_that_it_has_not_heard_of_has_nobody_lead_by_what_was_before() {
+    let mut world = world(&[1, 0, 2]);
+    // Broker 1 went, the successor had broker 0 lead, and broker 1 is back.
+    let later = r#"{"controller_epoch":2,"leader":0,"version":1,"leader_epoch":1,"isr":[0,2]}"#;
+    world.put(&znodes::partition_state("t", 0), later);
+    world.register(1);
+    let said = world.brokers_changed();
+    assert!(said.contains(&"1 leads t-0 0@1 [0, 2]".to_owned()), "{said:?}");
+    assert!(!said.iter().any(|line| line.contains("@0")), "{said:?}");
+}
+
+#[test]
 fn a_dead_follower_leaves_the_in_sync_set_in_a_new_epoch_and_is_offline_to_all() {
     let mut world = world(&[0, 1, 2]);
     world.brokers.remove(&2);
