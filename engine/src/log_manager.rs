@@ -216,6 +216,8 @@ pub struct LogManager {
     preferred: Mutex<HashMap<TopicPartition, PathBuf>>,
     unavailable: RwLock<HashMap<TopicPartition, Unavailable>>,
     may_lack_writes: Vec<TopicPartition>,
+    /// Somebody may count on what they lack: until then no next start takes this one for all that has happened.
+    are_lost_writes_settled: AtomicBool,
     /// Serialises creation and deletion.
     changing: Mutex<()>,
     deletions: Mutex<Vec<Deletion>>,
@@ -238,6 +240,15 @@ impl LogManager {
     /// machine has been up since, and their writes are not synced before they are acknowledged.
     pub fn may_lack_writes(&self) -> &[TopicPartition] {
         &self.may_lack_writes
+    }
+
+    /// Nobody counts any more on what [`Self::may_lack_writes`] lack. Before this is said, the next start finds the same partitions
+    /// doubtful, however this one ends.
+    pub fn settle_lost_writes(&self) {
+        if !self.are_lost_writes_settled.swap(true, Ordering::AcqRel) {
+            self.online_homes()
+                .for_each(|home| self.write_state_of_new_boot(home));
+        }
     }
 
     /// The log of a partition, whether or not its directory is online and it serves.

@@ -21,7 +21,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -171,6 +171,7 @@ impl LogManager {
         let now = clock.monotonic();
         let mut manager = LogManager {
             may_lack_writes: Vec::new(),
+            are_lost_writes_settled: AtomicBool::new(true),
             schedule: Mutex::new(Schedule::new()),
             scrub: Mutex::new(Scrub::new()),
             deletions: Mutex::new(deletions),
@@ -208,6 +209,7 @@ impl LogManager {
             }));
         }
         manager.watch_space();
+        manager.are_lost_writes_settled = AtomicBool::new(manager.may_lack_writes.is_empty());
         // Before the first append, so that the next start can tell what has happened since.
         manager
             .online_homes()

@@ -218,11 +218,18 @@ impl LogManager {
         stopped_clean: bool,
         limits: &[(&TopicPartition, Option<Offset>)],
     ) -> Result<(), IoError> {
-        let boot_id = self.io.boot_id().unwrap_or_else(|error| {
-            tracing::warn!("the machine's boot id is unknown: {error}");
-            // Equal to no boot's id: the next start takes it for another boot.
-            super::survey::unique_id(self.io.as_ref())
-        });
+        let known = match self.are_lost_writes_settled.load(Ordering::Acquire) {
+            true => self
+                .io
+                .boot_id()
+                .inspect_err(|error| {
+                    tracing::warn!("the machine's boot id is unknown: {error}");
+                })
+                .ok(),
+            false => None,
+        };
+        // Equal to no boot's id: the next start takes it for another boot.
+        let boot_id = known.unwrap_or_else(|| super::survey::unique_id(self.io.as_ref()));
         let ends = self.hosted_in(home).into_iter();
         let mut synced_ends: BTreeMap<_, _> = ends
             .map(|hosted| (hosted.log.partition().clone(), hosted.log.synced_end()))

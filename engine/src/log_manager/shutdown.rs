@@ -88,6 +88,9 @@ impl LogManager {
         if !written {
             return Err("its checkpoints could not be written".to_owned());
         }
+        if !self.are_lost_writes_settled.load(Ordering::Acquire) {
+            return Err("others may still count on what it lost with the power".to_owned());
+        }
         checkpoint::create_clean_shutdown_marker(&*self.io, home.directory.path()).map_err(|error| {
             tolerate_full(&home.directory, &error);
             error.to_string()

@@ -113,6 +113,8 @@ impl Node {
             clock.clone(),
         )
         .map_err(|error| error.to_string())?;
+        // Nobody else has these partitions.
+        manager.settle_lost_writes();
         Ok(Node {
             disk: disk.clone(),
             clock: clock.clone(),

@@ -444,6 +444,7 @@ impl Start {
         let doubtful = logs.may_lack_writes().to_vec();
         wait_until_nobody_counts_on(&**coordination, id, doubtful, how.patience).await?;
         let membership = Membership::join(coordination, &self.clock, registration, how).await?;
+        logs.settle_lost_writes();
         let membership = Arc::new(membership);
         let listeners = Arc::new(Listeners::new(network.clone(), Arc::clone(&membership), open));
         logs.write_metadata(&BrokerMetadata {

@@ -307,7 +307,7 @@ async fn bring_up(world: Rc<World>, id: i32) {
                 .violation(format!("broker {id} cannot open its logs: {error}"));
         }
     };
-    let doubtful = logs.may_lack_writes().to_vec();
+    let kept = Arc::clone(&logs);
     let metadata: Arc<MetadataCache> = Arc::default();
     let settings = ReplicaManagerSettings {
         broker_id: id,
@@ -357,7 +357,7 @@ async fn bring_up(world: Rc<World>, id: i32) {
     // From here on it can be killed; commands reach it before its registration is answered, as in a broker.
     *node.running.borrow_mut() = Some(Rc::clone(&running));
     node.starting.borrow_mut().take();
-    running.spawn(join(Rc::clone(&world), Rc::clone(&running), doubtful));
+    running.spawn(join(Rc::clone(&world), Rc::clone(&running), kept));
     running.spawn(obeying);
     running.spawn(groups.run_timer());
     running.spawn(end_when_failed(
@@ -414,7 +414,7 @@ async fn end_when_failed(world: Rc<World>, id: i32, failed: Arc<Notify>) {
 }
 
 /// Registers, and then stands for election; registers anew after the session expired.
-async fn join(world: Rc<World>, running: Rc<Running>, doubtful: Vec<TopicPartition>) {
+async fn join(world: Rc<World>, running: Rc<Running>, logs: Arc<LogManager>) {
     let tree: Arc<dyn Coordination> = running.session.clone();
     let has_expired = Arc::new(AtomicBool::new(false));
     let (again, mut expirations) = mpsc::unbounded_channel();
@@ -429,9 +429,11 @@ async fn join(world: Rc<World>, running: Rc<Running>, doubtful: Vec<TopicPartiti
         }));
     }
     let mut former = None;
+    let doubtful = logs.may_lack_writes().to_vec();
     let waited = wait_until_nobody_counts_on(&*tree, running.id, doubtful, PATIENCE).await;
     waited.expect("the tree refuses nothing for good");
     former = Some(register(&running, &*tree, former).await);
+    logs.settle_lost_writes();
     world.promise.registered(running.id);
     let (commands, outbox) = mpsc::unbounded_channel();
     let settings = ControllerSettings {

@@ -78,6 +78,7 @@ fn after_a_power_cut_at_any_operation_the_directory_opens_and_keeps_its_promises
                 );
             }
             node.create("after-0");
+            node.manager.settle_lost_writes();
             assert_eq!(node.manager.shutdown().clean.len(), 1, "{place}");
         }
     }

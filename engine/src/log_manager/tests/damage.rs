@@ -82,6 +82,25 @@ fn what_a_power_cut_may_have_cost_is_known_by_partition() {
 }
 
 #[test]
+fn what_a_power_cut_may_have_cost_is_known_until_nobody_counts_on_it() {
+    let disk = SimulatedDisk::new(1);
+    let node = open(&disk, &["/d"]);
+    append(&node.create("t-0"), 0..5);
+    node.pass(seconds(1));
+    let returned = open(&disk.power_cut(1), &["/d"]);
+    let lacking = |disk: &SimulatedDisk| open(disk, &["/d"]).manager.may_lack_writes().to_vec();
+    assert_eq!(lacking(&returned.disk.process_kill()), [partition("t-0")]);
+    returned.pass(seconds(1));
+    assert_eq!(lacking(&returned.disk.process_kill()), [partition("t-0")]);
+    returned.manager.settle_lost_writes();
+    assert_eq!(lacking(&returned.disk.process_kill()), []);
+
+    let returned = open(&disk.power_cut(1), &["/d"]);
+    returned.manager.shutdown();
+    assert_eq!(lacking(&returned.disk), [partition("t-0")]);
+}
+
+#[test]
 fn a_damaged_log_can_be_deleted() {
     let disk = SimulatedDisk::new(1);
     let node = open(&disk, &["/d"]);

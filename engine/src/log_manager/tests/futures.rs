@@ -268,6 +268,7 @@ fn after_a_power_cut_at_any_operation_of_a_move_one_directory_or_both_have_all_r
             let image = disk.power_cut(seed);
             let node = open(&image, &BOTH);
             assert_eq!(node.manager.out_of_service(), [], "{place}");
+            node.manager.settle_lost_writes();
             let end = node.log("t-0").log_end_offset();
             assert!(end >= Offset(10), "{place}: {end}");
             if is_moved {
