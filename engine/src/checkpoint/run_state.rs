@@ -40,7 +40,7 @@ const FIRST_LINE: &str = "milena.state 1";
 /// What the last writer knew.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct RunState {
-    /// [`Io::boot_id`] of the run that wrote this.
+    /// [`Io::boot_id`] of the run that wrote this; of no boot, while others may count on what a power cut cost.
     pub boot_id: String,
     /// Whether that run had closed every log of the directory. Trusted only together with the
     /// clean-shutdown marker.

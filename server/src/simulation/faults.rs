@@ -68,6 +68,8 @@ pub(super) fn plan(numbers: &Numbers, shape: Shape, may_lose_power: bool, time: 
 /// One fault, or two that belong together.
 fn some(numbers: &Numbers, shape: Shape, may_lose_power: bool) -> Vec<Fault> {
     let broker = || numbers.below(shape.brokers as u64) as i32;
+    // Who is not registered does not live for those who lost power and do not sync.
+    let may_end_sessions = shape.is_synced || !may_lose_power;
     let fault = match numbers.below(21) {
         0..=2 => Fault::Kill(broker()),
         3 if may_lose_power => Fault::CutPower(broker()),
@@ -81,9 +83,8 @@ fn some(numbers: &Numbers, shape: Shape, may_lose_power: bool) -> Vec<Fault> {
         }
         8 => Fault::Isolate(broker()),
         9 => Fault::Cut(Place::Clients, Place::Broker(broker())),
-        // Who is not registered does not live for those who lost power and do not sync.
-        10 if !(may_lose_power && !shape.is_synced) => Fault::CutZooKeeper(broker()),
-        11 if !(may_lose_power && !shape.is_synced) => Fault::ExpireSession(broker()),
+        10 if may_end_sessions => Fault::CutZooKeeper(broker()),
+        11 if may_end_sessions => Fault::ExpireSession(broker()),
         12 => Fault::ReconnectZooKeeper,
         13 => Fault::SlowDown(2 + numbers.below(20)),
         14 if !may_lose_power => {
