@@ -152,6 +152,11 @@ impl SimulatedDisk {
         self.shared.queue.set_mode(completions);
     }
 
+    /// With [`Completions::Manual`]: has `listener` hear of each submitted operation. It must not call this disk.
+    pub fn set_listener(&self, listener: Box<dyn Fn() + Send>) {
+        self.shared.queue.set_listener(listener);
+    }
+
     /// Runs the submitted operations, those included that completions submit meanwhile, in an order chosen
     /// by `seed`. Returns how many.
     pub fn run_completions(&self, seed: u64) -> usize {

@@ -496,7 +496,15 @@ async fn register(running: &Running, tree: &dyn Coordination, former_session: Op
 
 /// Syncs are done when the disk gets to them.
 async fn run_completions(world: Rc<World>, disk: SimulatedDisk) {
+    let submitted = Arc::new(Notify::new());
+    {
+        let submitted = Arc::clone(&submitted);
+        disk.set_listener(Box::new(move || submitted.notify_one()));
+    }
+    // What was submitted before.
+    submitted.notify_one();
     loop {
+        submitted.notified().await;
         sleep(Duration::from_micros(200 + world.numbers.below(5000))).await;
         disk.run_completions(world.numbers.next());
     }

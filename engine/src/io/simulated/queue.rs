@@ -17,6 +17,8 @@ pub(super) struct Task {
     pub(super) done: Completion,
 }
 
+pub(super) type Listener = Box<dyn Fn() + Send>;
+
 pub(super) struct Queue {
     state: Mutex<QueueState>,
 }
@@ -24,6 +26,8 @@ pub(super) struct Queue {
 struct QueueState {
     mode: Completions,
     waiting: Vec<Task>,
+    /// Hears of each that waits.
+    listener: Option<Listener>,
     /// To the thread that completes, once there is one. It ends with the disk.
     thread: Option<Sender<(SimulatedDisk, Task)>>,
 }
@@ -34,6 +38,7 @@ impl Queue {
             state: Mutex::new(QueueState {
                 mode,
                 waiting: Vec::new(),
+                listener: None,
                 thread: None,
             }),
         }
@@ -47,6 +52,10 @@ impl Queue {
         self.state.lock().mode = mode;
     }
 
+    pub(super) fn set_listener(&self, listener: Listener) {
+        self.state.lock().listener = Some(listener);
+    }
+
     pub(super) fn waiting(&self) -> usize {
         self.state.lock().waiting.len()
     }
@@ -54,7 +63,12 @@ impl Queue {
     pub(super) fn push(&self, disk: &SimulatedDisk, task: Task) {
         let mut state = self.state.lock();
         match state.mode {
-            Completions::Manual => state.waiting.push(task),
+            Completions::Manual => {
+                state.waiting.push(task);
+                if let Some(listener) = &state.listener {
+                    listener();
+                }
+            }
             Completions::Automatic => {
                 let thread = state.thread.get_or_insert_with(|| {
                     let (sender, receiver) = channel::<(SimulatedDisk, Task)>();
