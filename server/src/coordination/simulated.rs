@@ -414,7 +414,10 @@ impl SimulatedZooKeeper {
     fn expired(self: &Arc<Self>) {
         {
             let mut client = self.client.lock();
-            client.has_expired = true;
+            if std::mem::replace(&mut client.has_expired, true) {
+                // The next session is under way.
+                return;
+            }
             // What was asked in the old session is answered by its end.
             client.requests = mpsc::unbounded_channel().0;
         }
