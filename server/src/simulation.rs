@@ -22,6 +22,7 @@ mod node;
 mod promise;
 mod story;
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,6 +116,8 @@ struct World {
     commits: Commits,
     checker: Checker,
     promise: Promise,
+    /// Nothing goes wrong any more.
+    is_healed: Cell<bool>,
 }
 
 impl World {
@@ -196,6 +199,7 @@ async fn live(seed: u64, plan: &[(u64, Fault)]) -> Outcome {
         commits: Commits::default(),
         checker: Checker::default(),
         promise: Promise::default(),
+        is_healed: Cell::new(false),
         shape,
         numbers,
         clock,

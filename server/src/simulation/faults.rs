@@ -5,16 +5,23 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use milena_engine::io::simulated::Fault as DiskFault;
-use tokio::time::sleep;
+use milena_engine::units::TopicPartition;
+use tokio::task::spawn_local;
+use tokio::time::{Instant, sleep};
 
 use super::network::Place;
-use super::{Numbers, Shape, World, node, promise, story};
+use super::{Numbers, Shape, World, checker, node, promise, story};
 use crate::coordination::{Operation, znodes};
+
+/// A replica that joins later than this is not waited for.
+const JOIN_MAX: Duration = Duration::from_secs(4);
 
 /// One thing that goes wrong, or is mended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     Kill(i32),
+    /// Kills who leads the partition so soon after the next time that a replica joins the in-sync ones (milliseconds).
+    KillAtJoin(i32, u64),
     /// Kills, and what is not on the medium is gone.
     CutPower(i32),
     /// Those of these brokers (the lowest bit is broker 0) that are down come up.
@@ -70,7 +77,7 @@ fn some(numbers: &Numbers, shape: Shape, may_lose_power: bool) -> Vec<Fault> {
     let broker = || numbers.below(shape.brokers as u64) as i32;
     // Who is not registered does not live for those who lost power and do not sync.
     let may_end_sessions = shape.is_synced || !may_lose_power;
-    let fault = match numbers.below(21) {
+    let fault = match numbers.below(22) {
         0..=2 => Fault::Kill(broker()),
         3 if may_lose_power => Fault::CutPower(broker()),
         4..=6 => Fault::Start(numbers.next()),
@@ -106,6 +113,10 @@ fn some(numbers: &Numbers, shape: Shape, may_lose_power: bool) -> Vec<Fault> {
         }
         17 => Fault::ElectPreferred,
         18 => Fault::EndController,
+        19 => {
+            let partition = numbers.below(shape.partitions as u64 + 1) as i32;
+            Fault::KillAtJoin(partition, numbers.below(40))
+        }
         _ => Fault::HealNetwork,
     };
     vec![fault]
@@ -140,6 +151,10 @@ fn happen(world: &Rc<World>, fault: Fault) {
         Fault::Kill(id) if promise::may_end(world, id) => node::kill(world, id),
         Fault::CutPower(id) if promise::may_lose_power(world, id) => node::cut_power(world, id),
         Fault::Kill(_) | Fault::CutPower(_) => {}
+        Fault::KillAtJoin(partition, after_ms) => {
+            let at = world.all_partitions().swap_remove(partition as usize);
+            spawn_local(kill_at_join(Rc::clone(world), at, after_ms));
+        }
         Fault::Start(chosen) => ids
             .filter(|id| chosen >> id & 1 == 1)
             .for_each(|id| node::start(world, id)),
@@ -172,8 +187,28 @@ fn happen(world: &Rc<World>, fault: Fault) {
     }
 }
 
+async fn kill_at_join(world: Rc<World>, at: TopicPartition, after_ms: u64) {
+    let in_sync = || checker::state_in_tree(&world, &at).map_or(0, |state| state.isr.len());
+    let mut before = in_sync();
+    let deadline = Instant::now() + JOIN_MAX;
+    while Instant::now() < deadline && !world.is_healed.get() {
+        sleep(Duration::from_millis(2)).await;
+        let now = in_sync();
+        if now > before {
+            sleep(Duration::from_millis(after_ms)).await;
+            let leader = checker::state_in_tree(&world, &at).and_then(|state| state.leader);
+            if let Some(leader) = leader.filter(|_| !world.is_healed.get()) {
+                happen(&world, Fault::Kill(leader));
+            }
+            return;
+        }
+        before = now;
+    }
+}
+
 /// Nothing is wrong any more.
 pub(super) fn heal(world: &Rc<World>) {
+    world.is_healed.set(true);
     happen(world, Fault::HealNetwork);
     happen(world, Fault::ReconnectZooKeeper);
     for id in 0..world.shape.brokers {
