@@ -107,6 +107,8 @@ pub struct OpenOptions {
     pub cleaned_end: Option<Offset>,
     /// A person has seen that the log is damaged here, and lets it end here ([`give_up_name`]).
     pub given_up_from: Option<Offset>,
+    /// With `flush.messages=1` a hole that another boot left is cut, and the log says so ([`Log::has_cut_hole`]): others have copies.
+    pub cuts_holes: bool,
     /// `transactional.id.expiration.ms`
     pub producer_id_expiration_ms: i64,
 }
@@ -123,6 +125,7 @@ impl Default for OpenOptions {
             synced_end: None,
             cleaned_end: None,
             given_up_from: None,
+            cuts_holes: false,
             producer_id_expiration_ms: 7 * 24 * 3_600_000,
         }
     }
@@ -295,6 +298,7 @@ pub struct Log {
     /// Grows with every truncation: a reader that met nonsense looks again if it changed meanwhile.
     truncations: AtomicU64,
     listener: RwLock<Option<Arc<dyn LogListener>>>,
+    has_cut_hole: bool,
 }
 
 /// What the append lock guards.
@@ -432,6 +436,11 @@ impl Log {
                 offsets.end.offset
             },
         }
+    }
+
+    /// Whether its start cut a hole ([`OpenOptions::cuts_holes`]).
+    pub(crate) fn has_cut_hole(&self) -> bool {
+        self.has_cut_hole
     }
 
     /// `flush.messages=1`: records are synced before they are acknowledged or read.

@@ -90,6 +90,8 @@ pub struct LogManagerConfig {
     pub scrub_bytes_per_second: u64,
     /// From the end of one pass of the scrub over all logs to the start of the next.
     pub scrub_interval_ms: u64,
+    /// [`OpenOptions::cuts_holes`](crate::log::OpenOptions::cuts_holes) of every log.
+    pub cuts_holes: bool,
 }
 
 impl Default for LogManagerConfig {
@@ -105,6 +107,7 @@ impl Default for LogManagerConfig {
             disk_reserve_bytes: 0,
             scrub_bytes_per_second: 8 << 20,
             scrub_interval_ms: 7 * 24 * 3_600_000,
+            cuts_holes: false,
         }
     }
 }
@@ -237,7 +240,7 @@ impl fmt::Debug for LogManager {
 
 impl LogManager {
     /// Partitions that may have lost their last writes before this start: their directory was not left cleanly, nothing shows that the
-    /// machine has been up since, and their writes are not synced before they are acknowledged.
+    /// machine has been up since, and their writes are not synced before they are acknowledged, or a hole was cut.
     pub fn may_lack_writes(&self) -> &[TopicPartition] {
         &self.may_lack_writes
     }

@@ -14,7 +14,8 @@
 //! | same boot, incomplete at the very end: a write was interrupted    | cut                          |
 //! | same boot, anything else                                          | out of service               |
 //! | other boot, `flush.messages=1`, torn tail: no sound batch follows | cut: it was not acknowledged |
-//! | other boot, `flush.messages=1`, hole: sound batches follow        | out of service               |
+//! | other boot, `flush.messages=1`, hole: sound batches follow        | out of service; cut where    |
+//! |                                                                   | others have copies           |
 //! | other boot, default flush                                         | cut, later segments too      |
 //! | other boot, offsets missing between two segments above both,      | cut, later segments go       |
 //! | none of them compacted                                            |                              |
@@ -36,6 +37,7 @@ mod damage;
 mod leftovers;
 mod rebuild;
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
@@ -108,6 +110,7 @@ struct Loader<'l> {
     config: &'l LogConfig,
     options: &'l OpenOptions,
     now: TimestampMs,
+    has_cut_hole: Cell<bool>,
 }
 
 /// What opening found.
@@ -157,6 +160,7 @@ impl Log {
             config: &config,
             options,
             now: clock.wall(),
+            has_cut_hole: Cell::new(false),
         };
         let loaded = loader.load(is_new)?;
         let active = loaded
@@ -209,6 +213,7 @@ impl Log {
             fence: OnceLock::new(),
             truncations: AtomicU64::new(0),
             listener: RwLock::new(None),
+            has_cut_hole: loader.has_cut_hole.get(),
         });
         if log.is_synced_mode() && synced_end < end.offset {
             log.flush()?;

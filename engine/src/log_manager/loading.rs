@@ -229,7 +229,8 @@ impl LogManager {
             let partition = found.partition;
             match result {
                 Ok(log) => {
-                    if may_lack_writes && !found.is_future && !log.is_synced_mode() {
+                    let is_doubtful = !log.is_synced_mode() || log.has_cut_hole();
+                    if may_lack_writes && !found.is_future && is_doubtful {
                         self.may_lack_writes.push(partition.clone());
                     }
                     let written = home.checkpoints.high_watermarks.get(&partition);
@@ -432,6 +433,7 @@ impl Loader<'_> {
             },
             cleaned_end: checkpoints.cleaned_ends.get(partition),
             given_up_from,
+            cuts_holes: self.config.cuts_holes,
             producer_id_expiration_ms: self.config.producer_id_expiration_ms,
         };
         let (io, clock) = (self.io.clone(), self.clock.clone());

@@ -80,11 +80,21 @@ fn try_open(
     directories: &[&str],
     config: LogManagerConfig,
 ) -> Result<Node, LogDirsError> {
+    try_open_with(disk, directories, config, LogConfig::default())
+}
+
+/// Every log has these settings.
+fn try_open_with(
+    disk: &SimulatedDisk,
+    directories: &[&str],
+    config: LogManagerConfig,
+    settings: LogConfig,
+) -> Result<Node, LogDirsError> {
     let clock = Arc::new(ManualClock::new(TimestampMs(1_700_000_000_000)));
     let observer = Arc::new(Observer::default());
     let paths: Vec<PathBuf> = directories.iter().map(PathBuf::from).collect();
     let survey = Survey::of(&paths, disk)?;
-    let settings = Arc::new(LogConfig::default());
+    let settings = Arc::new(settings);
     let manager = LogManager::open(
         survey,
         config,

@@ -293,7 +293,10 @@ async fn bring_up(world: Rc<World>, id: i32) {
     let observer = Arc::new(Observer::default());
     let opened = LogManager::open(
         survey,
-        LogManagerConfig::default(),
+        LogManagerConfig {
+            cuts_holes: true,
+            ..LogManagerConfig::default()
+        },
         &config_of,
         Arc::clone(&observer) as Arc<dyn LogManagerObserver>,
         io,

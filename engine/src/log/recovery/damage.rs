@@ -87,12 +87,13 @@ impl Loader<'_> {
                 Some(next_offset),
             ));
         }
-        if self.config.flush_messages == Some(1)
-            && (!is_last || has_sound_batch_behind(file.as_ref(), bad.position + 1, end, next_offset)?)
-        {
+        let is_hole = self.config.flush_messages == Some(1)
+            && (!is_last || has_sound_batch_behind(file.as_ref(), bad.position + 1, end, next_offset)?);
+        if is_hole && !self.options.cuts_holes {
             let because = "records are synced before they are acknowledged, and sound batches follow";
             return Err(self.out_of_service(&damage, because, Some(next_offset)));
         }
+        self.has_cut_hole.set(is_hole);
         Ok(Some(cut))
     }
 

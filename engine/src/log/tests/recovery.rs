@@ -197,6 +197,28 @@ fn a_bad_batch_where_data_must_be_whole_leaves_the_files_untouched() {
 }
 
 #[test]
+fn a_hole_in_synced_records_is_cut_where_others_have_copies_and_the_log_says_so() {
+    let synced = LogConfig {
+        flush_messages: Some(1),
+        ..LogConfig::default()
+    };
+    for (index, is_hole) in [(3, true), (5, false)] {
+        let bench = damaged(synced.clone(), 0, index);
+        let log = bench.open(&OpenOptions {
+            clean_shutdown: false,
+            boot: BootEvidence::OtherBoot,
+            cuts_holes: true,
+            ..OpenOptions::default()
+        });
+        let log = log.unwrap();
+        assert_eq!(log.log_end_offset(), Offset(index as i64));
+        assert_eq!(log.has_cut_hole(), is_hole);
+        let is_aside = |name: &String| name.contains(".log.cut-");
+        assert!(bench.names().iter().any(is_aside), "kept aside");
+    }
+}
+
+#[test]
 fn damage_below_the_recovery_point_is_found_where_headers_are_walked_or_read() {
     let bench = damaged(LogConfig::default(), 6, 3);
     // Below the recovery point the CRC is the scrub's to check.

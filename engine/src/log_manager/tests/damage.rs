@@ -101,6 +101,32 @@ fn what_a_power_cut_may_have_cost_is_known_until_nobody_counts_on_it() {
 }
 
 #[test]
+fn a_hole_that_was_cut_in_synced_records_is_a_loss_to_be_told() {
+    let config = LogManagerConfig {
+        cuts_holes: true,
+        ..LogManagerConfig::default()
+    };
+    let synced = LogConfig {
+        flush_messages: Some(1),
+        ..LogConfig::default()
+    };
+    let open = |disk: &SimulatedDisk| try_open_with(disk, &["/d"], config.clone(), synced.clone()).unwrap();
+    let disk = SimulatedDisk::new(1);
+    let node = open(&disk);
+    let log = create_with(&node, "t-0", synced.clone());
+    append(&log, 0..5);
+    append(&log, 5..10);
+    log.flush().unwrap();
+    create_with(&node, "u-0", synced.clone());
+    assert_eq!(open(&disk.power_cut(1)).manager.may_lack_writes(), []);
+    let after_a_cut = disk.power_cut(1);
+    assert!(after_a_cut.flip_bit(Path::new(SEGMENT), 80, 3));
+    let node = open(&after_a_cut);
+    assert_eq!(node.manager.may_lack_writes(), [partition("t-0")]);
+    assert!(node.log("t-0").log_end_offset() < Offset(5));
+}
+
+#[test]
 fn a_damaged_log_can_be_deleted() {
     let disk = SimulatedDisk::new(1);
     let node = open(&disk, &["/d"]);

@@ -89,6 +89,7 @@ pub(super) fn log_manager_config(config: &BrokerConfig) -> LogManagerConfig {
         high_watermark_checkpoint_interval_ms: settings.high_watermark_checkpoint_interval_ms,
         producer_id_expiration_ms: settings.producer_id_expiration_ms,
         disk_reserve_bytes: settings.disk_reserve_bytes,
+        cuts_holes: config.zookeeper.is_some(),
         ..defaults
     }
 }
