@@ -71,8 +71,10 @@ class Member(threading.Thread):
         self.told, self.fatal, self.wrong, self.next = collections.Counter(), [], [], {}
         self.ending = threading.Event()
         self.committed_at = 0
-        # Its coordinator is another every few seconds; a member that is seldom heard never meets it before it has moved.
-        self.client = librdkafka.consumer(bootstrap, group, error_cb=self.note, heartbeat_interval_ms=500)
+        # Its coordinator is another every few seconds; a member that is seldom heard never meets it before it has moved. After
+        # refused connections the library waits for up to 10 s by default, which is as long as a session.
+        self.client = librdkafka.consumer(bootstrap, group, error_cb=self.note, heartbeat_interval_ms=500,
+                                          reconnect_backoff_max_ms=1000)
         self.start()
 
     def note(self, error):
