@@ -298,6 +298,7 @@ pub struct Log {
     /// Grows with every truncation: a reader that met nonsense looks again if it changed meanwhile.
     truncations: AtomicU64,
     listener: RwLock<Option<Arc<dyn LogListener>>>,
+    /// As found when it was opened: this start cut a hole, or an earlier one did and [`names::HOLE_CUT`] was there.
     has_cut_hole: bool,
 }
 
@@ -438,9 +439,21 @@ impl Log {
         }
     }
 
-    /// Whether its start cut a hole ([`OpenOptions::cuts_holes`]).
+    /// Whether a hole was cut ([`OpenOptions::cuts_holes`]), by this start or by one after which [`Self::forget_cut_hole`] was not
+    /// called.
     pub(crate) fn has_cut_hole(&self) -> bool {
         self.has_cut_hole
+    }
+
+    /// The next start need not know any more that a hole was cut. Not durable at once: a power cut may bring the knowledge back.
+    ///
+    /// # Errors
+    /// Final for the directory.
+    pub(crate) fn forget_cut_hole(&self) -> Result<(), IoError> {
+        match self.has_cut_hole {
+            true => self.place.remove(names::HOLE_CUT),
+            false => Ok(()),
+        }
     }
 
     /// `flush.messages=1`: records are synced before they are acknowledged or read.

@@ -249,6 +249,15 @@ impl LogManager {
     /// doubtful, however this one ends.
     pub fn settle_lost_writes(&self) {
         if !self.are_lost_writes_settled.swap(true, Ordering::AcqRel) {
+            for log in self
+                .may_lack_writes
+                .iter()
+                .filter_map(|partition| self.get(partition))
+            {
+                if let Err(error) = log.forget_cut_hole() {
+                    tracing::error!("{}: {error}; its next start waits again", log.partition());
+                }
+            }
             self.online_homes()
                 .for_each(|home| self.write_state_of_new_boot(home));
         }

@@ -1,8 +1,8 @@
 //! Names of the files in a partition's directory, as `Log.scala` makes and reads them.
 //!
-//! Two names are ours: that of bytes which recovery cut aside (`<base>.log.cut-<position>-<time>`), and
-//! `milena.give-up-from-<offset>`, by which a person gives up what lies behind damage. 2.7.2 looks at names by
-//! their endings (`.log`, `.index`, `.timeindex`, `.txnindex`, `.snapshot`, `.deleted`, `.cleaned`, `.swap`)
+//! Three names are ours: that of bytes which recovery cut aside (`<base>.log.cut-<position>-<time>`),
+//! `milena.give-up-from-<offset>`, by which a person gives up what lies behind damage, and [`HOLE_CUT`]. 2.7.2
+//! looks at names by their endings (`.log`, `.index`, `.timeindex`, `.txnindex`, `.snapshot`, `.deleted`, `.cleaned`, `.swap`)
 //! and ignores all others.
 
 use std::fmt;
@@ -27,6 +27,8 @@ pub const CLEANED: &str = ".cleaned";
 pub const SWAP: &str = ".swap";
 /// The list of leader epochs.
 pub const LEADER_EPOCHS: &str = "leader-epoch-checkpoint";
+/// There, empty, from before a hole is cut until nobody counts any more on what lay there.
+pub const HOLE_CUT: &str = "milena.hole-cut";
 
 /// All files of a segment.
 pub const SEGMENT_SUFFIXES: [&str; 4] = [LOG, OFFSET_INDEX, TIME_INDEX, TRANSACTION_INDEX];
@@ -110,6 +112,7 @@ mod tests {
         assert_eq!(kind_of(&cut_name(Offset(3), 77, TimestampMs(5))), None);
         assert_eq!(kind_of("notes.log"), None);
         assert_eq!(kind_of(&give_up_name(Offset(42))), None);
+        assert_eq!(kind_of(HOLE_CUT), None);
         assert_eq!(kind_of("leader-epoch-checkpoint"), None);
         assert_eq!(kind_of("99999999999999999999.log"), None);
     }

@@ -93,7 +93,12 @@ impl Loader<'_> {
             let because = "records are synced before they are acknowledged, and sound batches follow";
             return Err(self.out_of_service(&damage, because, Some(next_offset)));
         }
-        self.has_cut_hole.set(is_hole);
+        if is_hole {
+            self.has_cut_hole.set(true);
+            // Durable before the hole, which tells the next start as much, is gone.
+            self.place.open_to_write(names::HOLE_CUT, OpenMode::Truncate)?;
+            self.place.sync_dir()?;
+        }
         Ok(Some(cut))
     }
 

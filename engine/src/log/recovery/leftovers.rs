@@ -34,6 +34,7 @@ impl Loader<'_> {
                 continue;
             }
             match names::parse(&entry.name) {
+                None if entry.name == names::HOLE_CUT => self.has_cut_hole.set(true),
                 None => {}
                 Some(parsed) if parsed.kind == names::SNAPSHOT => {}
                 Some(parsed) if parsed.stage == names::CLEANED => cleaned.push(parsed),

@@ -122,8 +122,20 @@ fn a_hole_that_was_cut_in_synced_records_is_a_loss_to_be_told() {
     let after_a_cut = disk.power_cut(1);
     assert!(after_a_cut.flip_bit(Path::new(SEGMENT), 80, 3));
     let node = open(&after_a_cut);
+    let lacking = |disk: &SimulatedDisk| open(disk).manager.may_lack_writes().to_vec();
     assert_eq!(node.manager.may_lack_writes(), [partition("t-0")]);
     assert!(node.log("t-0").log_end_offset() < Offset(5));
+    // The hole is gone, and known until nobody counts on what lay there.
+    assert_eq!(lacking(&node.disk.process_kill()), [partition("t-0")]);
+    assert_eq!(lacking(&node.disk.power_cut(1)), [partition("t-0")]);
+    node.pass(seconds(61));
+    assert_eq!(lacking(&node.disk.process_kill()), [partition("t-0")]);
+    node.manager.settle_lost_writes();
+    assert_eq!(lacking(&node.disk.process_kill()), []);
+    node.pass(seconds(61));
+    append(&node.log("t-0"), 100..105);
+    node.log("t-0").flush().unwrap();
+    assert_eq!(lacking(&node.disk.power_cut(1)), []);
 }
 
 #[test]
