@@ -37,8 +37,6 @@ pub(crate) enum Bug {
     StrangersDoNotCount,
     /// What a leader said in vain it is not made to say again.
     SaidInVain,
-    /// A controller whose session ended goes on with what it reads in the next.
-    ReignsInNextSession,
     /// A broker whose logs may have lost writes registers at once.
     LostWritesNotWaitedFor,
     /// A replica that came back unseen hears nothing where it left the in-sync set meanwhile.

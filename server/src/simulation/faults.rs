@@ -14,7 +14,7 @@ use super::{Numbers, Shape, World, checker, node, promise, story};
 use crate::coordination::{Operation, znodes};
 
 /// A replica that joins later than this is not waited for.
-const JOIN_MAX: Duration = Duration::from_secs(4);
+const JOIN_MAX: Duration = Duration::from_secs(10);
 
 /// One thing that goes wrong, or is mended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
