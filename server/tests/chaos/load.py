@@ -5,6 +5,7 @@ Goes on until told otherwise by a line on stdin: `stop` (send no more, wait for 
 """
 
 import json
+import os
 import random
 import sys
 import threading
@@ -20,6 +21,8 @@ import ledger  # noqa: E402
 FOR_EVER = 2147483647
 COMMON = {"socket.timeout.ms": 4000, "reconnect.backoff.ms": 30, "reconnect.backoff.max.ms": 400, "retry.backoff.ms": 50,
           "socket.connection.setup.timeout.ms": 2000, "topic.metadata.refresh.interval.ms": 5000, "log_level": 4}
+# `MILENA_CHAOS_DEBUG=topic,fetch`: what members of groups do, in the log of these clients.
+DEBUG = {"debug": os.environ["MILENA_CHAOS_DEBUG"], "log_level": 7} if "MILENA_CHAOS_DEBUG" in os.environ else {}
 CERTAIN = {KafkaError._PURGE_QUEUE, KafkaError.MSG_SIZE_TOO_LARGE, KafkaError._QUEUE_FULL}
 stop, end = threading.Event(), threading.Event()
 
@@ -134,7 +137,7 @@ class Member(threading.Thread):
         self.client = Consumer({"bootstrap.servers": bootstrap, **COMMON, "group.id": group, "enable.auto.commit": False,
                                 "auto.offset.reset": "earliest", "session.timeout.ms": 4000, "heartbeat.interval.ms": 700,
                                 "fetch.wait.max.ms": 200, "check.crcs": True,
-                                "partition.assignment.strategy": "range"})
+                                "partition.assignment.strategy": "range", **DEBUG})
         self.client.subscribe(topics, on_assign=self.assigned)
         self.start()
 
