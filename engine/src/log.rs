@@ -295,7 +295,8 @@ pub struct Log {
     durability: Mutex<Durability>,
     deletions: Mutex<DelayedDeletions>,
     fence: OnceLock<Fence>,
-    /// Grows with every truncation: a reader that met nonsense looks again if it changed meanwhile.
+    /// Grows with every truncation, as soon as `offsets` are lowered: a reader that met nonsense looks again if it changed meanwhile, and
+    /// a sync that began before does not count.
     truncations: AtomicU64,
     listener: RwLock<Option<Arc<dyn LogListener>>>,
     /// As found when it was opened: this start cut a hole, or an earlier one did and [`names::HOLE_CUT`] was there.

@@ -213,8 +213,12 @@ async fn live(seed: u64, plan: &[(u64, Fault)]) -> Outcome {
     let clients = client::start(&world);
     let whole = async {
         faults::trouble(&world, plan).await;
+        heal_in_parts(&world).await;
         faults::heal(&world);
-        clients.stop().await;
+        if !clients.stop().await {
+            let stuck = "a record or a commit is not acknowledged in the healed cluster".to_owned();
+            world.checker.violation(stuck);
+        }
         let came_together = checker::comes_together(&world, RECOVERY_MAX).await;
         if let Err(missing) = came_together {
             world
@@ -242,6 +246,18 @@ async fn live(seed: u64, plan: &[(u64, Fault)]) -> Outcome {
         reigns: world.checker.reign_count(),
         is_void,
         digest: world.checker.digest(&world.ledger, &world.commits),
+    }
+}
+
+/// First all but one broker are well, if the others have what is needed, and must go on.
+async fn heal_in_parts(world: &Rc<World>) {
+    let down = world.numbers.below(world.shape.brokers as u64 * 2) as i32;
+    if down >= world.shape.brokers || !checker::can_do_without(world, down) {
+        return;
+    }
+    faults::heal_all_but(world, down);
+    if let Err(still) = checker::goes_on_without(world, down, RECOVERY_MAX / 2).await {
+        world.checker.violation(still);
     }
 }
 

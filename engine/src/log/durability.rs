@@ -194,7 +194,7 @@ impl Log {
         let Some(me) = self.me.upgrade() else { return };
         let (target, truncations, names) = {
             let mut durability = self.durability.lock();
-            let offsets = *self.offsets.lock();
+            let offsets = self.offsets.lock();
             if durability.in_flight
                 || durability.wanted <= offsets.synced_end
                 || !self.place.directory.is_online()
@@ -304,17 +304,18 @@ impl Log {
             durability.in_flight = false;
             durability.names_synced(round.names);
             durability.last_flush = self.clock.monotonic();
+            let mut offsets = self.offsets.lock();
             if self.truncations.load(Ordering::Acquire) == round.truncations {
                 // Not after a truncation: a segment that was sealed may be active again, with other records.
                 round.sealed.iter().for_each(|segment| segment.set_flushed());
-                let mut offsets = self.offsets.lock();
                 let target = round.target.min(offsets.end.offset);
                 offsets.synced_end = offsets.synced_end.max(target);
                 // The active segment's indexes are not part of a round: only a flush moves the recovery point
                 // into it.
                 offsets.recovery_point = offsets.recovery_point.max(target.min(round.active_base));
             }
-            let synced_end = self.offsets.lock().synced_end;
+            let synced_end = offsets.synced_end;
+            drop(offsets);
             durability.take_waiters(|upto| upto <= synced_end)
         };
         if self.is_synced_mode() {

@@ -60,7 +60,6 @@ use crate::log::{
 };
 use crate::units::{Offset, TimestampMs, TopicPartition};
 
-use damage::Cut;
 use rebuild::Rebuilt;
 
 /// Why a log cannot be opened. Its files are as they were found, up to the completion of interrupted renames.
@@ -500,7 +499,7 @@ impl Loader<'_> {
             let is_gap =
                 index > first && segment.base_offset > next_offset && segment.base_offset >= whole_until;
             if is_gap && self.gap_tells_of_loss(segment.base_offset) {
-                damage = Some(Cut::at_end_of(index - 1, &segments[index - 1], &rebuilt));
+                damage = Some(self.judge_gap(segments, index, &rebuilt)?);
                 break;
             }
             tracing::info!(

@@ -38,7 +38,6 @@ impl Log {
                 }
                 return Ok(false);
             }
-            self.truncations.fetch_add(1, Ordering::AcqRel);
             let first = self
                 .segments
                 .load()
@@ -70,6 +69,7 @@ impl Log {
         // Readers must not look beyond the new end while the files shrink.
         {
             let mut offsets = self.offsets.lock();
+            self.truncations.fetch_add(1, Ordering::AcqRel);
             offsets.end = LogOffsetMetadata {
                 offset: target,
                 segment_base_offset: last.base_offset,
@@ -99,7 +99,6 @@ impl Log {
         self.check_serving()?;
         {
             let mut state = self.state.lock();
-            self.truncations.fetch_add(1, Ordering::AcqRel);
             self.start_at(&mut state, offset)?;
         }
         self.truncate_durability(Offset(-1));
@@ -111,6 +110,7 @@ impl Log {
         let doomed = Vec::clone(&self.segments.load());
         {
             let mut offsets = self.offsets.lock();
+            self.truncations.fetch_add(1, Ordering::AcqRel);
             offsets.end = LogOffsetMetadata {
                 offset,
                 segment_base_offset: offset,

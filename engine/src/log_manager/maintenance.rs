@@ -202,6 +202,8 @@ impl LogManager {
 
     /// Writes `milena.state`; returns whether it stands.
     pub(super) fn write_state(&self, home: &Arc<Home>, stopped_clean: bool) -> bool {
+        // What it says of a log does not outlive that log's being cut.
+        let _gate = home.checkpoints.recovery_gate.lock();
         match self.try_write_state(home, stopped_clean, &[]) {
             Ok(()) => true,
             Err(error) => {
@@ -230,11 +232,11 @@ impl LogManager {
         };
         // Equal to no boot's id: the next start takes it for another boot.
         let boot_id = known.unwrap_or_else(|| super::survey::unique_id(self.io.as_ref()));
+        let mut written = home.written_synced_ends.lock();
         let ends = self.hosted_in(home).into_iter();
         let mut synced_ends: BTreeMap<_, _> = ends
             .map(|hosted| (hosted.log.partition().clone(), hosted.log.synced_end()))
             .collect();
-        let mut written = home.written_synced_ends.lock();
         // What is known of those out of service stays: the next start must not take less for damage.
         for (partition, unavailable) in &*self.unavailable.read() {
             if Arc::ptr_eq(&unavailable.home, home)

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 
 use super::jaas;
 use super::sources::Values;
-use crate::coordination::zookeeper::{ConnectString, Credentials, TlsVersion};
+use crate::coordination::zookeeper::{AuthInfo, ConnectString, Credentials, TlsVersion};
 
 /// Who this broker is at ZooKeeper.
 pub(super) const LOGIN_KEY: &str = "milena.zookeeper.sasl.jaas.config";
+const DIGEST_KEY: &str = "milena.zookeeper.digest";
 const CONVERSION: &str = "keytool -importkeystore -deststoretype PKCS12 .., then openssl pkcs12 -nodes ..";
 const LOGIN: &str =
     "org.apache.zookeeper.server.auth.DigestLoginModule required username=\"..\" password=\"..\";";
@@ -32,6 +33,8 @@ pub struct ZooKeeperSettings {
     pub set_acl: bool,
     /// `milena.zookeeper.sasl.jaas.config`, or the `Client` section of the JAAS file that `KAFKA_OPTS` names.
     pub sasl: Option<Credentials>,
+    /// `milena.zookeeper.digest`
+    pub digest: Option<AuthInfo>,
     /// `zookeeper.ssl.client.enable`
     pub tls: Option<ZooKeeperTls>,
 }
@@ -88,11 +91,22 @@ pub(super) fn settings(
     let sasl = login
         .map_err(|reason| wrong(LOGIN_KEY, format!("{LOGIN_KEY}: {reason}"), Some(LOGIN)))
         .ok()?;
+    let digest = match values.text(DIGEST_KEY) {
+        Some(text) if text.find(':').is_none_or(|name_size| name_size == 0) => {
+            let message = format!("{DIGEST_KEY} is no name and password");
+            wrong(DIGEST_KEY, message, Some("name:password"));
+            return None;
+        }
+        text => text.map(|text| AuthInfo {
+            scheme: "digest".to_owned(),
+            credentials: text.as_bytes().to_vec(),
+        }),
+    };
     let set_acl = values.boolean("zookeeper.set.acl");
     let has_certificate = tls.as_ref().is_some_and(|tls| tls.keystore.is_some());
-    if set_acl && sasl.is_none() && !has_certificate {
+    if set_acl && sasl.is_none() && digest.is_none() && !has_certificate {
         let message = "zookeeper.set.acl is true, but nobody says who this broker is at ZooKeeper: there is no \
-                       milena.zookeeper.sasl.jaas.config, no Client section in a file that KAFKA_OPTS names by \
+                       milena.zookeeper.sasl.jaas.config or milena.zookeeper.digest, no Client section in a file that KAFKA_OPTS names by \
                        -Djava.security.auth.login.config, and no zookeeper.ssl.keystore.location with \
                        zookeeper.ssl.client.enable";
         wrong("zookeeper.set.acl", message.to_owned(), None);
@@ -104,6 +118,7 @@ pub(super) fn settings(
         max_in_flight_requests: values.u32("zookeeper.max.in.flight.requests"),
         set_acl,
         sasl,
+        digest,
         tls,
     })
 }
@@ -250,6 +265,8 @@ mod tests {
                 "milena.zookeeper.sasl.jaas.config",
                 "com.sun.security.auth.module.Krb5LoginModule required;",
             ),
+            ("milena.zookeeper.digest", ":secret"),
+            ("milena.zookeeper.digest", "secret"),
             ("zookeeper.session.timeout.ms", "0"),
             ("zookeeper.connection.timeout.ms", "-1"),
         ] {

@@ -74,6 +74,23 @@ pub fn without(gone: &[i32], present: &LeaderAndIsr) -> LeaderAndIsr {
     changed(present, present.leader.filter(stays), isr)
 }
 
+/// The state after replicas were found to have come back unseen: without them. Where nobody else in sync is online one of those stays
+/// alone, the leader if it can: it would be waited for in vain otherwise.
+pub fn without_returned(
+    returned: &[i32],
+    present: &LeaderAndIsr,
+    is_online: impl Fn(&i32) -> bool,
+) -> LeaderAndIsr {
+    let mut online = present.isr.iter().filter(|id| is_online(id)).peekable();
+    let is_known = online.peek().is_none() || online.clone().any(|id| !returned.contains(id));
+    if is_known {
+        return without(returned, present);
+    }
+    let led = online.clone().find(|id| present.leader == Some(**id));
+    let stays = led.or_else(|| online.next()).copied();
+    changed(present, None, stays.into_iter().collect())
+}
+
 /// The same leader in a new epoch, and of the in-sync replicas those that are replicas still, if any is.
 pub fn in_new_epoch(assignment: &[i32], present: &LeaderAndIsr) -> LeaderAndIsr {
     let is_replica = |id: &i32| assignment.contains(id) || planted::has(Bug::StrangersDoNotCount);

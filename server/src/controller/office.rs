@@ -190,7 +190,6 @@ impl Shell {
             self.channel.live_brokers(&[]);
         }
         self.answers.clear();
-        self.watched_states.clear();
         self.rebalance_at = None;
         self.step(Input::Resigned);
     }

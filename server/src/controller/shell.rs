@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 
 use milena_engine::io::Clock;
 use milena_engine::units::TopicPartition;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -61,8 +62,9 @@ pub(super) struct Shell {
     /// Requests that the machine has not answered yet.
     pub(super) answers: HashMap<RequestId, oneshot::Sender<Answer>>,
     pub(super) last_request: u64,
-    /// States with a watch of ours that has not fired.
-    pub(super) watched_states: HashSet<TopicPartition>,
+    /// Paths with a watch of ours in this session that has not fired. No second one is set: each would bring an event, and each event
+    /// a reading that sets the watches of all.
+    pub(super) watched: Arc<Mutex<HashSet<String>>>,
     /// The epoch that this broker last stood for, until it knows what came of it.
     pub(super) candidacy: Option<i32>,
     /// How many sessions were over when this broker last registered.
@@ -91,7 +93,7 @@ impl Shell {
             present,
             answers: HashMap::new(),
             last_request: 0,
-            watched_states: HashSet::new(),
+            watched: Arc::default(),
             candidacy: None,
             registered_after: 0,
             rebalance_at: None,
@@ -124,9 +126,11 @@ impl Shell {
 
     fn listen(&self) {
         let (messages, present) = (self.messages.clone(), Arc::clone(&self.present));
+        let watched = Arc::clone(&self.watched);
         self.coordination.listen(Arc::new(move |event| {
             let event = match event {
                 SessionEvent::Expired => {
+                    watched.lock().clear();
                     present.active.store(false, Ordering::Release);
                     present.expired_sessions.fetch_add(1, Ordering::AcqRel);
                     Event::SessionExpired
@@ -215,10 +219,22 @@ impl Shell {
         tracing::error!(target: "kafka.controller.KafkaController", "[Controller id={id}] {line}");
     }
 
-    /// A watch that sends `event`.
-    pub(super) fn watch(&self, event: Event) -> Watch {
-        let messages = self.messages.clone();
-        Box::new(move |_| drop(messages.send(Message::Event(event))))
+    /// A watch of a path that sends `event`; `None` if there is one.
+    pub(super) fn watch(&self, path: &str, event: Event) -> Option<Watch> {
+        let path = path.to_owned();
+        if !self.watched.lock().insert(path.clone()) {
+            return None;
+        }
+        let (messages, watched) = (self.messages.clone(), Arc::clone(&self.watched));
+        Some(Box::new(move |_| {
+            watched.lock().remove(&path);
+            drop(messages.send(Message::Event(event)));
+        }))
+    }
+
+    /// The watch of a path was not set.
+    pub(super) fn unwatch(&self, path: &str) {
+        self.watched.lock().remove(path);
     }
 
     async fn react(&mut self, event: &Event) -> Result<(), CoordinationError> {
@@ -274,7 +290,6 @@ impl Shell {
                 }
             }
             Event::StateChanged(at) => {
-                self.watched_states.remove(at);
                 self.feed(Input::StateChanged(at.clone())).await;
             }
         }
@@ -396,14 +411,16 @@ impl Shell {
     async fn watch_topics(&mut self, topics: Vec<Arc<str>>) {
         // All are asked before the first answer is waited for.
         let ask = |topic: &Arc<str>| {
-            let watch = self.watch(Event::AssignmentChanged(Arc::clone(topic)));
-            self.coordination.get(&znodes::topic(topic), Some(watch))
+            let path = znodes::topic(topic);
+            let watch = self.watch(&path, Event::AssignmentChanged(Arc::clone(topic)));
+            self.coordination.get(&path, watch)
         };
         let asked: Vec<_> = topics.iter().map(ask).collect();
         for (topic, answer) in topics.iter().zip(asked) {
             let node = match answer.await {
                 Ok(node) => node,
                 Err(error) => {
+                    self.unwatch(&znodes::topic(topic));
                     self.log_error(&format!("topic {topic} is not watched: {error}"));
                     continue;
                 }
@@ -419,13 +436,12 @@ impl Shell {
     }
 
     async fn watch_state(&mut self, at: TopicPartition) {
-        if !self.watched_states.insert(at.clone()) {
+        let path = znodes::partition_state(&at.topic, at.partition);
+        if self.watched.lock().contains(&path) {
             return;
         }
-        let path = znodes::partition_state(&at.topic, at.partition);
         if let Err(error) = self.get(&path, Some(Event::StateChanged(at.clone()))).await {
             self.log_error(&format!("the state of {at} is not watched: {error}"));
-            self.watched_states.remove(&at);
         }
     }
 }

@@ -30,15 +30,25 @@ impl Shell {
         path: &str,
         event: Option<Event>,
     ) -> Result<Option<Node>, CoordinationError> {
-        let watch = event.map(|event| self.watch(event));
-        self.coordination.get(path, watch).await
+        let watch = event.and_then(|event| self.watch(path, event));
+        let is_new = watch.is_some();
+        let node = self.coordination.get(path, watch).await;
+        if node.is_err() && is_new {
+            self.unwatch(path);
+        }
+        node
     }
 
     /// The children of a node, watched for `event`; none if it does not exist.
     async fn children(&self, path: &str, event: Event) -> Result<Vec<String>, CoordinationError> {
-        let watch = Some(self.watch(event));
-        let children = self.coordination.children(path, watch).await?;
-        Ok(children.unwrap_or_default())
+        let watch = self.watch(path, event);
+        let is_new = watch.is_some();
+        let children = self.coordination.children(path, watch).await;
+        // Where nothing is, nothing is watched.
+        if is_new && !matches!(children, Ok(Some(_))) {
+            self.unwatch(path);
+        }
+        Ok(children?.unwrap_or_default())
     }
 
     pub(super) async fn read_cluster(&self, fence: &Operation) -> Result<ClusterReading, CoordinationError> {

@@ -13,12 +13,11 @@ mod tree;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use milena_engine::io::Clock;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
@@ -140,8 +139,7 @@ impl Ensemble {
             client: Mutex::new(Client {
                 session: 0,
                 requests: mpsc::unbounded_channel().0,
-                connection: Arc::default(),
-                is_cut: false,
+                connection: watch::Sender::new(0),
                 is_gone: false,
                 has_expired: false,
                 listeners: Vec::new(),
@@ -274,9 +272,8 @@ pub struct SimulatedZooKeeper {
 struct Client {
     session: i64,
     requests: mpsc::UnboundedSender<Request>,
-    /// The number of the present connection.
-    connection: Arc<AtomicU64>,
-    is_cut: bool,
+    /// The number of the present connection; odd: there is none.
+    connection: watch::Sender<u64>,
     /// Closed, or its process is gone.
     is_gone: bool,
     /// Told so, and not yet in a new session.
@@ -285,10 +282,18 @@ struct Client {
 }
 
 impl Client {
+    fn is_cut(&self) -> bool {
+        !is_connected(&self.connection.borrow())
+    }
+
     /// What was asked in that session is answered by its end.
     fn is_over(&self, session: i64) -> bool {
         self.has_expired || self.session != session
     }
+}
+
+fn is_connected(connection: &u64) -> bool {
+    connection.is_multiple_of(2)
 }
 
 impl std::fmt::Debug for SimulatedZooKeeper {
@@ -321,30 +326,22 @@ impl SimulatedZooKeeper {
             client.session = session;
             client.requests = requests;
             client.has_expired = false;
-            Arc::clone(&client.connection)
+            client.connection.subscribe()
         };
         let ensemble = self.ensemble.clone();
-        tokio::spawn(serve(
-            ensemble.clone(),
-            session,
-            inbox,
-            heard,
-            Arc::clone(&connection),
-        ));
-        tokio::spawn(listen(ensemble, hears, connection));
+        tokio::spawn(serve(ensemble.clone(), session, inbox, heard, connection.clone()));
+        tokio::spawn(listen(ensemble, session, hears, connection));
     }
 
     /// The way between this client and the ensemble is cut, or mended. After more than the session timeout the session is over; its
     /// owner hears of it when the way is mended.
     pub fn cut(self: &Arc<Self>, is_cut: bool) {
         let session = {
-            let mut client = self.client.lock();
-            if client.is_gone || std::mem::replace(&mut client.is_cut, is_cut) == is_cut {
+            let client = self.client.lock();
+            if client.is_gone || client.is_cut() == is_cut {
                 return;
             }
-            if is_cut {
-                client.connection.fetch_add(1, Ordering::Relaxed);
-            }
+            client.connection.send_modify(|connection| *connection += 1);
             client.session
         };
         let mut state = self.ensemble.0.state.lock();
@@ -387,7 +384,7 @@ impl SimulatedZooKeeper {
         let session = self.client.lock().session;
         self.ensemble.end(session);
         let client = self.client.lock();
-        if !client.is_gone && !client.is_cut {
+        if !client.is_gone && !client.is_cut() {
             drop(client);
             self.expired();
         }
@@ -462,8 +459,8 @@ impl SimulatedZooKeeper {
                 if client.is_gone || client.is_over(session) {
                     return Err(CoordinationError::SessionExpired);
                 }
-                if !client.is_cut {
-                    let connection = client.connection.load(Ordering::Relaxed);
+                if !client.is_cut() {
+                    let connection = *client.connection.borrow();
                     let ask = move |ensemble: &Ensemble, session, heard: &mpsc::UnboundedSender<Heard>| {
                         let result = request(ensemble, session);
                         // Told in the order of everything that the server says.
@@ -509,26 +506,42 @@ async fn serve(
     session: i64,
     mut inbox: mpsc::UnboundedReceiver<Request>,
     heard: mpsc::UnboundedSender<Heard>,
-    connection: Arc<AtomicU64>,
+    connection: watch::Receiver<u64>,
 ) {
     while let Some(request) = inbox.recv().await {
         sleep(ensemble.below(ensemble.0.rules.delay_max)).await;
         if !ensemble.0.state.lock().sessions.contains_key(&session) {
             return;
         }
-        if request.connection == connection.load(Ordering::Relaxed) {
+        if request.connection == *connection.borrow() {
             (request.ask)(&ensemble, session, &heard);
         }
     }
 }
 
-/// The client's side of a session: what it hears, in order, each after its way.
-async fn listen(ensemble: Ensemble, mut hears: mpsc::UnboundedReceiver<Heard>, connection: Arc<AtomicU64>) {
+/// The client's side of a session: what it hears, in order, each after its way. What fired while it was cut off it hears with the next
+/// connection, where a client registers its watches again.
+async fn listen(
+    ensemble: Ensemble,
+    session: i64,
+    mut hears: mpsc::UnboundedReceiver<Heard>,
+    mut connection: watch::Receiver<u64>,
+) {
     while let Some(heard) = hears.recv().await {
         sleep(ensemble.below(ensemble.0.rules.delay_max)).await;
         match heard {
-            Heard::Fired(watch, event) => watch(event),
-            Heard::Answer(on, tell) if on == connection.load(Ordering::Relaxed) => tell(),
+            Heard::Fired(watch, event) => {
+                let is_here = is_connected(&connection.borrow());
+                if !is_here {
+                    // The client is gone with its process, or its session is over.
+                    let is_back = connection.wait_for(is_connected).await.is_ok();
+                    if !is_back || !ensemble.0.state.lock().sessions.contains_key(&session) {
+                        return;
+                    }
+                }
+                watch(event);
+            }
+            Heard::Answer(on, tell) if on == *connection.borrow() => tell(),
             Heard::Answer(..) => {}
         }
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use milena_engine::error::AppendError;
 use milena_engine::log::{AppendInfo, Log, LogListener, LogOffsetSnapshot};
-use milena_engine::record_batch::{AppendOrigin, ValidatedBatches};
+use milena_engine::record_batch::{AppendOrigin, ValidatedBatches, batches};
 use milena_engine::units::{LeaderEpoch, Offset, TopicPartition};
 use parking_lot::{Mutex, RwLock};
 
@@ -512,6 +512,9 @@ impl Partition {
 
     /// Appends what the leader of `epoch` sent, and takes over its high watermark and log start offset. Returns the log end, and what
     /// must be synced before it is reported to the leader.
+    ///
+    /// **Deviation:** batches of a later epoch are not taken. A leader that is deposed while it sends may have cut its log and filled the
+    /// same file again; 2.7.2's follower appends what it finds there behind records that are gone (KAFKA-18723).
     pub(super) fn append_as_follower(
         &self,
         epoch: LeaderEpoch,
@@ -526,9 +529,14 @@ impl Partition {
                 )));
             }
             let mut to_sync = None;
-            if !answer.records.is_empty() {
+            let records = not_after(epoch, answer.records);
+            if records.is_empty() && !answer.records.is_empty() {
+                let later = "the leader sent records of a later epoch than its own";
+                return Err(FollowError::Unfit(later.to_owned()));
+            }
+            if !records.is_empty() {
                 let restart = |offset| self.shared.logs.truncate_fully_and_start_at(&self.name, offset);
-                let appended = append_or_begin_earlier(log, answer.records, restart)?;
+                let appended = append_or_begin_earlier(log, records, restart)?;
                 to_sync = appended.sync_before_ack;
             }
             take_over_bounds(log, answer.high_watermark, answer.log_start_offset)?;
@@ -597,4 +605,15 @@ impl LogListener for Ends {
             partition.ends_moved();
         }
     }
+}
+/// The records up to the first batch of a later epoch.
+fn not_after(epoch: LeaderEpoch, records: &[u8]) -> &[u8] {
+    let mut size_bytes = 0;
+    for batch in batches(records).map_while(Result::ok) {
+        if batch.header().leader_epoch.is_some_and(|of| of > epoch) {
+            return &records[..size_bytes];
+        }
+        size_bytes += batch.size_bytes();
+    }
+    records
 }

@@ -558,9 +558,10 @@ impl ReplicaFetcher {
             FollowError::NotFollowing => self.delay_a_little(now, partition),
             // Room is to be made.
             FollowError::Full => self.delay(now, partition),
+            // Somebody else may have appended: the next try begins where the log ends by then.
             FollowError::Unfit(reason) => {
                 self.note(partition, &reason);
-                self.delay(now, partition);
+                self.delay_until(now + self.rules.backoff, partition, true);
             }
             FollowError::Storage(reason) => {
                 self.note(partition, &format!("not followed any more: {reason}"));
@@ -570,7 +571,7 @@ impl ReplicaFetcher {
     }
 
     fn delay(&mut self, now: Duration, partition: &TopicPartition) {
-        self.delay_until(now + self.rules.backoff, partition);
+        self.delay_until(now + self.rules.backoff, partition, false);
     }
 
     /// Longer each time, until the leader answers with records.
@@ -579,14 +580,15 @@ impl ReplicaFetcher {
         let followed = self.followed(partition);
         let pause = followed.patience.min(backoff);
         followed.patience = pause * 2;
-        self.delay_until(now + pause, partition);
+        self.delay_until(now + pause, partition, false);
     }
 
-    fn delay_until(&mut self, until: Duration, partition: &TopicPartition) {
+    /// `truncates`: afterwards the leader is asked first where the logs part.
+    fn delay_until(&mut self, until: Duration, partition: &TopicPartition, truncates: bool) {
         let followed = self.followed(partition);
         let before = followed.phase;
         // Out of range is found again by the next fetch.
-        let truncates = before == Phase::Truncating;
+        let truncates = truncates || before == Phase::Truncating;
         followed.phase = Phase::Delayed { until, truncates };
         self.leave(partition, before);
         self.session.exclude(partition);

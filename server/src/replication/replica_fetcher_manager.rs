@@ -427,7 +427,14 @@ impl FollowedLog for FollowedPartition {
     }
 
     fn truncate_to(&self, epoch: LeaderEpoch, offset: Offset) -> Result<(), FollowError> {
-        self.partition.truncate_as_follower(epoch, offset)
+        self.partition.truncate_as_follower(epoch, offset)?;
+        // What another task appended, of the leader before, may not be on the medium yet.
+        let ends = self.partition.log().offsets();
+        if ends.replicable_end < ends.log_end_offset {
+            let unsynced = (Arc::clone(&self.partition), ends.log_end_offset);
+            self.unsynced.lock().push(unsynced);
+        }
+        Ok(())
     }
 
     fn restart_at(&self, epoch: LeaderEpoch, offset: Offset) -> Result<(), FollowError> {
@@ -623,6 +630,10 @@ impl LeaderFetcher {
 
 #[cfg(test)]
 mod tests {
+    use milena_engine::config::LogConfig;
+    use milena_engine::io::simulated::{Completions, SimulatedDisk};
+
+    use super::super::tests::{batch_of, created, logs_on, replica_manager, tell};
     use super::*;
 
     #[test]
@@ -684,5 +695,32 @@ mod tests {
             "what is not followed stays so"
         );
         assert!(second.0.is_closed(), "the thread ends");
+    }
+
+    #[test]
+    fn what_another_task_appended_is_on_the_medium_before_the_new_leader_hears_of_it() {
+        let disk = SimulatedDisk::new(1);
+        let logs = logs_on(disk.clone());
+        let name = TopicPartition::new("t", 0);
+        let config = LogConfig {
+            flush_messages: Some(1),
+            ..LogConfig::default()
+        };
+        let log = created(&logs, &name, config);
+        disk.set_completions(Completions::Manual);
+        log.append_as_follower(&batch_of(1, 0)).expect("it fits");
+        let (replicas, _inboxes) = replica_manager(0, logs);
+        tell(&replicas, &name, 2, 2, &[0, 1, 2], &[0, 1, 2]);
+        let unsynced = Unsynced::default();
+        let followed = FollowedPartition {
+            partition: replicas.partition("t", 0).expect("it is followed here"),
+            unsynced: Arc::clone(&unsynced),
+            replicas: Arc::new(replicas),
+        };
+        followed
+            .truncate_to(LeaderEpoch(2), Offset(1))
+            .expect("nothing to cut");
+        let waited_for: Vec<Offset> = unsynced.lock().iter().map(|(_, upto)| *upto).collect();
+        assert_eq!(waited_for, [Offset(1)]);
     }
 }

@@ -10,13 +10,17 @@ use milena_engine::units::{LeaderEpoch, Offset, TimestampMs};
 
 use super::*;
 use crate::cluster::LeaderAndIsr;
+use crate::replication::replica_fetcher::{FetchedPartition, FollowError};
 
 struct Deaf;
 
 impl LogManagerObserver for Deaf {}
 
 fn logs() -> Arc<LogManager> {
-    let disk = SimulatedDisk::new(1);
+    logs_on(SimulatedDisk::new(1))
+}
+
+pub(super) fn logs_on(disk: SimulatedDisk) -> Arc<LogManager> {
     let survey = Survey::of(&[PathBuf::from("/d")], &disk).expect("a new directory");
     let clock = Arc::new(ManualClock::new(TimestampMs(1_700_000_000_000)));
     let settings = Arc::new(LogConfig::default());
@@ -26,7 +30,7 @@ fn logs() -> Arc<LogManager> {
     Arc::new(logs.expect("nothing to load"))
 }
 
-fn replica_manager(broker_id: i32, logs: Arc<LogManager>) -> (ReplicaManager, Inboxes) {
+pub(super) fn replica_manager(broker_id: i32, logs: Arc<LogManager>) -> (ReplicaManager, Inboxes) {
     let settings = ReplicaManagerSettings {
         broker_id,
         lag_max: Duration::from_secs(30),
@@ -39,16 +43,19 @@ fn replica_manager(broker_id: i32, logs: Arc<LogManager>) -> (ReplicaManager, In
     ReplicaManager::new(settings, logs, Arc::default(), clock)
 }
 
+pub(super) fn created(logs: &LogManager, name: &TopicPartition, config: LogConfig) -> Arc<Log> {
+    let wanted = WantedLog {
+        partition: name.clone(),
+        config: Arc::new(config),
+        is_new: true,
+        preferred_directory: None,
+    };
+    logs.get_or_create(wanted).expect("room on the disk")
+}
+
 /// A log of one record.
 fn written(logs: &LogManager, name: &TopicPartition) -> Arc<Log> {
-    let log = logs
-        .get_or_create(WantedLog {
-            partition: name.clone(),
-            config: Arc::new(LogConfig::default()),
-            is_new: true,
-            preferred_directory: None,
-        })
-        .expect("room on the disk");
+    let log = created(logs, name, LogConfig::default());
     let mut batch = RecordBatchBuilder::new();
     batch.append(TimestampMs(1), None, Some(b"a record"));
     log.append_as_follower(&batch.build()).expect("a whole batch");
@@ -56,13 +63,33 @@ fn written(logs: &LogManager, name: &TopicPartition) -> Arc<Log> {
     log
 }
 
+/// A batch of one record as a leader of that epoch wrote it.
+pub(super) fn batch_of(epoch: i32, offset: i64) -> Vec<u8> {
+    let mut batch = RecordBatchBuilder::new()
+        .base_offset(Offset(offset))
+        .leader_epoch(LeaderEpoch(epoch));
+    batch.append(TimestampMs(1), None, Some(b"a record"));
+    batch.build()
+}
+
 /// Broker 0 leads from now on.
 fn lead(replicas: &ReplicaManager, name: &TopicPartition, epoch: i32, isr: &[i32], assigned: &[i32]) {
+    tell(replicas, name, 0, epoch, isr, assigned);
+}
+
+pub(super) fn tell(
+    replicas: &ReplicaManager,
+    name: &TopicPartition,
+    leader: i32,
+    epoch: i32,
+    isr: &[i32],
+    assigned: &[i32],
+) {
     let command = LeaderAndIsrPartition {
         topic_partition: name.clone(),
         controller_epoch: 1,
         state: LeaderAndIsr {
-            leader: Some(0),
+            leader: Some(leader),
             leader_epoch: LeaderEpoch(epoch),
             isr: isr.into(),
             zk_version: 0,
@@ -115,4 +142,29 @@ fn who_waits_for_replicas_goes_on_waiting_while_the_leader_stays() {
         lead(&replicas, &name, next_epoch, &[0], &[0, 1]);
         assert_eq!(*settled.lock(), expected);
     }
+}
+
+#[test]
+fn a_follower_takes_nothing_of_a_later_epoch_than_that_of_its_leader() {
+    let (logs, name) = (logs(), TopicPartition::new("t", 0));
+    let log = created(&logs, &name, LogConfig::default());
+    let (replicas, _inboxes) = replica_manager(0, logs);
+    tell(&replicas, &name, 1, 5, &[0, 1], &[0, 1]);
+    let partition = replicas.partition("t", 0).expect("it is followed here");
+    let append = |offset, records: &[u8]| {
+        let answer = FetchedPartition {
+            fetch_offset: Offset(offset),
+            high_watermark: Offset(0),
+            log_start_offset: None,
+            records,
+        };
+        partition.append_as_follower(LeaderEpoch(5), &answer)
+    };
+    let mut records = [batch_of(4, 0), batch_of(5, 1)].concat();
+    records.extend(batch_of(6, 2));
+    append(0, &records).expect("two fit");
+    assert_eq!(log.log_end_offset(), Offset(2));
+    let refused = append(2, &batch_of(6, 2));
+    assert!(matches!(refused, Err(FollowError::Unfit(_))), "{refused:?}");
+    assert_eq!(log.log_end_offset(), Offset(2));
 }

@@ -11,7 +11,7 @@ use milena_engine::log::UpperBound;
 use milena_engine::units::{LeaderEpoch, Offset, TopicPartition};
 use tokio::time::{Instant, sleep};
 
-use super::client::{Ledger, records_in, value};
+use super::client::{Ledger, is_of_former_life, records_in, value};
 use super::group::Commits;
 use super::{TOPIC, World, promise, story};
 use crate::cluster::LeaderAndIsr;
@@ -29,6 +29,8 @@ pub(super) struct Checker {
     reigns: RefCell<BTreeMap<(TopicPartition, i32), Reign>>,
     /// By partition and broker: the replica there, and the last epoch that it knew.
     epochs: RefCell<BTreeMap<(TopicPartition, i32), KnownEpoch>>,
+    /// By partition: the last leader epoch in the tree.
+    in_tree: RefCell<BTreeMap<TopicPartition, LeaderEpoch>>,
     /// By partition and offset: the record that a consumer read.
     read: RefCell<BTreeMap<(i32, i64), String>>,
     events: Cell<u64>,
@@ -119,8 +121,21 @@ impl Checker {
         }
     }
 
-    /// A9: one leader for each epoch, in one life: in the next it may have less.
-    fn leads(&self, at: &TopicPartition, epoch: i32, broker: i32, replica: &Arc<Partition>) {
+    /// A9: the epoch in the tree only rises.
+    fn decided(&self, at: &TopicPartition, epoch: LeaderEpoch) {
+        let before = self.in_tree.borrow_mut().insert(at.clone(), epoch);
+        if let Some(before) = before
+            && epoch < before
+        {
+            self.violation(format!(
+                "the epoch of {at} in the tree went from {before} back to {epoch}"
+            ));
+        }
+    }
+
+    /// A9: one leader for each epoch, in one life: in the next it may have less. Where the state was written after that began, by a
+    /// controller that had not heard of it, no other controller can know.
+    fn leads(&self, world: &World, at: &TopicPartition, epoch: i32, broker: i32, replica: &Arc<Partition>) {
         let mut reigns = self.reigns.borrow_mut();
         let reign = reigns.entry((at.clone(), epoch)).or_insert_with(|| Reign {
             broker,
@@ -128,12 +143,26 @@ impl Checker {
         });
         let first = reign.broker;
         if reign.replica.as_ptr() != Arc::as_ptr(replica) {
+            if first == broker && is_bounce_hidden(world, at, broker) {
+                reign.replica = Arc::downgrade(replica);
+                return;
+            }
             drop(reigns);
             self.violation(format!(
                 "broker {broker} leads {at} in epoch {epoch}, which {first} led in another life"
             ));
         }
     }
+}
+
+/// Whether the broker registered before the partition's state was last written.
+fn is_bounce_hidden(world: &World, at: &TopicPartition, broker: i32) -> bool {
+    let registration = world.ensemble.look(&znodes::broker_id(broker));
+    let state = world
+        .ensemble
+        .look(&znodes::partition_state(&at.topic, at.partition));
+    let both = registration.zip(state);
+    both.is_some_and(|(registration, state)| registration.stat.czxid < state.stat.mzxid)
 }
 
 /// Looks at all brokers again and again.
@@ -166,6 +195,9 @@ fn assignment(world: &World, at: &TopicPartition) -> ReplicaAssignment {
 
 fn look(world: &World, at: &TopicPartition) {
     let state = state_in_tree(world, at);
+    if let Some(state) = &state {
+        world.checker.decided(at, state.leader_epoch);
+    }
     for id in 0..world.shape.brokers {
         let Some(running) = world.running(id) else {
             continue;
@@ -177,7 +209,7 @@ fn look(world: &World, at: &TopicPartition) {
         let Ok(epoch) = partition.check_leader(-1) else {
             continue;
         };
-        world.checker.leads(at, epoch.get(), id, &partition);
+        world.checker.leads(world, at, epoch.get(), id, &partition);
         // A9: what this leader calls committed is on all in-sync replicas.
         let Some(state) = &state else { continue };
         if state.leader != Some(id) || state.leader_epoch != epoch {
@@ -212,6 +244,46 @@ pub(super) async fn comes_together(world: &Rc<World>, within: Duration) -> Resul
         }
         sleep(Duration::from_millis(200)).await;
     }
+}
+
+/// Waits until records were acknowledged in every partition while one broker is down; where none was (A12). Nothing is expected where
+/// only that one is in sync of a partition, which the producers may then wait for.
+pub(super) async fn goes_on_without(world: &Rc<World>, down: i32, within: Duration) -> Result<(), String> {
+    let deadline = Instant::now() + within;
+    let before = world.ledger.counts(world.shape.partitions);
+    let is_still =
+        |partition: &usize| world.ledger.counts(world.shape.partitions)[*partition] == before[*partition];
+    let mut still: Vec<usize> = (0..before.len()).collect();
+    while Instant::now() < deadline {
+        still.retain(is_still);
+        if still.is_empty() {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+    if !can_do_without(world, down) {
+        return Ok(());
+    }
+    let at = TopicPartition::new(TOPIC, still[0] as i32);
+    let state = state_in_tree(world, &at);
+    Err(format!(
+        "nothing is acknowledged in {at} without broker {down}: {state:?}"
+    ))
+}
+
+/// Whether every partition has somebody else in sync.
+pub(super) fn can_do_without(world: &World, broker: i32) -> bool {
+    let states = world
+        .all_partitions()
+        .into_iter()
+        .map(|at| state_in_tree(world, &at));
+    states
+        .into_iter()
+        .all(|state| others_in_sync(state.as_ref(), broker))
+}
+
+fn others_in_sync(state: Option<&LeaderAndIsr>, broker: i32) -> bool {
+    state.is_some_and(|state| state.isr.iter().any(|id| *id != broker))
 }
 
 fn missing(world: &World, at: &TopicPartition) -> Option<String> {
@@ -272,7 +344,7 @@ fn bytes_of(world: &World, id: i32, at: &TopicPartition) -> Vec<u8> {
     bytes
 }
 
-/// A1, A3, A4 and A11, of a cluster that has come together.
+/// A1 to A4, A10 and A11, of a cluster that has come together.
 pub(super) fn scan(world: &Rc<World>) {
     for at in &world.all_partitions() {
         let replicas = assignment(world, at).replicas;
@@ -317,6 +389,13 @@ fn check_records(world: &World, index: i32, records: &[(i64, String)]) {
     let mut last: BTreeMap<&str, i32> = BTreeMap::new();
     for (offset, value) in records {
         world.checker.read(index, *offset, value);
+        if world.ledger.was_refused(value) {
+            let text = format!("{value} at offset {offset} had been refused");
+            world.checker.violation(text);
+        }
+        if is_of_former_life(value) {
+            continue;
+        }
         let (producer, number) = value.rsplit_once('/').expect("values of ours have numbers");
         let number: i32 = number.parse().expect("values of ours have numbers");
         if let Some(before) = last.insert(producer, number)

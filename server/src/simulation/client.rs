@@ -1,6 +1,8 @@
-//! Idempotent producers with `acks=all`, each record sent until it is acknowledged, and their ledger; and a reader of what is committed.
+//! Idempotent producers with `acks=all`, each record sent until it is acknowledged, and their ledger; a former life of each of them; and a
+//! reader of what is committed.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -8,7 +10,7 @@ use milena_engine::error::{AppendError, ProducerRefusal};
 use milena_engine::io::Clock;
 use milena_engine::log::UpperBound;
 use milena_engine::record_batch::{
-    AppendOrigin, Level, RecordBatchBuilder, RequestRules, ValidationRules, batches, validate,
+    AppendOrigin, Level, RecordBatchBuilder, RecordHeader, RequestRules, ValidationRules, batches, validate,
 };
 use milena_engine::units::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence};
 use tokio::sync::oneshot;
@@ -33,10 +35,11 @@ pub(super) struct Entry {
     pub(super) offset: i64,
 }
 
-/// What was acknowledged.
+/// What was acknowledged, and what was refused for good.
 #[derive(Default)]
 pub(super) struct Ledger {
     acknowledged: RefCell<Vec<Entry>>,
+    refused: RefCell<BTreeSet<String>>,
 }
 
 impl Ledger {
@@ -47,6 +50,19 @@ impl Ledger {
     pub(super) fn acknowledged_count(&self) -> usize {
         self.acknowledged.borrow().len()
     }
+
+    /// How many records of each partition were acknowledged.
+    pub(super) fn counts(&self, partitions: i32) -> Vec<usize> {
+        let mut counts = vec![0; partitions as usize];
+        for entry in self.acknowledged.borrow().iter() {
+            counts[entry.partition as usize] += 1;
+        }
+        counts
+    }
+
+    pub(super) fn was_refused(&self, value: &str) -> bool {
+        self.refused.borrow().contains(value)
+    }
 }
 
 /// What a record holds.
@@ -54,7 +70,16 @@ pub(super) fn value(partition: i32, producer: i64, number: i32) -> String {
     format!("{partition}/{producer}/{number}")
 }
 
-/// Records of a range of bytes: offset and value.
+/// What a record of a producer's former life holds.
+fn former_value(partition: i32, producer: i64, number: i32) -> String {
+    format!("former/{}", value(partition, producer, number))
+}
+
+pub(super) fn is_of_former_life(value: &str) -> bool {
+    value.starts_with("former/")
+}
+
+/// Records of a range of bytes: offset and value, or what else is found where key or header are not those that belong to it (A10).
 pub(super) fn records_in(bytes: &[u8]) -> Vec<(i64, String)> {
     let mut found = Vec::new();
     for batch in batches(bytes).map_while(Result::ok) {
@@ -62,12 +87,24 @@ pub(super) fn records_in(bytes: &[u8]) -> Vec<(i64, String)> {
         let mut records = batch.records().expect("what a log holds can be read");
         let mut offset = base;
         while let Some(record) = records.next_record().expect("what a log holds can be read") {
-            let value = String::from_utf8_lossy(record.value.unwrap_or_default()).into_owned();
+            let mut value = String::from_utf8_lossy(record.value.unwrap_or_default()).into_owned();
+            let is_whole = record.key == Some(value.as_bytes()) && record.headers.iter().eq([header(&value)]);
+            // The groups' records are their own.
+            if !is_whole && value.contains('/') {
+                value = format!("{value} spoiled: {record:?}");
+            }
             found.push((offset, value));
             offset += 1;
         }
     }
     found
+}
+
+fn header(value: &str) -> RecordHeader<'_> {
+    RecordHeader {
+        key: b"of",
+        value: Some(value.as_bytes()),
+    }
 }
 
 pub(super) struct Clients {
@@ -78,17 +115,18 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    /// Producers finish the record at hand.
-    pub(super) async fn stop(self) {
+    /// Producers finish the record at hand, and have one more acknowledged in each partition; groups one commit. Whether they could,
+    /// in a healed cluster (A12).
+    pub(super) async fn stop(self) -> bool {
         self.are_stopping.set(true);
-        // A record that cannot be written in a healed cluster shows in the last check.
-        let _ = timeout(super::RECOVERY_MAX, async {
+        let all = async {
             for writer in self.writers {
                 let _ = writer.await;
             }
-        })
-        .await;
+        };
+        let is_done = timeout(super::RECOVERY_MAX, all).await.is_ok();
         self.reader.abort();
+        is_done
     }
 }
 
@@ -106,62 +144,105 @@ pub(super) fn start(world: &Rc<World>) -> Clients {
 }
 
 async fn produce(world: Rc<World>, producer: i64, is_stopping: Rc<Cell<bool>>) {
-    let mut numbers = vec![0; world.shape.partitions as usize];
-    let mut epochs = vec![LeaderEpoch(0); world.shape.partitions as usize];
+    let partitions = world.shape.partitions;
+    let mut of_partition: Vec<_> = (0..partitions).map(|_| (0, LeaderEpoch(0))).collect();
     let pause_max = Duration::from_millis(10 + world.numbers.below(300));
-    while !is_stopping.get() {
-        sleep(world.numbers.duration(pause_max)).await;
-        let partition = world.numbers.below(world.shape.partitions as u64) as i32;
-        let number = numbers[partition as usize];
-        numbers[partition as usize] += 1;
-        let mut gave_up_at = None;
-        loop {
-            match send(
-                &world,
-                partition,
-                producer,
-                number,
-                &mut epochs[partition as usize],
-            )
-            .await
-            {
-                Sent::Acknowledged(offset) => {
-                    let entry = Entry {
-                        partition,
-                        producer,
-                        number,
-                        offset,
-                    };
-                    world.ledger.acknowledged.borrow_mut().push(entry);
-                    break;
-                }
-                Sent::OutOfOrder(refusal) => {
-                    let record = value(partition, producer, number);
-                    world.checker.violation(format!(
-                        "{record} does not follow what was acknowledged before it: {refusal:?}"
-                    ));
-                    return;
-                }
-                Sent::Again => {}
+    let mut last = 0..partitions;
+    loop {
+        let partition = match is_stopping.get() {
+            false => {
+                sleep(world.numbers.duration(pause_max)).await;
+                world.numbers.below(partitions as u64) as i32
             }
-            // Nobody waits for ever for a cluster that does not heal.
-            if is_stopping.get() {
-                let now = world.clock.monotonic();
-                let since = *gave_up_at.get_or_insert(now);
-                if now - since > super::RECOVERY_MAX / 2 {
-                    return;
-                }
-            }
-            sleep(Duration::from_millis(50 + world.numbers.below(100))).await;
+            true => match last.next() {
+                Some(partition) => partition,
+                None => return,
+            },
+        };
+        let (number, known) = &mut of_partition[partition as usize];
+        if world.numbers.once_in(20) {
+            send_of_former_life(&world, partition, producer, *number, known).await;
         }
+        let record = Sending {
+            partition,
+            producer,
+            epoch: PRESENT,
+            number: *number,
+            value: value(partition, producer, *number),
+        };
+        let sent = send_until_acknowledged(&world, record, known).await;
+        let Ok(offset) = sent else { return };
+        world.ledger.acknowledged.borrow_mut().push(Entry {
+            partition,
+            producer,
+            number: *number,
+            offset,
+        });
+        *number += 1;
     }
+}
+
+/// The record's offset; an error where something is wrong, which is told.
+async fn send_until_acknowledged(
+    world: &Rc<World>,
+    record: Sending,
+    known: &mut LeaderEpoch,
+) -> Result<i64, ()> {
+    loop {
+        match send(world, record.clone(), known).await {
+            Sent::Acknowledged(offset) => return Ok(offset),
+            Sent::Refused(refusal) => {
+                let value = record.value;
+                world.checker.violation(format!(
+                    "{value} does not follow what was acknowledged before it: {refusal:?}"
+                ));
+                return Err(());
+            }
+            Sent::Again => {}
+        }
+        sleep(Duration::from_millis(50 + world.numbers.below(100))).await;
+    }
+}
+
+/// What is left on the way of the producer's former life arrives. Where the present one is known it is refused for good (A2).
+async fn send_of_former_life(
+    world: &Rc<World>,
+    partition: i32,
+    producer: i64,
+    number: i32,
+    known: &mut LeaderEpoch,
+) {
+    let record = Sending {
+        partition,
+        producer,
+        epoch: FORMER,
+        number: 0,
+        value: former_value(partition, producer, number),
+    };
+    let value = record.value.clone();
+    if let Sent::Refused(_) = send(world, record, known).await {
+        world.ledger.refused.borrow_mut().insert(value);
+    }
+}
+
+const FORMER: ProducerEpoch = ProducerEpoch(0);
+const PRESENT: ProducerEpoch = ProducerEpoch(1);
+
+/// A record on its way.
+#[derive(Clone, Debug)]
+struct Sending {
+    partition: i32,
+    producer: i64,
+    epoch: ProducerEpoch,
+    number: i32,
+    value: String,
 }
 
 enum Sent {
     Acknowledged(i64),
     Again,
-    /// The broker misses what this producer was told is written.
-    OutOfOrder(ProducerRefusal),
+    /// For good: the broker misses what this producer was told is written, or knows a later life of it.
+    Refused(ProducerRefusal),
 }
 
 /// Who leads, as some broker says; what is older than `known` is not believed (KIP-320).
@@ -177,14 +258,8 @@ fn leader_of(world: &World, partition: i32, known: &mut LeaderEpoch) -> Option<i
     said.leader
 }
 
-async fn send(
-    world: &Rc<World>,
-    partition: i32,
-    producer: i64,
-    number: i32,
-    known: &mut LeaderEpoch,
-) -> Sent {
-    let Some(leader) = leader_of(world, partition, known) else {
+async fn send(world: &Rc<World>, record: Sending, known: &mut LeaderEpoch) -> Sent {
+    let Some(leader) = leader_of(world, record.partition, known) else {
         return Sent::Again;
     };
     let (answer, answered) = oneshot::channel();
@@ -199,13 +274,13 @@ async fn send(
             return;
         };
         let again = world.network.again();
-        let sent = append(&world, &running, partition, producer, number).await;
+        let sent = append(&world, &running, &record).await;
         if let Some(later) = again {
             let (world, running) = (Rc::clone(&world), Rc::clone(&running));
             spawn_local(async move {
                 sleep(later).await;
                 if running.is_alive() {
-                    append(&world, &running, partition, producer, number).await;
+                    append(&world, &running, &record).await;
                 }
             });
         }
@@ -222,19 +297,24 @@ async fn send(
 }
 
 /// As the handler of Produce does it.
-async fn append(world: &World, leader: &Running, index: i32, producer: i64, number: i32) -> Sent {
-    let Ok(partition) = leader.replicas.partition(TOPIC, index) else {
+async fn append(world: &World, leader: &Running, record: &Sending) -> Sent {
+    let Ok(partition) = leader.replicas.partition(TOPIC, record.partition) else {
         return Sent::Again;
     };
     if partition.check_leader(-1).is_err() || !partition.has_enough_replicas() {
         return Sent::Again;
     }
-    let mut builder =
-        RecordBatchBuilder::new().producer(ProducerId(producer), ProducerEpoch(0), Some(Sequence(number)));
-    builder.append(
+    let mut builder = RecordBatchBuilder::new().producer(
+        ProducerId(record.producer),
+        record.epoch,
+        Some(Sequence(record.number)),
+    );
+    let value = record.value.as_bytes();
+    builder.append_with_headers(
         world.clock.wall(),
-        None,
-        Some(value(index, producer, number).as_bytes()),
+        Some(value),
+        Some(value),
+        &[header(&record.value)],
     );
     let batch = builder.build();
     let config = partition.log().config();
@@ -257,7 +337,9 @@ async fn append(world: &World, leader: &Running, index: i32, producer: i64, numb
             }
         }
         Err(AppendError::Producer(
-            refusal @ (ProducerRefusal::OutOfOrderSequence { .. } | ProducerRefusal::NewEpochSequence { .. }),
+            refusal @ (ProducerRefusal::OutOfOrderSequence { .. }
+            | ProducerRefusal::NewEpochSequence { .. }
+            | ProducerRefusal::StaleEpoch { .. }),
         )) => {
             let state = state_in_tree(world, partition.name());
             let reigns = state.is_some_and(|state| {
@@ -265,7 +347,7 @@ async fn append(world: &World, leader: &Running, index: i32, producer: i64, numb
             });
             // A former leader that has not heard of it misses what its successor acknowledged.
             match reigns {
-                true => Sent::OutOfOrder(refusal),
+                true => Sent::Refused(refusal),
                 false => Sent::Again,
             }
         }
@@ -312,7 +394,12 @@ async fn read(world: Rc<World>) {
         };
         for (offset, value) in records_in(&bytes) {
             world.checker.read(index, offset, &value);
-            *position = (*position).max(offset + 1);
+            // A6. A batch holds one record.
+            if offset != *position {
+                let gap = format!("{offset} of {index} was read where {position} was asked for");
+                world.checker.violation(gap);
+            }
+            *position = offset + 1;
         }
     }
 }

@@ -24,6 +24,8 @@ pub(super) enum Fault {
     KillAtJoin(i32, u64),
     /// Kills, and what is not on the medium is gone.
     CutPower(i32),
+    /// All machines lose power at once.
+    CutAllPower,
     /// Those of these brokers (the lowest bit is broker 0) that are down come up.
     Start(u64),
     /// What the one sends does not arrive at the other any more.
@@ -32,13 +34,19 @@ pub(super) enum Fault {
     Isolate(i32),
     /// One message in so many takes long.
     SlowDown(u64),
+    /// One message in so many is lost.
+    Lose(u64),
     /// All messages arrive again, and as fast as ever.
     HealNetwork,
     CutZooKeeper(i32),
+    /// Nobody reaches ZooKeeper.
+    StopZooKeeper,
     ReconnectZooKeeper,
     ExpireSession(i32),
     /// The broker's disk refuses an operation after so many.
     FailDisk(i32, u64, DiskFault),
+    /// Somebody else takes the space on the broker's disk, so much below its reserve, for so long (milliseconds).
+    FillDisk(i32, u64, u64),
     /// The broker's wall clock is off by so many seconds.
     SetClock(i32, i64),
     /// Somebody asks for the partition to be moved to these brokers; the one after the last of the records is that of the groups.
@@ -77,9 +85,10 @@ fn some(numbers: &Numbers, shape: Shape, may_lose_power: bool) -> Vec<Fault> {
     let broker = || numbers.below(shape.brokers as u64) as i32;
     // Who is not registered does not live for those who lost power and do not sync.
     let may_end_sessions = shape.is_synced || !may_lose_power;
-    let fault = match numbers.below(22) {
+    let fault = match numbers.below(26) {
         0..=2 => Fault::Kill(broker()),
         3 if may_lose_power => Fault::CutPower(broker()),
+        23 if may_lose_power && shape.is_synced => Fault::CutAllPower,
         4..=6 => Fault::Start(numbers.next()),
         7 => {
             let (one, other) = (Place::Broker(broker()), Place::Broker(broker()));
@@ -117,6 +126,13 @@ fn some(numbers: &Numbers, shape: Shape, may_lose_power: bool) -> Vec<Fault> {
             let partition = numbers.below(shape.partitions as u64 + 1) as i32;
             Fault::KillAtJoin(partition, numbers.below(40))
         }
+        20 => Fault::Lose(3 + numbers.below(30)),
+        21 if may_end_sessions => Fault::StopZooKeeper,
+        22 => Fault::FillDisk(
+            broker(),
+            numbers.below(node::RESERVE_BYTES / 2),
+            1000 + numbers.below(20_000),
+        ),
         _ => Fault::HealNetwork,
     };
     vec![fault]
@@ -151,6 +167,7 @@ fn happen(world: &Rc<World>, fault: Fault) {
         Fault::Kill(id) if promise::may_end(world, id) => node::kill(world, id),
         Fault::CutPower(id) if promise::may_lose_power(world, id) => node::cut_power(world, id),
         Fault::Kill(_) | Fault::CutPower(_) => {}
+        Fault::CutAllPower => ids.for_each(|id| node::cut_power(world, id)),
         Fault::KillAtJoin(partition, after_ms) => {
             let at = world.all_partitions().swap_remove(partition as usize);
             spawn_local(kill_at_join(Rc::clone(world), at, after_ms));
@@ -164,11 +181,21 @@ fn happen(world: &Rc<World>, fault: Fault) {
             world.network.cut(Place::Broker(id), Place::Broker(alone));
         }),
         Fault::SlowDown(one_in) => world.network.slow_down(one_in),
+        Fault::Lose(one_in) => world.network.lose(one_in),
         Fault::HealNetwork => world.network.heal(),
         Fault::CutZooKeeper(id) => node::cut_zookeeper(world, id, true),
+        Fault::StopZooKeeper => ids.for_each(|id| node::cut_zookeeper(world, id, true)),
         Fault::ReconnectZooKeeper => ids.for_each(|id| node::cut_zookeeper(world, id, false)),
         Fault::ExpireSession(id) => node::expire_session(world, id),
         Fault::FailDisk(id, after, fault) => node::fail_disk(world, id, after, fault),
+        Fault::FillDisk(id, missing_bytes, for_ms) => {
+            node::fill_disk(world, id, missing_bytes);
+            let world = Rc::clone(world);
+            spawn_local(async move {
+                sleep(Duration::from_millis(for_ms)).await;
+                node::free_disk(&world, id);
+            });
+        }
         Fault::SetClock(id, seconds) => world.nodes[id as usize].set_clock(seconds),
         Fault::Move(partition, replicas) => {
             let moved = world.all_partitions().swap_remove(partition as usize);
@@ -206,13 +233,25 @@ async fn kill_at_join(world: Rc<World>, at: TopicPartition, after_ms: u64) {
     }
 }
 
+/// Nothing is wrong any more, but that one broker is down.
+pub(super) fn heal_all_but(world: &Rc<World>, down: i32) {
+    node::kill(world, down);
+    mend(world);
+    happen(world, Fault::Start(!(1 << down)));
+}
+
 /// Nothing is wrong any more.
 pub(super) fn heal(world: &Rc<World>) {
+    mend(world);
+    happen(world, Fault::Start(u64::MAX));
+}
+
+fn mend(world: &Rc<World>) {
     world.is_healed.set(true);
     happen(world, Fault::HealNetwork);
     happen(world, Fault::ReconnectZooKeeper);
     for id in 0..world.shape.brokers {
         node::mend_disk(world, id);
+        node::free_disk(world, id);
     }
-    happen(world, Fault::Start(u64::MAX));
 }

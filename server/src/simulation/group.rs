@@ -88,7 +88,8 @@ pub(super) fn start(world: &Rc<World>, are_stopping: &Rc<Cell<bool>>) -> Vec<Joi
 }
 
 async fn commit(world: Rc<World>, group: usize, is_stopping: Rc<Cell<bool>>) {
-    while !is_stopping.get() {
+    loop {
+        let is_last = is_stopping.get();
         sleep(Duration::from_millis(20 + world.numbers.below(400))).await;
         let Some(coordinator) = coordinating(&world) else {
             continue;
@@ -104,6 +105,9 @@ async fn commit(world: Rc<World>, group: usize, is_stopping: Rc<Cell<bool>>) {
         if let Ok(Ok(true)) = is_acknowledged {
             let mut commit = world.commits.0[group].borrow_mut();
             commit.acknowledged = offset;
+            if is_last {
+                return;
+            }
         }
     }
 }

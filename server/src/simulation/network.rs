@@ -1,4 +1,4 @@
-//! The ways between brokers, and from clients to brokers: delayed, cut one way or both, slow for a while; and what arrives twice.
+//! The ways between brokers, and from clients to brokers: delayed, cut one way or both, slow or lossy for a while; and what arrives twice.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -24,6 +24,8 @@ pub(super) struct Network {
     cuts: RefCell<BTreeSet<(Place, Place)>>,
     /// One message in so many takes long; 0: none.
     slow_one_in: Cell<u64>,
+    /// One message in so many is lost with its connection; 0: none.
+    lost_one_in: Cell<u64>,
     /// One message in so many arrives twice; 0: none.
     twice_one_in: u64,
 }
@@ -36,6 +38,7 @@ impl Network {
             delay_max,
             cuts: RefCell::default(),
             slow_one_in: Cell::new(0),
+            lost_one_in: Cell::new(0),
         }
     }
 
@@ -47,7 +50,9 @@ impl Network {
             false => self.delay_max,
         };
         sleep(self.numbers.duration(delay_max)).await;
-        !self.cuts.borrow().contains(&(from, to))
+        let lost = self.lost_one_in.get();
+        let is_lost = lost > 0 && self.numbers.once_in(lost);
+        !is_lost && !self.cuts.borrow().contains(&(from, to))
     }
 
     /// When what arrived arrives once more, if it does: its sender did not hear of it and sent it again over another connection, and
@@ -65,8 +70,13 @@ impl Network {
         self.slow_one_in.set(one_in);
     }
 
+    pub(super) fn lose(&self, one_in: u64) {
+        self.lost_one_in.set(one_in);
+    }
+
     pub(super) fn heal(&self) {
         self.cuts.borrow_mut().clear();
         self.slow_one_in.set(0);
+        self.lost_one_in.set(0);
     }
 }

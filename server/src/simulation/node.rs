@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use milena_engine::io::Clock;
 use milena_engine::io::simulated::{Completions, Fault as DiskFault, SimulatedDisk};
+use milena_engine::io::{Clock, Io};
 use milena_engine::log_manager::{LogManager, LogManagerConfig, LogManagerObserver, Survey};
 use milena_engine::units::TopicPartition;
 use parking_lot::Mutex;
@@ -48,6 +48,8 @@ use crate::replication::replication_quota_manager::QuotaWindows;
 use crate::replication::{ReplicaManager, ReplicaManagerSettings};
 
 pub(super) const LISTENER: &str = "PLAINTEXT";
+/// What stays free on a broker's disk.
+pub(super) const RESERVE_BYTES: u64 = 200_000;
 const LAG_MAX: Duration = Duration::from_secs(4);
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -133,7 +135,6 @@ impl World {
             ("log.dirs", "/d"),
             ("min.insync.replicas", "2"),
             ("log.segment.bytes", "4096"),
-            ("milena.disk.reserve.bytes", "0"),
         ];
         if self.shape.is_synced {
             settings.push(("log.flush.interval.messages", "1"));
@@ -255,6 +256,20 @@ pub(super) fn fail_disk(world: &World, id: i32, count: u64, fault: DiskFault) {
     }
 }
 
+/// So much is missing to what is to stay free on a broker's disk.
+pub(super) fn fill_disk(world: &World, id: i32, missing_bytes: u64) {
+    let disk = world.nodes[id as usize].disk.borrow();
+    disk.set_capacity(None);
+    if let Ok(space) = disk.space(Path::new("/")) {
+        let used = space.total_bytes - space.available_bytes;
+        disk.set_capacity(Some(used + RESERVE_BYTES - missing_bytes));
+    }
+}
+
+pub(super) fn free_disk(world: &World, id: i32) {
+    world.nodes[id as usize].disk.borrow().set_capacity(None);
+}
+
 /// The disk refuses nothing any more.
 pub(super) fn mend_disk(world: &World, id: i32) {
     world.nodes[id as usize].disk.borrow().clear_faults();
@@ -295,6 +310,7 @@ async fn bring_up(world: Rc<World>, id: i32) {
         survey,
         LogManagerConfig {
             cuts_holes: true,
+            disk_reserve_bytes: RESERVE_BYTES,
             ..LogManagerConfig::default()
         },
         &config_of,
@@ -360,9 +376,10 @@ async fn bring_up(world: Rc<World>, id: i32) {
     // From here on it can be killed; commands reach it before its registration is answered, as in a broker.
     *node.running.borrow_mut() = Some(Rc::clone(&running));
     node.starting.borrow_mut().take();
-    running.spawn(join(Rc::clone(&world), Rc::clone(&running), kept));
+    running.spawn(join(Rc::clone(&world), Rc::clone(&running), Arc::clone(&kept)));
     running.spawn(obeying);
     running.spawn(groups.run_timer());
+    running.spawn(keep_house(Arc::clone(&kept), Arc::clone(&clock)));
     running.spawn(end_when_failed(
         Rc::clone(&world),
         id,
@@ -408,6 +425,15 @@ async fn bring_up(world: Rc<World>, id: i32) {
     };
     running.spawn(fetching.run(inbox));
     world.checker.event(format!("{id} is up"));
+}
+
+/// Checkpoints, and looks at the space that is left.
+async fn keep_house(logs: Arc<LogManager>, clock: Arc<dyn Clock>) {
+    loop {
+        let next = logs.run_due(clock.monotonic());
+        let wait = next.saturating_sub(clock.monotonic());
+        sleep(wait.max(Duration::from_millis(1))).await;
+    }
 }
 
 async fn end_when_failed(world: Rc<World>, id: i32, failed: Arc<Notify>) {

@@ -31,7 +31,7 @@ pub(super) struct Cut {
 
 impl Cut {
     /// Behind the last sound batch of the segment at `segment_index`, which was the last to be rebuilt.
-    pub(super) fn at_end_of(segment_index: usize, segment: &LogSegment, rebuilt: &[Rebuilt]) -> Cut {
+    fn at_end_of(segment_index: usize, segment: &LogSegment, rebuilt: &[Rebuilt]) -> Cut {
         let position = rebuilt
             .last()
             .map_or(segment.size_bytes(), |rebuilt| rebuilt.size_bytes);
@@ -94,12 +94,30 @@ impl Loader<'_> {
             return Err(self.out_of_service(&damage, because, Some(next_offset)));
         }
         if is_hole {
-            self.has_cut_hole.set(true);
-            // Durable before the hole, which tells the next start as much, is gone.
-            self.place.open_to_write(names::HOLE_CUT, OpenMode::Truncate)?;
-            self.place.sync_dir()?;
+            self.note_hole()?;
         }
         Ok(Some(cut))
+    }
+
+    /// Where to cut a log in which offsets are missing before the segment at `index`, the one before which was the last to be rebuilt.
+    pub(super) fn judge_gap(
+        &self,
+        segments: &[Arc<LogSegment>],
+        index: usize,
+        rebuilt: &[Rebuilt],
+    ) -> Result<Cut, LogOpenError> {
+        let has_records_behind = segments[index..].iter().any(|segment| !segment.is_empty());
+        if self.config.flush_messages == Some(1) && self.options.cuts_holes && has_records_behind {
+            self.note_hole()?;
+        }
+        Ok(Cut::at_end_of(index - 1, &segments[index - 1], rebuilt))
+    }
+
+    /// Durable before the hole, which tells the next start as much, is gone.
+    fn note_hole(&self) -> Result<(), IoError> {
+        self.has_cut_hole.set(true);
+        self.place.open_to_write(names::HOLE_CUT, OpenMode::Truncate)?;
+        self.place.sync_dir()
     }
 
     /// An interrupted write into preallocated space: from some byte of the batch on, the file holds only

@@ -219,6 +219,35 @@ fn a_hole_in_synced_records_is_cut_where_others_have_copies_and_the_log_says_so(
 }
 
 #[test]
+fn a_hole_between_segments_of_synced_records_is_told_as_well() {
+    let config = LogConfig {
+        flush_messages: Some(1),
+        segment_size_bytes: 200,
+        ..LogConfig::default()
+    };
+    let bench = Bench::new(config);
+    let log = bench.log();
+    for _ in 0..6 {
+        append_one(&log, batch(1, NOW.get(), 64));
+    }
+    let bases = log.segment_base_offsets();
+    let bench = Bench::on(bench.disk.process_kill(), bench.config.clone());
+    // A segment ends, at the edge of a batch, before the next begins.
+    let path = bench.path(&format!("{:020}.log", bases[1].get()));
+    let file = bench.disk.open(&path, OpenMode::ReadWrite).unwrap();
+    file.set_len(0).unwrap();
+    let log = bench.open(&OpenOptions {
+        clean_shutdown: false,
+        boot: BootEvidence::OtherBoot,
+        cuts_holes: true,
+        ..OpenOptions::default()
+    });
+    let log = log.unwrap();
+    assert_eq!(log.log_end_offset(), bases[1]);
+    assert!(log.has_cut_hole());
+}
+
+#[test]
 fn damage_below_the_recovery_point_is_found_where_headers_are_walked_or_read() {
     let bench = damaged(LogConfig::default(), 6, 3);
     // Below the recovery point the CRC is the scrub's to check.

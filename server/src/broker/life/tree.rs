@@ -99,7 +99,7 @@ pub(crate) async fn connect(settings: &ZooKeeperSettings) -> Result<ZooKeeper, S
         session_timeout_ms: settings.session_timeout_ms,
         max_in_flight_requests: settings.max_in_flight_requests as usize,
         set_acl: settings.set_acl,
-        auth: Vec::new(),
+        auth: settings.digest.iter().cloned().collect(),
         sasl: settings.sasl.clone(),
         tls,
     });

@@ -14,6 +14,8 @@ definitions! {
         "Network lanes, each one thread that reads, handles and answers requests; one per core if unset.";
     "milena.zookeeper.sasl.jaas.config": Password = none, ANY, Medium, Fixed, OnlyInCluster(ALONE);
         "Who this broker is at ZooKeeper, in place of the Client section of a JAAS file: a login module with username and password.";
+    "milena.zookeeper.digest": Password = none, ANY, Medium, Fixed, OnlyInCluster(ALONE);
+        "Who this broker is at ZooKeeper by its scheme digest, with or without a login by SASL: name:password.";
     "milena.log.dir": String = none, ANY, Low, Fixed, Served;
         "Directory of the broker's own log (server.log, rotated hourly); standard output if unset.";
     "milena.log.level": String = "info", LOG_LEVEL, Low, Fixed, Served;

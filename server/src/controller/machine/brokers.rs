@@ -85,7 +85,8 @@ impl ControllerMachine {
     /// **Deviation:** where a broker and the controller lose their sessions together, as all do when the power goes, the next
     /// controller of 2.7.2 finds the broker alive and believes what the state says of it: a leader that lost the end of its log
     /// leads on in the same epoch. Here a replica that registered after the state was last written counts as gone and come
-    /// back: a new epoch, and out of the in-sync set. Where all of that did, the leader stays.
+    /// back: a new epoch, and out of the in-sync set (unless the controller before wrote the state once more in the moment before it heard
+    /// of it). Where nobody else in sync is there, one of them stays, the leader if it can.
     fn unseen_bounces(&self, at: &TopicPartition, node: &StateNode) -> Vec<i32> {
         let replicas = self.context.replicas_of(at);
         if replicas.len() < 2 || self.context.is_queued_for_deletion(&at.topic) {

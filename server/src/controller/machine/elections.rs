@@ -16,7 +16,7 @@ use super::{
 };
 use crate::cluster::LeaderAndIsr;
 use crate::controller::context::{PartitionPhase, ReplicaPhase, Standing};
-use crate::controller::election::{ElectionStrategy, elect, in_new_epoch, without};
+use crate::controller::election::{ElectionStrategy, elect, in_new_epoch, without, without_returned};
 use crate::controller::request::{ControllerError, ControllerErrorKind};
 use crate::coordination::znodes::{self, PartitionState};
 use crate::coordination::{CoordinationError, ExpectedVersion, MultiError, Operation};
@@ -118,7 +118,8 @@ impl ControllerMachine {
                         && (present.isr.iter().any(|id| gone.contains(id))
                             || !planted::has(Bug::DistrustedHearNothing))
                     {
-                        changes.push((at.clone(), without(gone, &present)));
+                        let is_online = |id: &i32| self.context.is_replica_online(*id, at);
+                        changes.push((at.clone(), without_returned(gone, &present, is_online)));
                     }
                 }
                 self.update(Update {

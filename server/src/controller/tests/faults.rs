@@ -235,3 +235,33 @@ fn a_controller_stops_though_the_servers_are_gone() {
         controller.shutdown().await;
     });
 }
+
+#[test]
+fn a_broker_that_comes_and_goes_often_is_read_as_often_and_no_more() {
+    const TIMES: usize = 12;
+    run(async {
+        let cluster = Cluster::new(2);
+        let reads = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&reads);
+        let before_get: Meddling = Box::new(move |path| {
+            counted.fetch_add(usize::from(path == "/brokers/ids/0"), Ordering::Relaxed);
+            Box::pin(std::future::ready(()))
+        });
+        let tampered = Tampered {
+            before_get,
+            ..Tampered::new(cluster.tree.session())
+        };
+        let _controller = cluster.join_over(Arc::new(tampered), settings(0)).await;
+        cluster.until(0, |cache| cache.load().broker_count() == 1).await;
+        for _ in 0..TIMES {
+            let other = cluster.tree.session();
+            register(other.as_ref(), 1).await;
+            cluster.until(0, |cache| cache.load().broker_count() == 2).await;
+            cluster.tree.expire(&other).await.unwrap();
+            cluster.until(0, |cache| cache.load().broker_count() == 1).await;
+        }
+        // Its node and the list of brokers tell of each change.
+        let reads = reads.load(Ordering::Relaxed);
+        assert!(reads <= 5 * TIMES, "{reads} readings");
+    });
+}

@@ -395,10 +395,27 @@ fn a_failed_disk_ends_the_following_and_damaged_records_are_asked_for_again() {
     dialogue.answer(0, &[9]);
     assert_eq!(dialogue.next(), Step::Wait(Some(dialogue.now + BACKOFF)));
     dialogue.now += BACKOFF;
+    dialogue.epoch_ends(1, 2);
     assert_eq!(dialogue.fetch_positions(), [(0, 2)]);
     log.0.lock().fails = Some(FollowError::Storage("EIO".to_owned()));
     dialogue.answer(0, &[9]);
     assert_eq!(dialogue.next(), Step::Wait(None));
+}
+
+#[test]
+fn who_finds_that_somebody_else_appended_goes_on_behind_that() {
+    let log = TestLog::of(&[1, 1]);
+    let mut dialogue = Dialogue::new(&[Arc::clone(&log)]);
+    dialogue.epoch_ends(1, 2);
+    assert_eq!(dialogue.fetch_positions(), [(0, 2)]);
+    log.0.lock().fails = Some(FollowError::Unfit("it ends elsewhere".to_owned()));
+    dialogue.answer(0, &[9]);
+    // The thread that followed before had an answer at hand.
+    log.0.lock().epochs.push(1);
+    assert_eq!(dialogue.next(), Step::Wait(Some(dialogue.now + BACKOFF)));
+    dialogue.now += BACKOFF;
+    dialogue.epoch_ends(1, 5);
+    assert_eq!(dialogue.fetch_positions(), [(0, 3)]);
 }
 
 #[test]

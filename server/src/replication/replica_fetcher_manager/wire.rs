@@ -227,16 +227,15 @@ impl WireEndpoint {
                 "nothing about the partition".to_owned(),
             )));
         };
-        Ok(match refusal(found.error_code) {
-            Some(refusal) => Err(refusal),
-            None if version == 0 => {
-                let offset = found.old_style_offsets.iter().next();
-                offset
-                    .map(Offset)
-                    .ok_or(LeaderRefusal::Other("no offset".to_owned()))
-            }
-            None => Ok(Offset(found.offset)),
-        })
+        if let Some(refusal) = refusal(found.error_code) {
+            return Ok(Err(refusal));
+        }
+        let offset = match version {
+            0 => found.old_style_offsets.iter().next(),
+            _ => Some(found.offset),
+        };
+        let known = offset.filter(|offset| *offset >= 0).map(Offset);
+        Ok(known.ok_or(LeaderRefusal::Other("no offset".to_owned())))
     }
 
     async fn records(&mut self, plan: &FetchPlan) -> Result<FetchAnswer, LeaderUnreachable> {

@@ -380,6 +380,21 @@ def nodes_of_our_own(place):
         contains(refused(cluster.broker("milena", 4, acl)), "zookeeper.set.acl is true, but nobody says who this broker is")
 
 
+@scenario(60)
+def nodes_of_our_own_by_digest(place):
+    """zookeeper.set.acl with milena.zookeeper.digest, which needs nothing at ZooKeeper: who has another password changes nothing."""
+    with Cluster(place) as cluster:
+        own = {"zookeeper.set.acl": "true", "milena.zookeeper.digest": "kafka:secret"}
+        for number in (1, 2):
+            begin(cluster.broker("milena", number, own))
+        equal(cluster.znodes.children("/brokers/ids"), ["1", "2"], "brokers")
+        for path in ("/brokers/ids/2", "/controller_epoch"):
+            equal(code_of(lambda: cluster.znodes.set(path, b"x")), NO_AUTH, f"{path}, written by anyone")
+        equal(code_of(lambda: cluster.znodes.get("/config/brokers")), NO_AUTH, "what is secret")
+        impostor = cluster.broker("milena", 3, {"milena.zookeeper.digest": "kafka:wrong"})
+        contains(refused(impostor), "not permitted to who we are at ZooKeeper")
+
+
 NO_AUTH = -102
 
 

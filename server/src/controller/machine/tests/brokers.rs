@@ -191,6 +191,30 @@ fn after_a_power_cut_of_all_the_leader_leads_alone_in_a_new_epoch() {
 }
 
 #[test]
+fn who_came_back_unseen_leads_on_where_the_others_in_sync_are_down() {
+    let mut world = world(&[1, 0, 2]);
+    // All sessions end; broker 2 is not back yet.
+    world.brokers.remove(&2);
+    world.register(1);
+    world.register(0);
+    world.elect();
+    assert_eq!(world.led("t"), (1, 2, vec![1]));
+    world.register(2);
+    world.brokers_changed();
+    assert_eq!(world.led("t"), (1, 2, vec![1]), "it gets what the leader has");
+}
+
+#[test]
+fn a_dead_leader_is_replaced_by_who_came_back_unseen() {
+    let mut world = world(&[1, 0, 2]);
+    world.brokers.remove(&1);
+    world.register(0);
+    world.register(2);
+    world.elect();
+    assert_eq!(world.led("t"), (0, 2, vec![0]));
+}
+
+#[test]
 fn a_topic_that_goes_is_not_looked_at_for_what_was_not_seen() {
     let mut world = world(&[2, 0, 1]);
     world.brokers.remove(&1);
