@@ -78,7 +78,8 @@ def summary(directory):
 
 
 def commit():
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True)
+    words = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    done = subprocess.run(words, cwd=HERE, capture_output=True, text=True)
     return done.stdout.strip() or "unknown"
 
 
@@ -124,8 +125,9 @@ def campaign(options, binary, known):
     failed = False
     while done < options.cycles:
         cycles = min(options.per_run, options.cycles - done)
+        begun_at = commit()
         found = one_run(options, seed, cycles, binary, known)
-        line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "commit": commit(), **stamp, "seed": seed, **found}
+        line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "commit": begun_at, **stamp, "seed": seed, **found}
         with open(options.out / RESULTS, "a") as out:
             out.write(json.dumps(line) + "\n")
         done += max(1, found["cycles"])

@@ -71,10 +71,12 @@ class Cluster:
     `apache` is the kind of all of them with Kafka as the subject.
     """
 
-    def __init__(self, place, kinds, release, session_ms=4000, apache="kafka", **settings):
+    def __init__(self, place, kinds, release, session_ms=4000, apache="kafka", zookeeper=None, **settings):
         self.place = place
-        self.zookeeper = subjects.ZooKeeper(place.directory).start()
-        place.started.append(self.zookeeper)
+        self.zookeeper = zookeeper
+        if zookeeper is None:
+            self.zookeeper = subjects.ZooKeeper(place.directory).start()
+            place.started.append(self.zookeeper)
         self.brokers = []
         for number, kind in enumerate(kinds):
             name = apache if place.subject == "kafka" else kind

@@ -19,8 +19,8 @@ NOT_ENOUGH_REPLICAS, NOT_ENOUGH_REPLICAS_AFTER_APPEND = 19, 20
 PRODUCE, FETCH, FIND_COORDINATOR, DELETE_RECORDS, INIT_PRODUCER_ID = 0, 1, 10, 21, 22
 
 
-def three(place, **settings):
-    return Cluster(place, ["milena"] * 3, "2.7", **settings)
+def three(place, release="2.7", **settings):
+    return Cluster(place, ["milena"] * 3, release, **settings)
 
 
 def text(value):
@@ -93,7 +93,9 @@ def a_near_replica(place):
 @scenario(180)
 def too_few_in_sync(place):
     """min.insync.replicas: refused before the append; after it, where the set shrinks meanwhile; acks=1 does not care."""
-    cluster = three(place, session_ms=6000, **{"replica.lag.time.max.ms": 1000, "controlled.shutdown.enable": "false"})
+    # With AlterIsr 2.7.2's leader does not look at its high watermark again when the set has shrunk, and who waits is timed out.
+    release = "2.6" if place.subject == "kafka" else "2.7"
+    cluster = three(place, release, session_ms=15000, **{"replica.lag.time.max.ms": 2500, "controlled.shutdown.enable": "false"})
     topic = place.name("t")
     cluster.create(topic, [0, 1], min_insync_replicas=2)
     leader, follower = cluster.brokers[0], cluster.brokers[1]
@@ -210,10 +212,14 @@ def nobody_coordinates_transactions(place):
         raise Skip("Apache Kafka's brokers coordinate")
     cluster = three(place)
     cluster.create("__transaction_state", [0, 1, 2], cleanup_policy="compact")
-    for broker in cluster.brokers:
+    for number, broker in enumerate(cluster.brokers):
         fields = asked(broker, FIND_COORDINATOR, 1, text("writer") + b"\1")
         fields.number("i")
-        equal(fields.number("h"), COORDINATOR_NOT_AVAILABLE, "FindCoordinator")
+        # The others cannot know what kind of broker the leader is.
+        error = fields.number("h")
+        fields.text()
+        wanted = (COORDINATOR_NOT_AVAILABLE, -1) if number == 0 else (NONE, 0)
+        equal((error, fields.number("i")), wanted, "FindCoordinator")
         fields = asked(broker, INIT_PRODUCER_ID, 1, text("writer") + struct.pack(">i", 60000))
         fields.number("i")
         equal(fields.number("h"), COORDINATOR_NOT_AVAILABLE, "InitProducerId")
@@ -229,7 +235,7 @@ def one_of_two_disks_fails(place):
     cluster = three(place, **{"offsets.topic.replication.factor": 3, "offsets.topic.num.partitions": 1})
     one = cluster.brokers[0]
     one.stop()
-    disk = disks.Disk(place.directory / "disk-0", size=256 << 20)
+    disk = disks.Disk(place.directory / "disk-0", size=1 << 30)
     one.log_dirs.append(disk.mount / "data")
     one.start()
     cluster.agreed(3)
