@@ -48,7 +48,7 @@ CLOCKS_MS = 50
 
 
 # What is reported and counted, and decides nothing.
-REMARKS = {"resent"}
+REMARKS = {"resent", "overdue"}
 
 
 class Violations(list):
