@@ -11,7 +11,7 @@ pub(crate) enum Bug {
     LeaderEpochIgnored,
     /// What a leader sent is applied whatever role the replica has by now.
     FetchedBeforeRoleChangeApplied,
-    /// A leader serves and believes a follower that asks in an older epoch.
+    /// A leader serves and believes a follower that asks in an older epoch, which takes what it gets.
     OldEpochFetchAccepted,
     /// A leader that returns believes what it heard of others in its former reign.
     FormerReignBelieved,
