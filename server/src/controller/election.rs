@@ -81,14 +81,13 @@ pub fn without_returned(
     present: &LeaderAndIsr,
     is_online: impl Fn(&i32) -> bool,
 ) -> LeaderAndIsr {
-    let mut online = present.isr.iter().filter(|id| is_online(id)).peekable();
-    let is_known = online.peek().is_none() || online.clone().any(|id| !returned.contains(id));
-    if is_known {
-        return without(returned, present);
+    let online = || present.isr.iter().copied().filter(&is_online);
+    let led = online().find(|id| present.leader == Some(*id));
+    match led.or_else(|| online().next()) {
+        // Who is not in sync does not lead, though it is not known yet that it is down.
+        Some(stays) if online().all(|id| returned.contains(&id)) => changed(present, None, vec![stays]),
+        _ => without(returned, present),
     }
-    let led = online.clone().find(|id| present.leader == Some(**id));
-    let stays = led.or_else(|| online.next()).copied();
-    changed(present, None, stays.into_iter().collect())
 }
 
 /// The same leader in a new epoch, and of the in-sync replicas those that are replicas still, if any is.
@@ -125,6 +124,28 @@ mod tests {
             leader_epoch: LeaderEpoch(4),
             isr: isr.into(),
             zk_version: 9,
+        }
+    }
+
+    #[test]
+    fn of_those_who_came_back_one_stays_where_nobody_else_in_sync_is_online() {
+        for (leader, online, stays, leads) in [
+            (1, &[1, 2][..], &[1][..], None),
+            (3, &[1, 2], &[1], None),
+            (2, &[2], &[2], None),
+            (1, &[1, 2, 3], &[3], None),
+            (3, &[1, 2, 3], &[3], Some(3)),
+            (1, &[], &[3], None),
+        ] {
+            let found = without_returned(&[1, 2], &state(Some(leader), &[1, 2, 3]), |id| {
+                online.contains(id)
+            });
+            assert_eq!(
+                (&found.isr[..], found.leader),
+                (stays, leads),
+                "{leader}, {online:?}"
+            );
+            assert_eq!(found.leader_epoch, LeaderEpoch(5));
         }
     }
 

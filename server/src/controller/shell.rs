@@ -411,16 +411,14 @@ impl Shell {
     async fn watch_topics(&mut self, topics: Vec<Arc<str>>) {
         // All are asked before the first answer is waited for.
         let ask = |topic: &Arc<str>| {
-            let path = znodes::topic(topic);
-            let watch = self.watch(&path, Event::AssignmentChanged(Arc::clone(topic)));
-            self.coordination.get(&path, watch)
+            let event = Event::AssignmentChanged(Arc::clone(topic));
+            self.get(&znodes::topic(topic), Some(event))
         };
         let asked: Vec<_> = topics.iter().map(ask).collect();
         for (topic, answer) in topics.iter().zip(asked) {
             let node = match answer.await {
                 Ok(node) => node,
                 Err(error) => {
-                    self.unwatch(&znodes::topic(topic));
                     self.log_error(&format!("topic {topic} is not watched: {error}"));
                     continue;
                 }

@@ -25,18 +25,24 @@ type NewTopics = Vec<(Arc<str>, TopicAssignment)>;
 
 impl Shell {
     /// A node, watched for `event`.
-    pub(super) async fn get(
+    pub(super) fn get(
         &self,
         path: &str,
         event: Option<Event>,
-    ) -> Result<Option<Node>, CoordinationError> {
+    ) -> impl Future<Output = Result<Option<Node>, CoordinationError>> + Send + use<'_> {
         let watch = event.and_then(|event| self.watch(path, event));
-        let is_new = watch.is_some();
-        let node = self.coordination.get(path, watch).await;
-        if node.is_err() && is_new {
-            self.unwatch(path);
+        let watched = watch.is_some().then(|| path.to_owned());
+        // Asked before anybody waits for the answer.
+        let asked = self.coordination.get(path, watch);
+        async move {
+            let node = asked.await;
+            if node.is_err()
+                && let Some(path) = watched
+            {
+                self.unwatch(&path);
+            }
+            node
         }
-        node
     }
 
     /// The children of a node, watched for `event`; none if it does not exist.

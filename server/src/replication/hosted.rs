@@ -606,6 +606,7 @@ impl LogListener for Ends {
         }
     }
 }
+
 /// The records up to the first batch of a later epoch.
 fn not_after(epoch: LeaderEpoch, records: &[u8]) -> &[u8] {
     let mut size_bytes = 0;

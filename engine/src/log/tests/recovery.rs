@@ -196,6 +196,17 @@ fn a_bad_batch_where_data_must_be_whole_leaves_the_files_untouched() {
     }
 }
 
+/// After a power cut.
+fn opened_where_others_have_copies(bench: &Bench) -> Arc<Log> {
+    let options = OpenOptions {
+        clean_shutdown: false,
+        boot: BootEvidence::OtherBoot,
+        cuts_holes: true,
+        ..OpenOptions::default()
+    };
+    bench.open(&options).unwrap()
+}
+
 #[test]
 fn a_hole_in_synced_records_is_cut_where_others_have_copies_and_the_log_says_so() {
     let synced = LogConfig {
@@ -204,13 +215,7 @@ fn a_hole_in_synced_records_is_cut_where_others_have_copies_and_the_log_says_so(
     };
     for (index, is_hole) in [(3, true), (5, false)] {
         let bench = damaged(synced.clone(), 0, index);
-        let log = bench.open(&OpenOptions {
-            clean_shutdown: false,
-            boot: BootEvidence::OtherBoot,
-            cuts_holes: true,
-            ..OpenOptions::default()
-        });
-        let log = log.unwrap();
+        let log = opened_where_others_have_copies(&bench);
         assert_eq!(log.log_end_offset(), Offset(index as i64));
         assert_eq!(log.has_cut_hole(), is_hole);
         let is_aside = |name: &String| name.contains(".log.cut-");
@@ -236,13 +241,7 @@ fn a_hole_between_segments_of_synced_records_is_told_as_well() {
     let path = bench.path(&format!("{:020}.log", bases[1].get()));
     let file = bench.disk.open(&path, OpenMode::ReadWrite).unwrap();
     file.set_len(0).unwrap();
-    let log = bench.open(&OpenOptions {
-        clean_shutdown: false,
-        boot: BootEvidence::OtherBoot,
-        cuts_holes: true,
-        ..OpenOptions::default()
-    });
-    let log = log.unwrap();
+    let log = opened_where_others_have_copies(&bench);
     assert_eq!(log.log_end_offset(), bases[1]);
     assert!(log.has_cut_hole());
 }

@@ -10,6 +10,7 @@ import librdkafka
 import records
 import subject as subjects
 from confluent_kafka import Consumer, TopicPartition
+from frames import varint
 from scenario import Skip, equal, scenario, until
 from scenarios.cluster import BATCH
 from scenarios.mixed import Cluster, Fields
@@ -111,11 +112,6 @@ def too_few_in_sync(place):
     equal(produced(leader, topic, -1), (NONE, 3), "both are in sync again")
     cluster.end()
     cluster.same_logs(topic, 1, brokers=(0, 1))
-
-
-def varint(number):
-    equal(number < 128, True, "one byte is enough")
-    return bytes([number])
 
 
 def fetched_after(broker, topic, offset, last_epoch):
