@@ -31,6 +31,14 @@ impl IoError {
     pub fn kind(&self) -> std::io::ErrorKind {
         self.source.kind()
     }
+
+    /// No space is left, or a quota says so: it may pass.
+    pub fn lacks_space(&self) -> bool {
+        matches!(
+            self.kind(),
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+        )
+    }
 }
 
 /// Why records sent by a producer are refused. Nothing of the request's partition was written.

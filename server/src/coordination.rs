@@ -18,6 +18,7 @@
 
 pub mod bounded;
 pub mod embedded;
+pub mod log_dir_events;
 pub mod lost_writes;
 pub mod producer_ids;
 pub mod simulated;

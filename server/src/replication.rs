@@ -37,6 +37,7 @@ pub mod replica_fetcher;
 pub mod replica_fetcher_manager;
 pub mod replica_selector;
 pub mod replication_quota_manager;
+mod roomless;
 #[cfg(test)]
 mod tests;
 
@@ -49,6 +50,7 @@ use partition::{Assignment, PartitionRules};
 use replica_alter_log_dirs_manager::{MoverCommand, MoverInbox, Movers};
 use replica_fetcher_manager::{FetcherCommand, FetcherInbox, Fetchers};
 use replication_quota_manager::{QuotaWindows, ReplicationQuotaManagers};
+use roomless::{Roomless, lacks_space};
 
 /// Why a partition cannot be used by this request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -162,6 +164,7 @@ pub struct ReplicaManager {
     movers: Movers,
     quotas: ReplicationQuotaManagers,
     table: ArcSwap<Table>,
+    roomless: Roomless,
     /// Held while the table is replaced.
     change: Mutex<()>,
     /// Held over I/O while roles are taken, replicas stopped and moves begun or ended.
@@ -199,6 +202,7 @@ impl ReplicaManager {
                 settings.alter_log_dirs_quota_windows,
             ),
             table: ArcSwap::default(),
+            roomless: Roomless::default(),
             change: Mutex::new(()),
             state_change: Mutex::new(()),
         };
@@ -257,7 +261,7 @@ impl ReplicaManager {
     /// Those that are ours and cannot be served.
     fn offline_partitions(&self) -> BTreeSet<TopicPartition> {
         let table = self.table.load();
-        let mut offline = BTreeSet::new();
+        let mut offline = BTreeSet::from_iter(self.roomless.names());
         for (topic, slots) in table.iter() {
             for (number, slot) in (0..).zip(slots) {
                 if matches!(slot, Some(Hosted::Offline)) {
@@ -309,6 +313,7 @@ impl ReplicaManager {
                     })
                 }
                 Some(Hosted::Offline) => Err(PartitionRefusal::Offline),
+                None if self.roomless.contains(&name) => Err(PartitionRefusal::Offline),
                 None => Err(PartitionRefusal::Unknown),
             };
             results.push((name, result));
@@ -328,28 +333,35 @@ impl ReplicaManager {
         if missing.is_empty() {
             return;
         }
-        let wanted = missing.iter().map(|command| WantedLog {
+        let wanted = missing.into_iter().map(|command| WantedLog {
             partition: command.topic_partition.clone(),
             config: config_of(&command.topic_partition.topic),
             is_new: command.is_new,
             preferred_directory: None,
         });
-        let opened = self.logs.get_or_create_all(wanted.collect());
+        let wanted: Vec<WantedLog> = wanted.collect();
+        let opened = self.logs.get_or_create_all(wanted.clone());
         let _change = self.change.lock();
         let mut table = Table::clone(&self.table.load());
-        for (command, log) in missing.into_iter().zip(opened) {
-            let name = &command.topic_partition;
+        for (wanted, log) in wanted.into_iter().zip(opened) {
+            let name = wanted.partition.clone();
+            self.roomless.remove(&name);
             let entry = match log {
                 Ok(log) if log.directory().is_online() => {
                     Hosted::Online(Partition::new(&self.shared, name.clone(), log))
                 }
                 Ok(_) => Hosted::Offline,
+                Err(error) if lacks_space(&error) => {
+                    tracing::error!(target: "state.change.logger", "{name} is offline until there is room: {error}");
+                    self.roomless.add(wanted);
+                    continue;
+                }
                 Err(error) => {
                     tracing::error!(target: "state.change.logger", "{name} stays offline: {error}");
                     Hosted::Offline
                 }
             };
-            put(&mut table, name, entry);
+            put(&mut table, &name, entry);
         }
         self.table.store(Arc::new(table));
     }
@@ -378,6 +390,9 @@ impl ReplicaManager {
     ) -> Vec<(TopicPartition, Result<(), PartitionRefusal>)> {
         let _state_change = self.state_change.lock();
         let named: HashSet<&TopicPartition> = partitions.iter().map(|(name, _)| name).collect();
+        for name in &named {
+            self.roomless.remove(name);
+        }
         self.retire(|name| named.contains(name), None);
         let delete = |name: &TopicPartition, delete: bool| {
             if !delete {

@@ -23,8 +23,6 @@ use crate::io::Io;
 use crate::log::LogDirectory;
 use crate::units::{Offset, TopicPartition};
 
-use super::survey::is_full;
-
 /// One offset per partition.
 pub(super) type Offsets = BTreeMap<TopicPartition, Offset>;
 
@@ -176,7 +174,7 @@ impl DirectoryCheckpoints {
 
 /// Takes the directory offline because a checkpoint could not be replaced, unless space is what was missing.
 pub(super) fn tolerate_full(directory: &LogDirectory, error: &IoError) {
-    if is_full(error) {
+    if error.lacks_space() {
         tracing::warn!(
             "{error}: no space is left on log directory {}, the old file stays until there is",
             directory.path().display()

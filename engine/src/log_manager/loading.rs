@@ -39,7 +39,7 @@ use super::partition_directory::PartitionDirectoryName;
 use super::reserve::ReserveWatch;
 use super::schedule::Schedule;
 use super::scrub::Scrub;
-use super::survey::{Survey, SurveyedDirectory, is_full};
+use super::survey::{Survey, SurveyedDirectory};
 use super::{Home, HostedLog, LogDirsError, LogManager, LogManagerConfig, LogManagerObserver, Unavailable};
 
 /// One log was loaded, or could not be.
@@ -469,7 +469,7 @@ impl Loader<'_> {
             }
             Err(LogOpenError::Storage(error)) => {
                 match &error {
-                    StorageError::Io(error) if !is_full(error) => directory.fail(error),
+                    StorageError::Io(error) if !error.lacks_space() => directory.fail(error),
                     _ => {}
                 }
                 Err(error.to_string())

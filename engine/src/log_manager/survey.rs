@@ -358,7 +358,7 @@ impl Survey {
         };
         let full = match io.open(&path.join(probe), OpenMode::CreateNew) {
             Ok(_) => false,
-            Err(error) if is_full(&error) => true,
+            Err(error) if error.lacks_space() => true,
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
                 return Err(self.locked(path, probe, io));
             }
@@ -483,14 +483,6 @@ impl From<IoError> for Refusal {
     fn from(error: IoError) -> Self {
         Refusal::Directory(error.to_string())
     }
-}
-
-/// No space is left, or a quota says so.
-pub(super) fn is_full(error: &IoError) -> bool {
-    matches!(
-        error.kind(),
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
-    )
 }
 
 #[cfg(test)]

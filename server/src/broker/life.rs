@@ -54,6 +54,7 @@ use crate::config::{ApiVersion, BrokerConfig, IoBackend};
 use crate::controller::Controller;
 use crate::coordination::Coordination;
 use crate::coordination::bounded::BoundedCoordination;
+use crate::coordination::log_dir_events;
 use crate::coordination::lost_writes::wait_until_nobody_counts_on;
 use crate::coordination::producer_ids::{ProducerIdManager, raise_above};
 use crate::coordination::startup;
@@ -560,7 +561,9 @@ impl Start {
         .map_err(StartError::Thread)?;
         let failures = observer.failures();
         let place = membership::keep(membership, controller.clone(), failures.clone());
-        let losses = observer.tell_controller(id, Arc::clone(coordination));
+        let news = observer.news();
+        let room = Arc::clone(&broker.replicas).create_when_there_is_room(false, Arc::clone(&news));
+        let losses = log_dir_events::tell_controller(id, Arc::clone(coordination), news);
         let control = async move {
             let dynamic = async move {
                 let lost = dynamic.run(&reconfigure).await;
@@ -576,7 +579,7 @@ impl Start {
                     features::run(features, failures).await;
                 }
             };
-            tokio::join!(control, dynamic, replication, place, losses, features);
+            tokio::join!(control, dynamic, replication, place, losses, room, features);
         };
         Ok(Joined {
             broker: Arc::new(broker),

@@ -2,15 +2,18 @@
 
 use std::path::PathBuf;
 
-use milena_engine::io::simulated::{ManualClock, SimulatedDisk};
+use milena_engine::io::simulated::{Fault, ManualClock, SimulatedDisk};
 use milena_engine::log::Log;
 use milena_engine::log_manager::{LogManagerConfig, LogManagerObserver, Survey};
 use milena_engine::record_batch::RecordBatchBuilder;
 use milena_engine::units::{LeaderEpoch, Offset, TimestampMs};
 
+use tokio::sync::Notify;
+
 use super::*;
 use crate::cluster::LeaderAndIsr;
 use crate::replication::replica_fetcher::{FetchedPartition, FollowError};
+use crate::test_cluster::run_paused;
 
 struct Deaf;
 
@@ -85,6 +88,17 @@ pub(super) fn tell(
     isr: &[i32],
     assigned: &[i32],
 ) {
+    assert_eq!(told(replicas, name, leader, epoch, isr, assigned), Ok(()));
+}
+
+fn told(
+    replicas: &ReplicaManager,
+    name: &TopicPartition,
+    leader: i32,
+    epoch: i32,
+    isr: &[i32],
+    assigned: &[i32],
+) -> Result<(), PartitionRefusal> {
     let command = LeaderAndIsrPartition {
         topic_partition: name.clone(),
         controller_epoch: 1,
@@ -99,8 +113,8 @@ pub(super) fn tell(
         removing_replicas: [].into(),
         is_new: false,
     };
-    let results = replicas.leader_and_isr(vec![command], &|_| Arc::new(LogConfig::default()));
-    assert!(results.iter().all(|(_, result)| result.is_ok()));
+    let mut results = replicas.leader_and_isr(vec![command], &|_| Arc::new(LogConfig::default()));
+    results.pop().expect("one answer for one partition").1
 }
 
 #[test]
@@ -167,4 +181,40 @@ fn a_follower_takes_nothing_of_a_later_epoch_than_that_of_its_leader() {
     let refused = append(2, &batch_of(6, 2));
     assert!(matches!(refused, Err(FollowError::Unfit(_))), "{refused:?}");
     assert_eq!(log.log_end_offset(), Offset(2));
+}
+
+#[test]
+fn a_log_that_finds_no_room_is_created_once_there_is_some_and_the_controller_hears_of_it() {
+    run_paused(async {
+        let (mut waited, mut operations) = (0, 0);
+        loop {
+            let disk = SimulatedDisk::new(1);
+            let (logs, name) = (logs_on(disk.clone()), TopicPartition::new("t", 0));
+            // What was deleted leaves words on the disk that have to go first.
+            written(&logs, &name);
+            logs.run_due(Duration::from_hours(1));
+            logs.delete(&name).expect("room on the disk");
+            let (replicas, _inboxes) = replica_manager(0, Arc::clone(&logs));
+            let (replicas, news) = (Arc::new(replicas), Arc::new(Notify::new()));
+            let room = Arc::clone(&replicas).create_when_there_is_room(true, Arc::clone(&news));
+            let room = tokio::spawn(room);
+            disk.fail_after(operations, Fault::Enospc);
+            operations += 1;
+            let lead = || told(&replicas, &name, 0, 0, &[0], &[0]);
+            match lead() {
+                Ok(()) => break,
+                // Kafka's way.
+                Err(_) if logs.online_directory_count() == 0 => continue,
+                Err(refusal) => assert_eq!(refusal, PartitionRefusal::Offline),
+            }
+            waited += 1;
+            assert_eq!(replicas.offline_partitions(), BTreeSet::from([name.clone()]));
+            tokio::time::timeout(Duration::from_secs(60), news.notified())
+                .await
+                .expect("there is room");
+            assert_eq!(lead(), Ok(()));
+            room.abort();
+        }
+        assert!(waited > 0, "{operations} operations");
+    });
 }

@@ -74,14 +74,14 @@ pub(super) fn plan(numbers: &Numbers, shape: Shape, may_lose_power: bool, time: 
         };
         left = rest;
         pause_ms += next.as_millis() as u64;
-        for fault in some(numbers, shape, may_lose_power) {
-            plan.push((std::mem::take(&mut pause_ms), fault));
+        for (after_ms, fault) in some(numbers, shape, may_lose_power) {
+            plan.push((std::mem::take(&mut pause_ms) + after_ms, fault));
         }
     }
 }
 
-/// One fault, or two that belong together.
-fn some(numbers: &Numbers, shape: Shape, may_lose_power: bool) -> Vec<Fault> {
+/// One fault, or two that belong together, and how many milliseconds after the other.
+fn some(numbers: &Numbers, shape: Shape, may_lose_power: bool) -> Plan {
     let broker = || numbers.below(shape.brokers as u64) as i32;
     // Who is not registered does not live for those who lost power and do not sync.
     let may_end_sessions = shape.is_synced || !may_lose_power;
@@ -93,7 +93,7 @@ fn some(numbers: &Numbers, shape: Shape, may_lose_power: bool) -> Vec<Fault> {
         7 => {
             let (one, other) = (Place::Broker(broker()), Place::Broker(broker()));
             match numbers.once_in(2) {
-                true => return vec![Fault::Cut(one, other), Fault::Cut(other, one)],
+                true => return vec![(0, Fault::Cut(one, other)), (0, Fault::Cut(other, one))],
                 false => Fault::Cut(one, other),
             }
         }
@@ -114,14 +114,18 @@ fn some(numbers: &Numbers, shape: Shape, may_lose_power: bool) -> Vec<Fault> {
             Fault::FailDisk(broker(), numbers.below(30), fault)
         }
         15 => Fault::SetClock(broker(), numbers.below(500_000) as i64 - 250_000),
-        16 => {
-            let partition = numbers.below(shape.partitions as u64 + 1) as i32;
-            let mut ids: Vec<i32> = (0..shape.brokers).collect();
-            let replicas = [(); 3].map(|()| ids.swap_remove(numbers.below(ids.len() as u64) as usize));
-            Fault::Move(partition, replicas)
-        }
+        16 => some_move(numbers, shape),
         17 => Fault::ElectPreferred,
-        18 => Fault::EndController,
+        18 => {
+            // It is at work on that when it ends.
+            let work = match numbers.below(4) {
+                0 => Fault::Kill(broker()),
+                1 => Fault::ElectPreferred,
+                2 => some_move(numbers, shape),
+                _ => return vec![(0, Fault::EndController)],
+            };
+            return vec![(0, work), (numbers.below(40), Fault::EndController)];
+        }
         19 => {
             let partition = numbers.below(shape.partitions as u64 + 1) as i32;
             Fault::KillAtJoin(partition, numbers.below(40))
@@ -135,7 +139,14 @@ fn some(numbers: &Numbers, shape: Shape, may_lose_power: bool) -> Vec<Fault> {
         ),
         _ => Fault::HealNetwork,
     };
-    vec![fault]
+    vec![(0, fault)]
+}
+
+fn some_move(numbers: &Numbers, shape: Shape) -> Fault {
+    let partition = numbers.below(shape.partitions as u64 + 1) as i32;
+    let mut ids: Vec<i32> = (0..shape.brokers).collect();
+    let replicas = [(); 3].map(|()| ids.swap_remove(numbers.below(ids.len() as u64) as usize));
+    Fault::Move(partition, replicas)
 }
 
 /// The same without some of it; the rest happens when it happened.

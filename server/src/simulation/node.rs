@@ -31,6 +31,7 @@ use crate::config::BrokerConfig;
 use crate::controller::command::{BrokerChannel, BrokerCommand, BrokerReply, CommandRefusal};
 use crate::controller::context::LiveBroker;
 use crate::controller::{Controller, ControllerSettings, LeaderRebalance};
+use crate::coordination::log_dir_events;
 use crate::coordination::lost_writes::wait_until_nobody_counts_on;
 use crate::coordination::simulated::SimulatedZooKeeper;
 use crate::coordination::startup::{self, Registering};
@@ -379,6 +380,9 @@ async fn bring_up(world: Rc<World>, id: i32) {
     running.spawn(join(Rc::clone(&world), Rc::clone(&running), Arc::clone(&kept)));
     running.spawn(obeying);
     running.spawn(groups.run_timer());
+    let news: Arc<Notify> = Arc::default();
+    running.spawn(Arc::clone(&replicas).create_when_there_is_room(true, Arc::clone(&news)));
+    running.spawn(log_dir_events::tell_controller(id, Arc::clone(&tree), news));
     running.spawn(keep_house(Arc::clone(&kept), Arc::clone(&clock)));
     running.spawn(end_when_failed(
         Rc::clone(&world),

@@ -13,11 +13,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
 use crate::coordination::embedded::EmbeddedTree;
-use crate::coordination::{Coordination, CreateMode, SessionEvent, znodes};
+use crate::coordination::{Coordination, SessionEvent};
 use crate::replication::ReplicaManager;
-
-/// Before the controller is told again.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// Tells the broker what happened to its directories and logs.
 pub(super) struct Observer {
@@ -25,8 +22,8 @@ pub(super) struct Observer {
     failures: mpsc::UnboundedSender<String>,
     /// Of a broker that stands alone.
     tree: Option<Arc<EmbeddedTree>>,
-    /// Of a broker in a cluster, whose controller has to know.
-    directories_lost: Arc<Notify>,
+    /// Notified when the controller has to ask for the replicas of this broker again.
+    news: Arc<Notify>,
 }
 
 impl Observer {
@@ -36,40 +33,13 @@ impl Observer {
             replicas: Mutex::new(None),
             failures,
             tree,
-            directories_lost: Arc::default(),
+            news: Arc::default(),
         }
     }
 
-    /// Tells the controller of every directory that failed, so that others lead what lies there: a node below
-    /// `/log_dir_event_notification` (`ReplicaManager.handleLogDirFailure`).
-    pub(super) fn tell_controller(
-        &self,
-        broker_id: i32,
-        coordination: Arc<dyn Coordination>,
-    ) -> impl Future<Output = ()> + Send + use<> {
-        let lost = Arc::clone(&self.directories_lost);
-        async move {
-            loop {
-                lost.notified().await;
-                let data = Some(znodes::encode_log_dir_event(broker_id));
-                let prefix = znodes::LOG_DIR_EVENT_PREFIX;
-                match coordination
-                    .create(prefix, data, CreateMode::PersistentSequential)
-                    .await
-                {
-                    Ok(_) => {}
-                    // Told twice, the controller asks twice.
-                    Err(error) if error.is_passing() => {
-                        tokio::time::sleep(PAUSE).await;
-                        lost.notify_one();
-                    }
-                    Err(error) => tracing::error!(
-                        target: "kafka.server.ReplicaManager",
-                        "the controller does not know of a failed log directory: {error}"
-                    ),
-                }
-            }
-        }
+    /// For [`crate::coordination::log_dir_events::tell_controller`].
+    pub(super) fn news(&self) -> Arc<Notify> {
+        Arc::clone(&self.news)
     }
 
     /// Hears why the broker cannot go on.
@@ -114,7 +84,7 @@ impl LogManagerObserver for Observer {
                 drop(self.failures.send(message));
             }
         }
-        self.directories_lost.notify_one();
+        self.news.notify_one();
         if let Some(tree) = &self.tree
             && tree.path().parent() == Some(directory)
         {
@@ -152,41 +122,4 @@ pub(super) fn stop_when_lost(
         // Nobody hears it only if the broker is stopping already.
         let _ = failures.send(format!("Shutdown broker because its tree is lost: {message}"));
     }));
-}
-
-#[cfg(test)]
-mod tests {
-    use milena_engine::io::simulated::ManualClock;
-    use milena_engine::units::TimestampMs;
-
-    use super::*;
-    use crate::test_cluster::{embedded_tree, run};
-
-    #[test]
-    fn the_controller_is_told_of_a_directory_that_failed_before_anybody_listened() {
-        run(async {
-            let tree = embedded_tree(&Arc::new(ManualClock::new(TimestampMs(1))));
-            let session: Arc<dyn Coordination> = tree.session();
-            session.ensure(znodes::LOG_DIR_EVENT_NOTIFICATION).await.unwrap();
-            let (failures, _heard) = mpsc::unbounded_channel();
-            let observer = Observer::new(None, failures);
-            observer.directory_offline(Path::new("/a"), "a fault");
-            tokio::spawn(observer.tell_controller(7, Arc::clone(&session)));
-            let told = loop {
-                let came = Arc::new(Notify::new());
-                let notify = Arc::clone(&came);
-                let watch = Box::new(move |_| notify.notify_one());
-                let found = session
-                    .children(znodes::LOG_DIR_EVENT_NOTIFICATION, Some(watch))
-                    .await;
-                match found.unwrap().unwrap().pop() {
-                    Some(name) => break name,
-                    None => came.notified().await,
-                }
-            };
-            let path = format!("{}/{told}", znodes::LOG_DIR_EVENT_NOTIFICATION);
-            let node = session.get(&path, None).await.unwrap().unwrap();
-            assert_eq!(node.data.unwrap(), r#"{"version":1,"broker":7,"event":1}"#);
-        });
-    }
 }

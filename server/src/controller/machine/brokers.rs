@@ -221,21 +221,25 @@ impl ControllerMachine {
         let led = self.led_partitions();
         self.batch.add_update_metadata(new.iter().copied(), led);
         self.flush();
-        let mut waiting_for_deletion = BTreeSet::new();
         for broker in &new {
             for at in self.context.partitions_on(*broker) {
-                if self.context.is_queued_for_deletion(&at.topic) {
-                    waiting_for_deletion.insert(Arc::clone(&at.topic));
-                }
                 self.replica_online(*broker, &at);
             }
         }
         self.flush();
-        let mut works = vec![Work::TriggerOnline, Work::ResumeReassignments(Some(new))];
-        if !waiting_for_deletion.is_empty() {
+        self.go_on_with(new);
+    }
+
+    /// What waited for replicas of these brokers.
+    fn go_on_with(&mut self, brokers: Vec<i32>) {
+        let here = brokers.iter().flat_map(|id| self.context.partitions_on(*id));
+        let mut here: BTreeSet<Arc<str>> = here.map(|at| at.topic).collect();
+        here.retain(|topic| self.context.is_queued_for_deletion(topic));
+        let mut works = vec![Work::TriggerOnline, Work::ResumeReassignments(Some(brokers))];
+        if !here.is_empty() {
             self.context
                 .topics_ineligible_for_deletion
-                .retain(|topic| !waiting_for_deletion.contains(topic));
+                .retain(|topic| !here.contains(topic));
             works.push(Work::ResumeDeletions);
         }
         self.next(works);
@@ -340,12 +344,16 @@ impl ControllerMachine {
             .filter(|at| !known.contains(at))
             .map(|at| (broker, at.clone()))
             .collect();
+        let mut is_back = false;
         for at in partitions {
             if !failed.contains(&at) && !unclear.contains(&at) {
-                known.remove(&at);
+                is_back |= known.remove(&at);
             }
         }
         known.extend(failed);
+        if is_back {
+            self.go_on_with(vec![broker]);
+        }
         if !newly.is_empty() {
             self.note(format!(
                 "{} replicas of broker {broker} are in an offline log directory",

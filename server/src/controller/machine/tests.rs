@@ -512,6 +512,19 @@ fn an_offline_log_directory_leaves_its_partitions_without_a_leader() {
     );
     let said = dialogue.written();
     assert!(said.contains(&"0 hears of [0] t-1 none".to_owned()), "{said:?}");
+    // Once there is room for it, the broker has the controller ask again.
+    dialogue.tell(Input::LogDirEvents {
+        brokers: BTreeSet::from([0]),
+        nodes: vec!["/log_dir_event_notification/log_dir_event_0000000001".to_owned()],
+    });
+    dialogue.written();
+    let said = dialogue.tell(Input::LeaderAndIsrReplied {
+        broker: 0,
+        origin: ORIGIN,
+        partitions: vec![at("t", 0), at("t", 1)],
+        reply: Ok(vec![]),
+    });
+    assert_eq!(said, ["read [t-1]"], "who is back is elected");
 }
 
 #[test]
