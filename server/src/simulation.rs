@@ -31,6 +31,7 @@ use milena_engine::units::TopicPartition;
 use parking_lot::Mutex;
 use tokio::time::sleep;
 
+use crate::config::BrokerConfig;
 use crate::coordination::simulated::{Ensemble, EnsembleRules};
 use crate::group::GROUP_METADATA_TOPIC_NAME;
 use checker::Checker;
@@ -107,6 +108,7 @@ impl Shape {
 /// Everything that a run has.
 struct World {
     shape: Shape,
+    config: Arc<BrokerConfig>,
     numbers: Numbers,
     clock: Arc<SimulatedClock>,
     ensemble: Ensemble,
@@ -200,6 +202,7 @@ async fn live(seed: u64, plan: &[(u64, Fault)]) -> Outcome {
         checker: Checker::default(),
         promise: Promise::default(),
         is_healed: Cell::new(false),
+        config: Arc::new(node::config(shape)),
         shape,
         numbers,
         clock,

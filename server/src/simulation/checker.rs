@@ -29,6 +29,8 @@ pub(super) struct Checker {
     reigns: RefCell<BTreeMap<(TopicPartition, i32), Reign>>,
     /// By partition and broker: the replica there, and the last epoch that it knew.
     epochs: RefCell<BTreeMap<(TopicPartition, i32), KnownEpoch>>,
+    /// By partition: its state in the tree, and the transaction that wrote it.
+    states: RefCell<BTreeMap<TopicPartition, (i64, LeaderAndIsr)>>,
     /// By partition: the last leader epoch in the tree.
     in_tree: RefCell<BTreeMap<TopicPartition, LeaderEpoch>>,
     /// By partition and offset: the record that a consumer read.
@@ -180,8 +182,14 @@ pub(super) async fn watch(world: Rc<World>) {
 pub(super) fn state_in_tree(world: &World, at: &TopicPartition) -> Option<LeaderAndIsr> {
     let path = znodes::partition_state(&at.topic, at.partition);
     let node = world.ensemble.look(&path)?;
-    let data = node.data?;
-    let state = PartitionState::decode(&path, &data, node.stat.version).ok()?;
+    let mut states = world.checker.states.borrow_mut();
+    if let Some((written, state)) = states.get(at)
+        && *written == node.stat.mzxid
+    {
+        return Some(state.clone());
+    }
+    let state = PartitionState::decode(&path, &node.data?, node.stat.version).ok()?;
+    states.insert(at.clone(), (node.stat.mzxid, state.leader_and_isr.clone()));
     Some(state.leader_and_isr)
 }
 

@@ -22,6 +22,8 @@ pub(super) enum Fault {
     Kill(i32),
     /// Kills who leads the partition so soon after the next time that a replica joins the in-sync ones (milliseconds).
     KillAtJoin(i32, u64),
+    /// Next time that a replica joins the in-sync ones of the partition, its leader hears neither from it nor from the controller.
+    CutAtJoin(i32),
     /// Kills, and what is not on the medium is gone.
     CutPower(i32),
     /// All machines lose power at once.
@@ -53,8 +55,8 @@ pub(super) enum Fault {
     Move(i32, [i32; 3]),
     /// Somebody asks for the preferred leaders.
     ElectPreferred,
-    /// Somebody has another controller elected, while the present one is well.
-    EndController,
+    /// Somebody has another controller elected; the present one is well, and hears of it so many milliseconds later.
+    EndController(u64),
 }
 
 /// What happens, and how many milliseconds after what happened before.
@@ -85,7 +87,8 @@ fn some(numbers: &Numbers, shape: Shape, may_lose_power: bool) -> Plan {
     let broker = || numbers.below(shape.brokers as u64) as i32;
     // Who is not registered does not live for those who lost power and do not sync.
     let may_end_sessions = shape.is_synced || !may_lose_power;
-    let fault = match numbers.below(26) {
+    let partition = || numbers.below(shape.partitions as u64 + 1) as i32;
+    let fault = match numbers.below(27) {
         0..=2 => Fault::Kill(broker()),
         3 if may_lose_power => Fault::CutPower(broker()),
         23 if may_lose_power && shape.is_synced => Fault::CutAllPower,
@@ -122,14 +125,18 @@ fn some(numbers: &Numbers, shape: Shape, may_lose_power: bool) -> Plan {
                 0 => Fault::Kill(broker()),
                 1 => Fault::ElectPreferred,
                 2 => some_move(numbers, shape),
-                _ => return vec![(0, Fault::EndController)],
+                _ => return vec![(0, Fault::EndController(0))],
             };
-            return vec![(0, work), (numbers.below(40), Fault::EndController)];
+            let heard_after_ms = match may_end_sessions && numbers.once_in(2) {
+                true => numbers.below(2000),
+                false => 0,
+            };
+            return vec![
+                (0, work),
+                (numbers.below(100), Fault::EndController(heard_after_ms)),
+            ];
         }
-        19 => {
-            let partition = numbers.below(shape.partitions as u64 + 1) as i32;
-            Fault::KillAtJoin(partition, numbers.below(40))
-        }
+        19 => Fault::KillAtJoin(partition(), numbers.below(40)),
         20 => Fault::Lose(3 + numbers.below(30)),
         21 if may_end_sessions => Fault::StopZooKeeper,
         22 => Fault::FillDisk(
@@ -137,6 +144,7 @@ fn some(numbers: &Numbers, shape: Shape, may_lose_power: bool) -> Plan {
             numbers.below(node::RESERVE_BYTES / 2),
             1000 + numbers.below(20_000),
         ),
+        24 => Fault::CutAtJoin(partition()),
         _ => Fault::HealNetwork,
     };
     vec![(0, fault)]
@@ -181,7 +189,30 @@ fn happen(world: &Rc<World>, fault: Fault) {
         Fault::CutAllPower => ids.for_each(|id| node::cut_power(world, id)),
         Fault::KillAtJoin(partition, after_ms) => {
             let at = world.all_partitions().swap_remove(partition as usize);
-            spawn_local(kill_at_join(Rc::clone(world), at, after_ms));
+            let world = Rc::clone(world);
+            spawn_local(async move {
+                if joined(&world, &at).await.is_none() {
+                    return;
+                }
+                sleep(Duration::from_millis(after_ms)).await;
+                let leader = checker::state_in_tree(&world, &at).and_then(|state| state.leader);
+                if let Some(leader) = leader.filter(|_| !world.is_healed.get()) {
+                    happen(&world, Fault::Kill(leader));
+                }
+            });
+        }
+        Fault::CutAtJoin(partition) => {
+            let at = world.all_partitions().swap_remove(partition as usize);
+            let world = Rc::clone(world);
+            spawn_local(async move {
+                let Some((joiner, Some(leader))) = joined(&world, &at).await else {
+                    return;
+                };
+                let others = [Some(joiner), node::controller(&world)];
+                for other in others.into_iter().flatten().filter(|id| *id != leader) {
+                    world.network.cut(Place::Broker(other), Place::Broker(leader));
+                }
+            });
         }
         Fault::Start(chosen) => ids
             .filter(|id| chosen >> id & 1 == 1)
@@ -221,27 +252,35 @@ fn happen(world: &Rc<World>, fault: Fault) {
                 Operation::create(znodes::PREFERRED_REPLICA_ELECTION, Some(data)),
             );
         }
-        Fault::EndController => node::do_as_tool(world, Operation::delete(znodes::CONTROLLER)),
+        Fault::EndController(heard_after_ms) => {
+            if let Some(id) = node::controller(world).filter(|_| heard_after_ms > 0) {
+                node::cut_zookeeper(world, id, true);
+                let world = Rc::clone(world);
+                spawn_local(async move {
+                    sleep(Duration::from_millis(heard_after_ms)).await;
+                    node::cut_zookeeper(&world, id, false);
+                });
+            }
+            node::do_as_tool(world, Operation::delete(znodes::CONTROLLER));
+        }
     }
 }
 
-async fn kill_at_join(world: Rc<World>, at: TopicPartition, after_ms: u64) {
-    let in_sync = || checker::state_in_tree(&world, &at).map_or(0, |state| state.isr.len());
-    let mut before = in_sync();
+/// Waits until a replica joins the in-sync ones; who, and who leads.
+async fn joined(world: &Rc<World>, at: &TopicPartition) -> Option<(i32, Option<i32>)> {
     let deadline = Instant::now() + JOIN_MAX;
+    let mut before = checker::state_in_tree(world, at);
     while Instant::now() < deadline && !world.is_healed.get() {
         sleep(Duration::from_millis(2)).await;
-        let now = in_sync();
-        if now > before {
-            sleep(Duration::from_millis(after_ms)).await;
-            let leader = checker::state_in_tree(&world, &at).and_then(|state| state.leader);
-            if let Some(leader) = leader.filter(|_| !world.is_healed.get()) {
-                happen(&world, Fault::Kill(leader));
-            }
-            return;
+        let now = checker::state_in_tree(world, at);
+        if let (Some(before), Some(now)) = (&before, &now)
+            && let Some(joiner) = now.isr.iter().find(|id| !before.isr.contains(id))
+        {
+            return Some((*joiner, now.leader));
         }
         before = now;
     }
+    None
 }
 
 /// Nothing is wrong any more, but that one broker is down.

@@ -23,7 +23,7 @@ use super::clock::SimulatedClock;
 use super::isr_store::{self, ControllerIsrStore};
 use super::leader::SimulatedEndpoint;
 use super::network::Place;
-use super::{TOPIC, World, group};
+use super::{Shape, TOPIC, World, group};
 use crate::broker::command_handler::{CommandHandler, CommandTargets};
 use crate::broker::configs::TopicConfigs;
 use crate::cluster::{BoxFuture, Broker, Endpoint, SecurityProtocol};
@@ -36,7 +36,7 @@ use crate::coordination::lost_writes::wait_until_nobody_counts_on;
 use crate::coordination::simulated::SimulatedZooKeeper;
 use crate::coordination::startup::{self, Registering};
 use crate::coordination::znodes::topic::{ReplicaAssignment, TopicAssignment};
-use crate::coordination::znodes::{self, BrokerRegistration, RegistrationVersion};
+use crate::coordination::znodes::{self, BrokerRegistration, ControllerNode, RegistrationVersion};
 use crate::coordination::{Coordination, Operation, SessionEvent};
 use crate::fetch_session::FetchSessionCache;
 use crate::group::{GROUP_METADATA_TOPIC_NAME, GroupCoordinator};
@@ -129,19 +129,19 @@ impl World {
     pub(super) fn running(&self, id: i32) -> Option<Rc<Running>> {
         self.nodes[id as usize].running.borrow().clone()
     }
+}
 
-    /// The settings of every broker.
-    fn config(&self) -> BrokerConfig {
-        let mut settings = vec![
-            ("log.dirs", "/d"),
-            ("min.insync.replicas", "2"),
-            ("log.segment.bytes", "4096"),
-        ];
-        if self.shape.is_synced {
-            settings.push(("log.flush.interval.messages", "1"));
-        }
-        BrokerConfig::from_settings(&settings).expect("good settings")
+/// The settings of every broker.
+pub(super) fn config(shape: Shape) -> BrokerConfig {
+    let mut settings = vec![
+        ("log.dirs", "/d"),
+        ("min.insync.replicas", "2"),
+        ("log.segment.bytes", "4096"),
+    ];
+    if shape.is_synced {
+        settings.push(("log.flush.interval.messages", "1"));
     }
+    BrokerConfig::from_settings(&settings).expect("good settings")
 }
 
 /// Hears that the only log directory failed, which ends the process.
@@ -243,6 +243,13 @@ pub(super) fn cut_zookeeper(world: &Rc<World>, id: i32, is_cut: bool) {
     }
 }
 
+/// Who is the controller, as the ensemble's leader has it.
+pub(super) fn controller(world: &World) -> Option<i32> {
+    let data = world.ensemble.look(znodes::CONTROLLER)?.data?;
+    let node = ControllerNode::decode(&data).expect("brokers write it well");
+    Some(node.broker_id)
+}
+
 pub(super) fn expire_session(world: &Rc<World>, id: i32) {
     if let Some(running) = world.running(id) {
         running.session.expire();
@@ -302,7 +309,7 @@ async fn bring_up(world: Rc<World>, id: i32) {
                 .violation(format!("broker {id} cannot look at its disk: {error}"));
         }
     };
-    let config = world.config();
+    let config = Arc::clone(&world.config);
     let log_config = Arc::new(config.topic_defaults.clone());
     let config_of = |_: &TopicPartition| Arc::clone(&log_config);
     let io = Arc::new(disk);
@@ -344,11 +351,7 @@ async fn bring_up(world: Rc<World>, id: i32) {
     let tree: Arc<dyn Coordination> = session.clone();
     let (epoch, controller_epoch) = (Arc::new(AtomicI64::new(-1)), Arc::default());
     let offsets = OffsetsTopic::new(Arc::clone(&replicas), Arc::clone(&clock));
-    let configs = TopicConfigs::new(
-        Arc::clone(&tree),
-        Arc::new(ArcSwap::from_pointee(config)),
-        HashMap::new(),
-    );
+    let configs = TopicConfigs::new(Arc::clone(&tree), Arc::new(ArcSwap::new(config)), HashMap::new());
     let groups = group::coordinator(&world, Arc::new(offsets), Arc::clone(&clock));
     let (commands, obeying) = CommandHandler::start(CommandTargets {
         broker_id: id,
