@@ -168,6 +168,17 @@ pub enum StorageError {
     Corrupt(#[from] CorruptFile),
 }
 
+impl StorageError {
+    /// Room is all that is lacking: it may pass.
+    pub fn lacks_space(&self) -> bool {
+        match self {
+            StorageError::Io(error) => error.lacks_space(),
+            StorageError::ReserveReached { .. } => true,
+            _ => false,
+        }
+    }
+}
+
 /// Damage found in a file: where, what was expected, what was found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: byte {position}: {found}, expected {expected}", path.display())]

@@ -7,7 +7,7 @@
 //!
 //! Promises, kept by every body:
 //! - a write that returned success is durable; one that failed with [`CoordinationError::ConnectionLoss`] may or may not
-//!   have happened, any other failure means that it did not;
+//!   have happened, which a later read shows, any other failure means that it did not;
 //! - a session sees its own writes, and sees a watch fire before it can read the change that fired it;
 //! - watches fire in the order of the changes;
 //! - once [`SessionEvent::Expired`] was delivered, every call answers [`CoordinationError::SessionExpired`] until the body

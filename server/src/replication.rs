@@ -50,7 +50,7 @@ use partition::{Assignment, PartitionRules};
 use replica_alter_log_dirs_manager::{MoverCommand, MoverInbox, Movers};
 use replica_fetcher_manager::{FetcherCommand, FetcherInbox, Fetchers};
 use replication_quota_manager::{QuotaWindows, ReplicationQuotaManagers};
-use roomless::{Roomless, lacks_space};
+use roomless::Roomless;
 
 /// Why a partition cannot be used by this request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -351,7 +351,7 @@ impl ReplicaManager {
                     Hosted::Online(Partition::new(&self.shared, name.clone(), log))
                 }
                 Ok(_) => Hosted::Offline,
-                Err(error) if lacks_space(&error) => {
+                Err(error) if error.lacks_space() => {
                     tracing::error!(target: "state.change.logger", "{name} is offline until there is room: {error}");
                     self.roomless.add(wanted);
                     continue;

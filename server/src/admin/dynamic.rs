@@ -87,9 +87,10 @@ struct ChangeJournal {
 }
 
 impl ChangeJournal {
-    /// The children that were not read yet, in the order of their numbers. Those that are gone are forgotten.
+    /// The children (in order) that were not read yet, in the order of their numbers. Those that are gone are forgotten.
     fn unread(&mut self, children: &[String]) -> Vec<String> {
-        self.created.retain(|name, _| children.contains(name));
+        self.created
+            .retain(|name, _| children.binary_search(name).is_ok());
         let mut unread: Vec<&String> = children
             .iter()
             .filter(|name| !self.created.contains_key(*name))

@@ -7,7 +7,7 @@
 //! epochs are obeyed: the controller may know of a registration before the broker itself does. Groups follow the partitions of
 //! their topic.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 
@@ -165,6 +165,7 @@ impl Worker {
                 targets.configs.throttle(&name.topic, &targets.replicas);
             }
         }
+        let read: HashSet<Arc<str>> = configs.keys().cloned().collect();
         let (replicas, topics) = (Arc::clone(&targets.replicas), Arc::clone(&targets.configs));
         let results = self
             .on_disk(move || {
@@ -178,7 +179,15 @@ impl Worker {
             .await?;
         for (name, result) in results {
             match result {
-                Ok(()) => self.follow_election(&name, named[&name]),
+                Ok(()) => {
+                    // What was heard while the log was created did not find it.
+                    if read.contains(&name.topic)
+                        && let Ok(partition) = targets.replicas.partition(&name.topic, name.partition)
+                    {
+                        targets.configs.apply(&name.topic, &partition.log());
+                    }
+                    self.follow_election(&name, named[&name]);
+                }
                 Err(refusal) => refused.push((name, command_refusal(refusal))),
             }
         }
@@ -217,6 +226,9 @@ impl Worker {
 
     fn update_metadata(&self, command: &UpdateMetadataCommand) {
         let deleted = self.targets.metadata.update(command);
+        for partition in &deleted {
+            self.targets.configs.forget(&partition.topic);
+        }
         if !deleted.is_empty() {
             self.targets.groups.on_partitions_deleted(&deleted);
         }

@@ -74,6 +74,21 @@ impl TopicConfigs {
         quotas.follower.set_throttled(topic, follower.as_ref());
     }
 
+    /// Gives a log what holds for its topic, from what was last heard.
+    pub(super) fn apply(&self, topic: &str, log: &Log) {
+        let config = self.resolved(topic);
+        if *log.config() != *config
+            && let Err(error) = log.update_config(config)
+        {
+            tracing::error!(target: LOGGER, "the settings of {} cannot be changed: {error}", log.partition());
+        }
+    }
+
+    /// The topic is deleted.
+    pub(super) fn forget(&self, topic: &str) {
+        self.own.lock().remove(topic);
+    }
+
     /// What holds for a topic that may be new: reads the tree. Settings that cannot be used are logged, and the defaults hold.
     pub(super) async fn read(&self, topic: &str) -> Arc<LogConfig> {
         let path = entity_path(EntityType::Topics, topic);
@@ -168,20 +183,12 @@ impl std::fmt::Debug for Listen {
     }
 }
 
-impl Reconfigure {
-    fn apply(&self, topic: &str, log: &Log) {
-        if let Err(error) = log.update_config(self.configs.resolved(topic)) {
-            tracing::error!(target: LOGGER, "the settings of {} cannot be changed: {error}", log.partition());
-        }
-    }
-}
-
 impl ConfigListener for Reconfigure {
     fn topic_changed(&self, topic: &str, config: &TopicConfig) {
         self.configs.own.lock().insert(topic.to_owned(), config.clone());
         self.configs.throttle(topic, &self.replicas);
         for (_, log) in self.logs.logs_of_topic(topic) {
-            self.apply(topic, &log);
+            self.configs.apply(topic, &log);
         }
         let own = config.overrides().get("unclean.leader.election.enable");
         if own.is_some_and(|own| own.trim().eq_ignore_ascii_case("true")) {
@@ -205,7 +212,7 @@ impl ConfigListener for Reconfigure {
         }
         let logs = self.logs.logs().into_iter().chain(self.logs.futures());
         for (partition, log) in logs {
-            self.apply(&partition.topic, &log);
+            self.configs.apply(&partition.topic, &log);
         }
         let unclean = current.topic_defaults.unclean_leader_election_enable;
         self.controller.set_unclean_leader_election(unclean);

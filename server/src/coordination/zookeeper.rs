@@ -119,7 +119,9 @@ impl ZooKeeper {
     ///
     /// # Errors
     /// There is no thread or runtime for it.
-    pub fn begin(config: ZooKeeperConfig) -> std::io::Result<ZooKeeper> {
+    pub fn begin(mut config: ZooKeeperConfig) -> std::io::Result<ZooKeeper> {
+        // As the Java client, so that not all brokers are at the first server.
+        shuffle(&mut config.connect.servers);
         let (commands, inbox) = mpsc::unbounded_channel();
         let (state, state_now) = watch::channel(State::Connecting);
         let listeners = Listeners::default();
@@ -559,7 +561,14 @@ impl Shell {
     }
 }
 
-/// A number that nobody can guess, for SASL.
+fn shuffle<T>(list: &mut [T]) {
+    for end in (1..list.len()).rev() {
+        let chosen = nonce() % (end as u128 + 1);
+        list.swap(end, chosen as usize);
+    }
+}
+
+/// A number that nobody can guess.
 fn nonce() -> u128 {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the system gives random bytes");

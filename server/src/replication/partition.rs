@@ -220,6 +220,10 @@ impl PartitionState {
                 if self.role == Role::Leader {
                     // The log may not have heard yet of what was decided here; who joins must have all of it.
                     self.local.high_watermark = decided.max(ends.high_watermark);
+                    // Or it is another log, which took the place of the one that had heard.
+                    if decided > ends.high_watermark {
+                        outputs.push(Output::AdvanceHighWatermark(decided));
+                    }
                 }
                 self.advance(now, outputs);
             }

@@ -123,6 +123,8 @@ impl ReplicaManager {
                 current.path().display(),
                 log.path().display()
             );
+            // What was changed while it was created did not find it.
+            log.update_config(current.config())?;
             partition.set_future(Some(Arc::clone(&log)));
             if !log.directory().is_online() {
                 // It failed before anybody could be told that the move ends.

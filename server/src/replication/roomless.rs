@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use milena_engine::error::StorageError;
 use milena_engine::log_manager::{LogManager, WantedLog};
 use milena_engine::units::TopicPartition;
 use parking_lot::Mutex;
@@ -52,18 +51,13 @@ impl Roomless {
         let names: Vec<TopicPartition> = wanted.iter().map(|log| log.partition.clone()).collect();
         let mut has_settled = false;
         for (name, created) in names.into_iter().zip(logs.get_or_create_all(wanted)) {
-            if !created.is_err_and(|error| lacks_space(&error)) {
+            if !created.is_err_and(|error| error.lacks_space()) {
                 self.remove(&name);
                 has_settled = true;
             }
         }
         has_settled
     }
-}
-
-/// Whether room is all that is lacking.
-pub(super) fn lacks_space(error: &StorageError) -> bool {
-    matches!(error, StorageError::Io(error) if error.lacks_space())
 }
 
 impl ReplicaManager {

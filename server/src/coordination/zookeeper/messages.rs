@@ -29,6 +29,7 @@ mod operation {
     pub(super) const GET_DATA: i32 = 4;
     pub(super) const SET_DATA: i32 = 5;
     pub(super) const GET_CHILDREN: i32 = 8;
+    pub(super) const SYNC: i32 = 9;
     pub(super) const PING: i32 = 11;
     pub(super) const CHECK: i32 = 13;
     pub(super) const MULTI: i32 = 14;
@@ -374,6 +375,13 @@ pub(super) fn read_notification(reader: &mut Reader) -> Result<Option<(WatchEven
 pub(super) fn ping() -> Vec<u8> {
     let mut frame = Writer::new();
     frame.int(xid::PING).int(operation::PING);
+    frame.finish()
+}
+
+/// Has the server catch up with its leader before it reads on.
+pub(super) fn sync(xid: i32) -> Vec<u8> {
+    let mut frame = Writer::new();
+    frame.int(xid).int(operation::SYNC).string("/");
     frame.finish()
 }
 

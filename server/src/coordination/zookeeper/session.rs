@@ -7,6 +7,8 @@
 //! - every request is answered once, in the order of the server's replies. A write that was sent when the connection went gets
 //!   [`CoordinationError::ConnectionLoss`] and is never sent again, one that was not waits for the next connection, but no
 //!   longer than the session timeout. A read waits, and is sent again with its watch, as long as there is a session;
+//! - what is read after that answer shows whether the write happened: the server that has the session next, which may be behind,
+//!   is asked first to catch up with its leader (`sync`);
 //! - the session expires only on a server's word. Then, before anything else, all requests are answered with
 //!   [`CoordinationError::SessionExpired`], watches are forgotten and [`SessionEvent::Expired`] is told; only then a new
 //!   session is asked for;
@@ -15,7 +17,8 @@
 //! - a server that refuses the credentials ends the session for good.
 //!
 //! **Deviation:** the Java client waits up to a second, at random, before each try of a server. Here a lost connection is
-//! replaced at once; only after a round of all servers without success it waits, 100 ms at first and 1 s at most.
+//! replaced at once; only after a round of all servers without success it waits, 100 ms at first and 1 s at most. A server that takes
+//! a session and drops it within a second counts as one without success.
 //!
 //! Sources: `ClientCnxn.java`, `ZKWatchManager` of ZooKeeper 3.5, `ZooKeeperSaslClient.java`.
 
@@ -34,6 +37,8 @@ use crate::coordination::{CoordinationError, SessionEvent, WatchEvent, WatchEven
 const SET_WATCHES_SIZE_BYTES: usize = 128 << 10;
 /// A wait after a round of all servers without success: the first, and the longest.
 const BACKOFF_MS: (i64, i64) = (100, 1000);
+/// Who keeps a session shorter than this did not serve it.
+const SERVED_MIN_MS: i64 = 1000;
 /// A connection is not idle longer than this without a ping, whatever the timeout.
 const PING_INTERVAL_MAX_MS: i64 = 10_000;
 
@@ -133,7 +138,10 @@ struct Identity {
     id: i64,
     password: Bytes,
     timeout_ms: i64,
+    /// The last that was heard of: no server behind that may have the session.
     last_zxid: i64,
+    /// Up to there watches have told all.
+    watched_zxid: i64,
 }
 
 impl Identity {
@@ -143,6 +151,7 @@ impl Identity {
             password: Bytes::from_static(&[0; PASSWORD_SIZE_BYTES]),
             timeout_ms: i64::from(timeout_ms),
             last_zxid: 0,
+            watched_zxid: 0,
         }
     }
 }
@@ -239,10 +248,19 @@ pub(super) struct Session {
     server: usize,
     /// Servers that were tried in vain since the last success.
     failures: usize,
+    /// Servers that took the session and soon dropped it, one after the other.
+    drops: usize,
     next_xid: i32,
     waiting: VecDeque<Waiting>,
     in_flight: VecDeque<InFlight>,
     watches: Watches,
+    /// Requests that set watches again and are not answered yet.
+    watches_unset: usize,
+    /// It is not known whether a write happened.
+    is_unsure: bool,
+    /// The xid of the request to catch up, while it is not answered.
+    sync: Option<i32>,
+    serving_since_ms: i64,
     last_sent_ms: i64,
     last_heard_ms: i64,
 }
@@ -256,10 +274,15 @@ impl Session {
             connection: ConnectionNumber::default(),
             server: config.servers - 1,
             failures: 0,
+            drops: 0,
             next_xid: 1,
             waiting: VecDeque::new(),
             in_flight: VecDeque::new(),
             watches: Watches::default(),
+            watches_unset: 0,
+            is_unsure: false,
+            sync: None,
+            serving_since_ms: 0,
             last_sent_ms: 0,
             last_heard_ms: 0,
             config,
@@ -284,7 +307,8 @@ impl Session {
             | Phase::Connecting { until_ms }
             | Phase::Greeting { until_ms, .. }
             | Phase::Closing { until_ms, .. } => until_ms,
-            Phase::Authenticating(_) | Phase::Serving => self.lost_at_ms().min(self.ping_at_ms()),
+            Phase::Authenticating(_) => self.lost_at_ms(),
+            Phase::Serving => self.lost_at_ms().min(self.ping_at_ms()),
         };
         Some(
             self.next_given_up_ms()
@@ -446,6 +470,8 @@ impl Session {
                 writes.push(lost);
             }
         }
+        self.is_unsure |= !writes.is_empty();
+        self.sync = None;
         for lost in writes.into_iter().rev() {
             fail(
                 lost.token,
@@ -456,11 +482,15 @@ impl Session {
         }
         if had_session {
             self.failures = 0;
+            self.drops = match now_ms - self.serving_since_ms < SERVED_MIN_MS {
+                true => self.drops + 1,
+                false => 0,
+            };
             outputs.push(Output::Event(SessionEvent::Disconnected));
         } else {
             self.failures += 1;
         }
-        let rounds = self.failures / self.config.servers;
+        let rounds = self.failures.max(self.drops) / self.config.servers;
         let wait_ms = match rounds {
             0 => 0,
             rounds => BACKOFF_MS.1.min(BACKOFF_MS.0 << (rounds - 1).min(4)),
@@ -524,10 +554,18 @@ impl Session {
     /// There is a session and we are who we are: says so, and takes up the watches.
     fn serve(&mut self, now_ms: i64, outputs: &mut Vec<Output>) {
         self.phase = Phase::Serving;
+        self.serving_since_ms = now_ms;
         for auth in self.config.auth.clone() {
             self.send(now_ms, messages::auth(&auth.scheme, &auth.credentials), outputs);
         }
-        for frame in self.watches_again() {
+        if self.is_unsure {
+            let xid = self.xid();
+            self.send(now_ms, messages::sync(xid), outputs);
+            self.sync = Some(xid);
+        }
+        let again = self.watches_again();
+        self.watches_unset = again.len();
+        for frame in again {
             self.send(now_ms, frame, outputs);
         }
         outputs.push(Output::Event(SessionEvent::Connected));
@@ -541,7 +579,7 @@ impl Session {
         for (list, watched) in self.watches.all().into_iter().enumerate() {
             for path in watched.keys() {
                 if size + path.len() > SET_WATCHES_SIZE_BYTES {
-                    frames.push(std::mem::take(&mut chunk).encode(self.identity.last_zxid));
+                    frames.push(std::mem::take(&mut chunk).encode(self.identity.watched_zxid));
                     size = 0;
                 }
                 size += 4 + path.len();
@@ -553,7 +591,7 @@ impl Session {
             }
         }
         if size > 0 {
-            frames.push(chunk.encode(self.identity.last_zxid));
+            frames.push(chunk.encode(self.identity.watched_zxid));
         }
         frames
     }
@@ -565,9 +603,23 @@ impl Session {
         reader: &mut Reader,
         outputs: &mut Vec<Output>,
     ) -> Result<(), Malformed> {
+        if header.xid == xid::SET_WATCHES {
+            self.watches_unset = self.watches_unset.saturating_sub(1);
+        }
         self.identity.last_zxid = self.identity.last_zxid.max(header.zxid);
+        if self.watches_unset == 0 {
+            self.identity.watched_zxid = self.identity.last_zxid;
+        }
         match header.xid {
             xid::PING | xid::SET_WATCHES => return Ok(()),
+            own if Some(own) == self.sync => {
+                if header.code != 0 {
+                    let found = format!("code {}", header.code);
+                    return Err(Malformed { what: "sync", found });
+                }
+                (self.sync, self.is_unsure) = (None, false);
+                return Ok(());
+            }
             xid::AUTH => {
                 if header.code != 0 {
                     self.refused(outputs);
@@ -644,9 +696,10 @@ impl Session {
         }
         let answer = match &result {
             Ok(answer) => answer.clone(),
-            // It may have happened; nobody can tell any more.
+            // It may have happened; this connection does not tell any more.
             Err(_) => Err(CoordinationError::ConnectionLoss),
         };
+        self.is_unsure |= result.is_err() && !sent.request.is_read();
         if let Some(watch) = sent.watch {
             let list = match (&sent.request, &answer) {
                 (Request::GetData { path, .. }, Ok(_)) => Some((&mut self.watches.data, path)),

@@ -256,22 +256,28 @@ pub(super) fn take_over_bounds(
 /// What a refusal of the disk means; one for lack of space passes.
 pub(super) fn storage(error: StorageError) -> FollowError {
     match error {
-        StorageError::ReserveReached { .. } => FollowError::Full,
+        error if error.lacks_space() => FollowError::Full,
         error => FollowError::Storage(error.to_string()),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
+
+    use milena_engine::error::IoError;
+
     use super::*;
 
     #[test]
     fn a_disk_that_is_full_is_tried_again_and_one_that_failed_is_not() {
-        let full = StorageError::ReserveReached {
+        let low = StorageError::ReserveReached {
             directory: "/d".into(),
             available_bytes: 1,
             reserve_bytes: 2,
         };
+        assert!(matches!(storage(low), FollowError::Full));
+        let full = StorageError::Io(IoError::new("rename", "/d/x", ErrorKind::StorageFull.into()));
         assert!(matches!(storage(full), FollowError::Full));
         let failed = StorageError::Offline {
             directory: "/d".into(),

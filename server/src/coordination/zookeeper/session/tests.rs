@@ -10,6 +10,7 @@ const TIMEOUT_MS: i32 = 6000;
 const OK: i32 = 0;
 const NO_NODE: i32 = -101;
 const AUTH_FAILED: i32 = -115;
+const SYNC: i32 = 9;
 
 /// The machine, its clock, and what it said that was not looked at yet.
 struct Bench {
@@ -172,6 +173,15 @@ impl Bench {
         self.step(Input::Lost(self.connection));
     }
 
+    /// The server that has the session now is asked to catch up, and did.
+    fn synced(&mut self) {
+        let (xid, kind) = xid_and_kind(&self.sent());
+        assert_eq!(kind, SYNC);
+        self.reply(xid, OK, |writer| {
+            writer.string("/");
+        });
+    }
+
     fn answered(&mut self, token: Token, error: CoordinationError) {
         let result = Err(error);
         assert_eq!(self.next(), Output::Answer { token, result });
@@ -239,6 +249,7 @@ fn a_write_that_was_sent_when_the_connection_went_has_an_unknown_outcome_and_wha
         "the password is shown again"
     );
     bench.welcome(0x11);
+    bench.synced();
     assert_eq!(bench.next(), Output::Event(SessionEvent::Connected));
     let (xid, _) = xid_and_kind(&bench.sent());
     bench.reply(xid, NO_NODE, |_| ());
@@ -248,6 +259,61 @@ fn a_write_that_was_sent_when_the_connection_went_has_an_unknown_outcome_and_wha
             path: "/b".to_owned(),
         },
     );
+    bench.lose();
+    bench.next();
+    bench.open();
+    bench.welcome(0x11);
+    assert_eq!(
+        bench.next(),
+        Output::Event(SessionEvent::Connected),
+        "nothing is unsure any more"
+    );
+}
+
+#[test]
+fn a_server_that_could_not_catch_up_is_left_and_the_next_one_is_asked_to() {
+    let mut bench = Bench::connected(config());
+    bench.write("/a");
+    bench.sent();
+    bench.lose();
+    bench.next();
+    bench.next();
+    bench.open();
+    bench.welcome(0x11);
+    let (xid, kind) = xid_and_kind(&bench.sent());
+    assert_eq!(kind, SYNC);
+    bench.next();
+    bench.reply(xid, -4, |_| ());
+    assert!(matches!(bench.next(), Output::Misunderstood(_)));
+    assert_eq!(bench.next(), Output::Disconnect);
+    assert_eq!(bench.next(), Output::Event(SessionEvent::Disconnected));
+    bench.open();
+    bench.welcome(0x11);
+    bench.synced();
+}
+
+#[test]
+fn a_server_that_takes_the_session_and_drops_it_at_once_is_not_pestered() {
+    let mut bench = Bench::connected(SessionConfig {
+        servers: 1,
+        ..config()
+    });
+    let mut tries = Vec::new();
+    for _ in 0..3 {
+        bench.lose();
+        assert_eq!(bench.next(), Output::Event(SessionEvent::Disconnected));
+        let lost_at_ms = bench.now_ms;
+        bench.pass();
+        tries.push(bench.now_ms - lost_at_ms);
+        bench.open();
+        bench.welcome(0x11);
+        bench.next();
+    }
+    assert_eq!(tries, [100, 200, 400]);
+    bench.now_ms += SERVED_MIN_MS;
+    bench.lose();
+    bench.next();
+    bench.open();
 }
 
 #[test]
@@ -280,6 +346,7 @@ fn a_read_is_sent_again_with_its_watch_in_its_place_until_it_is_answered_or_the_
     bench.outputs.retain(|output| *output != Output::Disconnect);
     bench.open();
     bench.welcome(0x11);
+    bench.synced();
     assert_eq!(bench.next(), Output::Event(SessionEvent::Connected));
     let (xid, kind) = xid_and_kind(&bench.sent());
     assert_eq!(kind, 4);
@@ -489,6 +556,33 @@ fn many_watches_are_set_again_in_requests_that_a_server_takes() {
     }
     found.sort();
     assert_eq!(found, paths);
+}
+
+#[test]
+fn what_is_heard_while_watches_are_not_all_set_again_hides_no_change_of_the_others() {
+    let mut bench = Bench::connected(config());
+    for number in 0..SET_WATCHES_SIZE_BYTES / 64 {
+        bench.read(&format!("/{number:0>80}"), true);
+        let (xid, _) = xid_and_kind(&bench.sent());
+        bench.reply(xid, OK, node(None));
+        bench.next();
+    }
+    for answered in [1, 0] {
+        bench.lose();
+        bench.next();
+        bench.open();
+        bench.welcome(0x11);
+        for _ in 0..2 {
+            let mut reader = Reader::new(Bytes::from(bench.sent()).slice(12..));
+            assert_eq!(reader.long("zxid").unwrap(), 50);
+        }
+        bench.next();
+        for _ in 0..answered {
+            bench.received(frame(|writer| {
+                writer.int(xid::SET_WATCHES).long(60).int(OK);
+            }));
+        }
+    }
 }
 
 #[test]
