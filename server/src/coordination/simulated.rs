@@ -4,8 +4,8 @@
 //! one server, which may lag behind: a read sees what that server has applied, a session's own writes always. Watches fire where
 //! the server applies the change, before any later read of that session is answered; what a session sends and hears keeps
 //! its order. A connection that is lost answers the writes under way with [`CoordinationError::ConnectionLoss`], done or not; reads
-//! are asked again, as [`super::zookeeper`] does. A session that is cut off longer than its timeout expires at the servers,
-//! and its owner learns it only when it is connected again.
+//! are asked again, as [`super::zookeeper`] does; the next one is to any server, which is not behind what the session saw or wrote. A
+//! session that is cut off longer than its timeout expires at the servers, and its owner learns it only when it is connected again.
 //!
 //! The tree's rules are meant to be those of [`super::embedded`], which `examples/tree_differential.rs` compares with a real ZooKeeper's.
 
@@ -246,6 +246,29 @@ fn apply(state: &mut State, server: usize, upto: usize) {
     }
 }
 
+/// A session is another server's from now on, with its watches.
+fn move_session(state: &mut State, session: i64, to: usize) {
+    let Some(registered) = state.sessions.get_mut(&session) else {
+        return;
+    };
+    let from = std::mem::replace(&mut registered.server, to);
+    if from == to {
+        return;
+    }
+    // What it was not told of yet it is told of.
+    let upto = state.servers[from].applied.max(state.servers[to].applied);
+    apply(state, from, upto);
+    apply(state, to, upto);
+    let mut moved = Vec::new();
+    for (of, waiting) in &mut state.servers[from].watches {
+        let own = waiting.extract_if(.., |(owner, _)| *owner == session);
+        moved.extend(own.map(|watch| (of.clone(), watch)));
+    }
+    for (of, watch) in moved {
+        state.servers[to].watches.entry(of).or_default().push(watch);
+    }
+}
+
 fn kinds(event: WatchEventKind) -> &'static [WatchKind] {
     match event {
         WatchEventKind::Created | WatchEventKind::DataChanged => &[WatchKind::Node],
@@ -345,6 +368,11 @@ impl SimulatedZooKeeper {
             client.session
         };
         let mut state = self.ensemble.0.state.lock();
+        if !is_cut {
+            let servers = self.ensemble.0.rules.servers as u64;
+            let server = (self.ensemble.0.numbers.lock())(servers) as usize;
+            move_session(&mut state, session, server);
+        }
         let registered = state.sessions.get_mut(&session);
         let is_over = registered.is_none();
         if let Some(registered) = registered {
