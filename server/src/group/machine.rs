@@ -9,6 +9,8 @@
 //!   member's own time limit, a sync with the append or `offsets.commit.timeout.ms`, a commit or deletion likewise;
 //! - what is committed or deleted changes in memory only after the append's result, in the order of the log;
 //! - input that arrives together with an expired deadline is handled first: a heartbeat that is just in time counts;
+//! - an append's result asks for no append, and lets no deadline pass that might: it may be told by a thread that changes the log
+//!   and holds its locks. What is due is left to the tick;
 //! - elections and resignations with an older epoch than the last one seen do nothing.
 //!
 //! **Deviation:** a member that took part in a join but has not sent SyncGroup within the rebalance timeout is removed. 2.7.2
@@ -106,7 +108,7 @@ pub enum Input {
         producer_id: ProducerId,
         committed: bool,
     },
-    /// An append has its offset, or failed.
+    /// An append has its offset, or failed. Nothing is appended in answer to it.
     Appended {
         id: AppendId,
         result: Result<Offset, AppendFailure>,
@@ -262,7 +264,8 @@ impl GroupMachine {
         }
     }
 
-    /// Takes in one input and all deadlines that have passed, and pushes what follows to `out` in order.
+    /// Takes in one input and, unless it is an append's result, all deadlines that have passed; pushes what follows to `out` in
+    /// order.
     pub fn step(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {
         let groups = &mut self.groups;
         let mut turn = Turn {
@@ -295,7 +298,16 @@ impl GroupMachine {
             } => {
                 turn.transaction_completed(groups, producer_id, committed);
             }
-            Input::Appended { id, result } => turn.appended(groups, id, result),
+            Input::Appended { id, result } => {
+                let first = turn.out.len();
+                turn.appended(groups, id, result);
+                let is_append = |output: &Output| matches!(output, Output::Append(_));
+                debug_assert!(
+                    !turn.out[first..].iter().any(is_append),
+                    "the log's locks may be held"
+                );
+                return;
+            }
             Input::Elected { epoch } => turn.elected(groups, epoch),
             Input::Loaded { epoch, partition } => turn.loaded(groups, epoch, *partition),
             Input::LoadFailed { epoch, failure } => turn.load_failed(epoch, &failure),

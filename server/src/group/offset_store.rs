@@ -34,7 +34,8 @@ pub enum AppendFailure {
     Other(String),
 }
 
-/// Called exactly once with the offset of the batch's first record, or why it failed.
+/// Called exactly once with the offset of the batch's first record, or why it failed; perhaps while the caller holds locks of the
+/// log, so nothing is appended in it.
 pub type AppendDone = Box<dyn FnOnce(Result<Offset, AppendFailure>) + Send>;
 
 /// Whole batches as they lie in the log.

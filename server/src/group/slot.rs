@@ -187,8 +187,8 @@ impl GroupCoordinator {
         }
     }
 
-    /// Passes appends on, one thread at a time, so that their order holds. A result that arrives during the call steps the
-    /// machine; what follows from it is passed on here.
+    /// Passes appends on, one thread at a time, so that their order holds. What other steps ask for during the call is passed on
+    /// here. Never called in answer to a result: who tells it may hold the locks that an append waits for.
     fn drain_outbox(&self, partition: i32) {
         let slot = self.slot(partition);
         {

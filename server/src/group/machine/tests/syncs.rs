@@ -66,6 +66,24 @@ fn an_assignment_that_cannot_be_stored_is_an_error_for_all_and_a_new_rebalance()
 }
 
 #[test]
+fn a_result_asks_for_no_append_and_leaves_what_is_due_to_the_tick() {
+    let mut d = Dialogue::new();
+    d.stable_member();
+    d.stores_at_once = false;
+    let mut request = simple_commit(5, d.wall());
+    request.group_id = "other".into();
+    let token = d.commit(request);
+    // The session of the only member ends meanwhile, which is to be stored.
+    d.now_ms += 10_000;
+    d.store();
+    assert_eq!(d.committed(token), [Ok(())], "its deadline has not passed for the machine");
+    assert_eq!((d.state(), d.appends.len()), (GroupState::Stable, 0));
+    assert!(d.machine.next_deadline().is_some_and(|at| at <= d.now_ms));
+    d.step(Input::Tick);
+    assert_eq!((d.state(), d.appends.len()), (GroupState::Empty, 1));
+}
+
+#[test]
 fn a_log_that_never_answers_ends_the_syncs_after_the_commit_timeout() {
     let mut d = Dialogue::new();
     let token = d.join(join("a"));
