@@ -39,7 +39,7 @@ pub mod replica_selector;
 pub mod replication_quota_manager;
 mod roomless;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::controller::command::LeaderAndIsrPartition;
 use crate::metadata_cache::MetadataCache;
@@ -47,6 +47,7 @@ use hosted::RoleTaken;
 pub use hosted::{Acknowledgement, LeaderAppend, Partition};
 use partition::isr::{IsrAnswer, IsrProposal};
 use partition::{Assignment, PartitionRules};
+pub use purgatory::AcknowledgementId;
 use replica_alter_log_dirs_manager::{MoverCommand, MoverInbox, Movers};
 use replica_fetcher_manager::{FetcherCommand, FetcherInbox, Fetchers};
 use replication_quota_manager::{QuotaWindows, ReplicationQuotaManagers};

@@ -35,7 +35,7 @@ use crate::protocol::messages::produce::{
     BatchIndexAndErrorMessage, PartitionProduceResponse, ProduceRequest, ProduceResponse,
     TopicProduceResponse,
 };
-use crate::replication::{Acknowledgement, LeaderAppend, Partition, PartitionRefusal};
+use crate::replication::{Acknowledgement, AcknowledgementId, LeaderAppend, Partition, PartitionRefusal};
 
 /// The client id under which Kafka's tools may write to internal topics.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
@@ -328,17 +328,39 @@ impl Acknowledging {
             // Nobody waits any longer than its limit.
             let _ = done.send(acknowledgement);
         };
-        let waiting = self
-            .partition
-            .when_acknowledged(leader_epoch, last_offset, Box::new(told));
+        let held = Held {
+            id: self
+                .partition
+                .when_acknowledged(leader_epoch, last_offset, Box::new(told)),
+            partition: self.partition,
+        };
         match timeout_at(deadline, settled).await {
-            Ok(settled) => outcome(settled.unwrap_or(Acknowledgement::NotLeader)),
-            Err(_) => {
-                if let Some(waiting) = waiting {
-                    self.partition.forget(waiting);
-                }
-                Err(ErrorCode::RequestTimedOut)
+            Ok(settled) => {
+                held.told();
+                outcome(settled.unwrap_or(Acknowledgement::NotLeader))
             }
+            Err(_) => Err(ErrorCode::RequestTimedOut),
+        }
+    }
+}
+
+/// An acknowledgement that is waited for. It is forgotten with the wait, be it that the time is up or that the connection is gone.
+struct Held {
+    partition: Arc<Partition>,
+    id: Option<AcknowledgementId>,
+}
+
+impl Held {
+    /// Nothing is left to forget.
+    fn told(mut self) {
+        self.id = None;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.partition.forget(id);
         }
     }
 }
@@ -429,5 +451,41 @@ fn response(entries: Vec<Entry<'_>>) -> ProduceResponse<'_> {
     ProduceResponse {
         responses: responses.into(),
         throttle_time_ms: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use super::*;
+    use crate::replication::tests::led_with_a_follower;
+    use crate::test_cluster::run_paused;
+
+    #[test]
+    fn who_gives_up_waiting_for_replicas_is_forgotten() {
+        run_paused(async {
+            let (_replicas, partition) = led_with_a_follower("t");
+            let purgatory = partition.purgatory();
+            let settled = || {
+                let waiting = Acknowledging {
+                    partition: Arc::clone(&partition),
+                    synced: None,
+                    replicated: Some((LeaderEpoch(0), Offset(0))),
+                };
+                waiting.settled(Instant::now() + Duration::from_secs(30))
+            };
+            {
+                let mut closed = pin!(settled());
+                let polled = closed.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                assert!(polled.is_pending(), "the follower does not have it");
+                assert_eq!(purgatory.waiting_count(), 1);
+            }
+            assert_eq!(purgatory.waiting_count(), 0, "the connection is gone");
+            assert_eq!(settled().await, Err(ErrorCode::RequestTimedOut));
+            assert_eq!(purgatory.waiting_count(), 0);
+        });
     }
 }

@@ -80,6 +80,12 @@ pub struct Purgatory {
 }
 
 impl Purgatory {
+    /// How many wait.
+    #[cfg(test)]
+    pub(crate) fn waiting_count(&self) -> usize {
+        self.waiters.lock().list.len()
+    }
+
     /// Registers; the caller must look at the end once more before it sleeps.
     pub fn watch(&self, end: End, beyond: Offset, wake: &Arc<Notify>) {
         let wake = Arc::clone(wake);

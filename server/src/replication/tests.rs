@@ -80,6 +80,16 @@ fn lead(replicas: &ReplicaManager, name: &TopicPartition, epoch: i32, isr: &[i32
     tell(replicas, name, 0, epoch, isr, assigned);
 }
 
+/// A partition of one record, which broker 0 leads in epoch 0 and which replica 1, though in sync, does not have.
+pub(crate) fn led_with_a_follower(topic: &str) -> (Arc<ReplicaManager>, Arc<Partition>) {
+    let (logs, name) = (logs(), TopicPartition::new(topic, 0));
+    written(&logs, &name);
+    let (replicas, _inboxes) = replica_manager(0, logs);
+    lead(&replicas, &name, 0, &[0, 1], &[0, 1]);
+    let partition = replicas.partition(topic, 0).expect("it is led here");
+    (Arc::new(replicas), partition)
+}
+
 pub(super) fn tell(
     replicas: &ReplicaManager,
     name: &TopicPartition,
