@@ -6,6 +6,7 @@
 //! looked at.
 
 use std::ops::Range;
+use std::sync::Weak;
 use std::sync::atomic::Ordering;
 
 use crate::error::{IoError, StorageError};
@@ -14,11 +15,25 @@ use crate::log::scan::{BatchScanner, SCAN_WINDOW_SIZE_BYTES, Step};
 use crate::record_batch::BatchHeader;
 use crate::units::Offset;
 
-/// Where a scrub goes on. The default begins at the log start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Where a scrub goes on. The default begins at the log start, as does one of another log or of before a truncation.
+#[derive(Clone, Debug, Default)]
 pub struct ScrubCursor {
+    /// A log that is deleted and created again is another one.
+    log: Weak<Log>,
+    /// Of when the step began: what was cut since may be filled again with batches that begin elsewhere.
+    truncations: u64,
     segment_base_offset: Option<Offset>,
     position: u64,
+}
+
+impl ScrubCursor {
+    fn start(log: &Log, truncations: u64) -> ScrubCursor {
+        ScrubCursor {
+            log: Weak::clone(&log.me),
+            truncations,
+            ..ScrubCursor::default()
+        }
+    }
 }
 
 /// How a step ended.
@@ -70,6 +85,9 @@ impl Log {
         let truncations = self.truncations.load(Ordering::Acquire);
         let segments = self.segments.load_full();
         let end = self.log_end_metadata();
+        if !cursor.log.ptr_eq(&self.me) || cursor.truncations != truncations {
+            *cursor = ScrubCursor::start(self, truncations);
+        }
         let mut progress = ScrubProgress {
             checked_bytes: 0,
             is_complete: false,
@@ -99,10 +117,8 @@ impl Log {
                         Checked::Sound { position, header } => {
                             due.start = header.next_offset();
                             progress.checked_bytes += header.size_bytes as u64;
-                            *cursor = ScrubCursor {
-                                segment_base_offset: Some(base_offset),
-                                position: position + header.size_bytes as u64,
-                            };
+                            cursor.segment_base_offset = Some(base_offset);
+                            cursor.position = position + header.size_bytes as u64;
                         }
                         // What was cut or deleted meanwhile may look like anything.
                         Checked::Damaged { .. }

@@ -44,6 +44,29 @@ fn truncation_cuts_every_file_and_old_records_do_not_come_back() {
 }
 
 #[test]
+fn a_scrub_begins_anew_where_what_it_read_was_cut_and_the_place_filled_again() {
+    let bench = Bench::new(LogConfig::default());
+    let log = bench.log();
+    for _ in 0..4 {
+        append_one(&log, batch(1, NOW.get(), 100));
+    }
+    let mut cursor = ScrubCursor::default();
+    let mut checked_bytes = 0;
+    for _ in 0..3 {
+        checked_bytes += log.scrub(&mut cursor, 1).unwrap().checked_bytes;
+    }
+    assert!(log.truncate_to(Offset(1)).unwrap());
+    append_one(&log, batch(1, NOW.get(), 1000));
+    let size_bytes = bench.content("00000000000000000000.log").len() as u64;
+    assert!(
+        checked_bytes < size_bytes,
+        "its place lies within the second batch"
+    );
+    let progress = log.scrub(&mut cursor, u64::MAX).unwrap();
+    assert_eq!((progress.checked_bytes, progress.is_complete), (size_bytes, true));
+}
+
+#[test]
 fn truncation_leaves_what_clients_may_repeat() {
     // Each roll leaves a snapshot, which has the last batch of each producer. What a client has under way is five batches.
     for end in 36..40 {

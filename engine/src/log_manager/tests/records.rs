@@ -69,6 +69,24 @@ fn the_scrub_finds_a_flipped_bit_and_the_partition_stays_out_of_service_until_it
 }
 
 #[test]
+fn the_scrub_begins_anew_in_a_log_that_was_deleted_and_created_again() {
+    let disk = SimulatedDisk::new(1);
+    let node = open(&disk, &["/d"]);
+    append(&node.create("t-0"), 0..1100);
+    // One step, which leaves some of it.
+    node.pass(seconds(15 * 60));
+    node.manager.delete(&partition("t-0")).unwrap();
+    let log = node.create("t-0");
+    for offset in 0..2 {
+        log.append_as_follower(&batch(offset, None, &vec![b'y'; 700_000]))
+            .unwrap();
+    }
+    node.pass(seconds(60));
+    assert_eq!(node.observer.told(), [""; 0]);
+    assert!(node.log("t-0").check_serving().is_ok());
+}
+
+#[test]
 fn a_long_scrub_goes_on_where_it_was_after_a_restart() {
     let disk = SimulatedDisk::new(1);
     let config = LogManagerConfig {
