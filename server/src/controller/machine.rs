@@ -106,6 +106,12 @@ enum Work {
     },
     /// Those of these brokers, or all.
     ResumeReassignments(Option<Vec<i32>>),
+    /// Those that go are removed and the move ends, if a replica of its target leads.
+    LeaveToTarget {
+        at: TopicPartition,
+        /// The assignment on the way.
+        moving: ReplicaAssignment,
+    },
     RemoveReplicas {
         at: TopicPartition,
         replicas: Vec<i32>,
@@ -521,6 +527,7 @@ impl ControllerMachine {
             }
             Work::ContinueReassignment { at, begin } => self.continue_reassignment(at, begin),
             Work::ResumeReassignments(brokers) => self.resume_reassignments(brokers.as_deref()),
+            Work::LeaveToTarget { at, moving } => self.leave_to_target(at, moving),
             Work::RemoveReplicas { at, replicas } => self.remove_replicas(at, replicas),
             Work::DeleteReplicas { at, replicas } => self.delete_replicas(&at, &replicas),
             Work::AnswerReassignments(id) => self.answer_reassignments(id),

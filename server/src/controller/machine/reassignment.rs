@@ -289,8 +289,8 @@ impl ControllerMachine {
         }
     }
 
-    /// **Deviation:** replicas go only when a replica of the target is online to lead; 2.7.2 deletes them also while all of the
-    /// target is down.
+    /// **Deviation:** replicas go only when a replica of the target is online to lead, and leads; 2.7.2 deletes them also while all
+    /// of the target is down, and when its election finds that none is in sync any more.
     pub(super) fn reassign_state_read(&mut self, at: TopicPartition, begin: bool, node: Option<&StateNode>) {
         let (Some(present), Some(partition)) = (self.usable(&at, node), self.context.partition(&at)) else {
             return;
@@ -317,8 +317,7 @@ impl ControllerMachine {
         };
         let moving = partition.assignment.clone();
         let target = moving.target_replicas();
-        let completed = ReplicaAssignment::new(Arc::clone(&target));
-        partition.assignment = completed.clone();
+        partition.assignment = ReplicaAssignment::new(Arc::clone(&target));
         let has_state = partition.leadership.is_some();
         for replica in moving.adding_replicas.iter() {
             self.set_replica(&at, *replica, ReplicaPhase::Online);
@@ -334,9 +333,30 @@ impl ControllerMachine {
                 strategy: ElectionStrategy::ReassignPartition,
             },
         };
+        self.next([lead, Work::Flush, Work::LeaveToTarget { at, moving }]);
+    }
+
+    /// Phase B, after the election: those that go are removed if a replica of the target leads.
+    ///
+    /// A leader of old may have taken the target out of the in-sync set between the reading that found it there and the
+    /// election: what it acknowledged since is on replicas that go. Then the move is under way as before, and the watch of the
+    /// state, which that leader has changed, goes on with it.
+    pub(super) fn leave_to_target(&mut self, at: TopicPartition, moving: ReplicaAssignment) {
+        let completed = ReplicaAssignment::new(moving.target_replicas());
+        let leads = |id: &i32| completed.replicas.contains(id) && self.context.is_replica_online(*id, &at);
+        let is_led = self.leader_of(&at).as_ref().is_some_and(leads);
+        // Of a move that was taken back nobody goes any more.
+        if moving.is_being_reassigned() && !is_led {
+            self.note(format!(
+                "{at} goes on moving to {:?}: none of them leads",
+                completed.replicas
+            ));
+            if let Some(partition) = self.context.partition_mut(&at) {
+                partition.assignment = moving;
+            }
+            return;
+        }
         self.next([
-            lead,
-            Work::Flush,
             Work::RemoveReplicas {
                 at: at.clone(),
                 replicas: moving.removing_replicas.to_vec(),

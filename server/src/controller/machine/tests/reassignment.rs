@@ -222,6 +222,36 @@ fn replicas_do_not_go_while_the_whole_target_is_down() {
 }
 
 #[test]
+fn replicas_do_not_go_when_the_target_leaves_the_in_sync_set_before_it_is_elected() {
+    let mut world = world(&[0]);
+    world.ask(move_to(Some(&[2])));
+    let state = |isr: &str| {
+        let state =
+            format!(r#"{{"controller_epoch":1,"leader":0,"version":1,"leader_epoch":1,"isr":[{isr}]}}"#);
+        (znodes::partition_state("t", 0), state)
+    };
+    let in_sync = |world: &mut World| {
+        let (path, data) = state("0,2");
+        world.put(&path, &data);
+    };
+    in_sync(&mut world);
+    world.before_readings = [None, Some(state("0"))].into();
+    let said = world.tell(Input::StateChanged(at("t", 0)));
+    assert!(world.before_readings.is_empty());
+    assert_eq!(to(0, &said), [""; 0]);
+    assert_eq!(lists(&world), "[2, 0] +[2] -[0]");
+    assert_eq!(world.led("t"), (0, 1, vec![0]));
+    // The watch tells of what the leader wrote, then of what it writes when the target has caught up.
+    assert_eq!(world.tell(Input::StateChanged(at("t", 0))), [""; 0]);
+    assert_eq!(lists(&world), "[2, 0] +[2] -[0]");
+    in_sync(&mut world);
+    let said = world.tell(Input::StateChanged(at("t", 0)));
+    assert_eq!(to(0, &said), ["stops t-0", "stops t-0 delete"]);
+    assert_eq!(lists(&world), "[2] +[] -[]");
+    assert_eq!(world.led("t"), (2, 3, vec![2]));
+}
+
+#[test]
 fn a_topic_that_moves_is_deleted_when_it_has_moved() {
     let mut world = world(&[0, 1]);
     world.ask(move_to(Some(&[2, 1])));

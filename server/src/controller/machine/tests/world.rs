@@ -25,6 +25,8 @@ pub(super) struct World {
     epoch: i32,
     /// The controller ends before the write after so many.
     pub(super) writes_left: Option<usize>,
+    /// Before each of the next readings of states: a node that someone else writes.
+    pub(super) before_readings: VecDeque<Option<(String, String)>>,
     /// What brokers were told, oldest first.
     pub(super) told: Vec<(i32, BrokerCommand)>,
     /// How many of those brokers have worked off.
@@ -43,6 +45,7 @@ impl World {
             machine: ControllerMachine::new(0, true),
             epoch: 0,
             writes_left: None,
+            before_readings: VecDeque::new(),
             told: Vec::new(),
             worked_off: 0,
             answer: None,
@@ -251,6 +254,9 @@ impl World {
                     None => return lines,
                 },
                 Output::ReadStates(partitions) => {
+                    if let Some((path, data)) = self.before_readings.pop_front().flatten() {
+                        self.put(&path, &data);
+                    }
                     let states = partitions
                         .into_iter()
                         .filter_map(|at| Some((at.clone(), self.state(&at)?)));
