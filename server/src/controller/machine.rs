@@ -62,8 +62,6 @@ enum Work {
     Initialize(Vec<TopicPartition>),
     /// The rest of what did not fit into one write.
     CreateStates(Plan),
-    /// New -> Online by states that someone else created.
-    TakeOver(Vec<TopicPartition>),
     /// Offline or Online -> Online.
     Elect {
         partitions: Vec<TopicPartition>,
@@ -153,8 +151,10 @@ type Plan = Vec<(Operation, Option<(TopicPartition, PartitionState)>)>;
 enum Waiting {
     Initialize {
         plan: Plan,
+        states_known: bool,
     },
-    TakeOverStates(Vec<TopicPartition>),
+    /// Which states of the plan exist.
+    PlanStates(Plan),
     ElectStates {
         partitions: Vec<TopicPartition>,
         strategy: ElectionStrategy,
@@ -286,6 +286,9 @@ impl ControllerMachine {
                 }
             }
             (Input::Written(result), Some(waiting)) => self.written(waiting, result),
+            (Input::StatesRead(reading), Some(Waiting::PlanStates(plan))) => {
+                self.plan_states_read(plan, reading);
+            }
             (Input::StatesRead(reading), Some(waiting)) => self.states_read(waiting, reading),
             (Input::AssignmentRead(reading), Some(Waiting::AssignmentToWrite { at, to, then })) => {
                 self.assignment_read((at, to, then), reading);
@@ -489,8 +492,7 @@ impl ControllerMachine {
                 self.flush();
             }
             Work::Initialize(partitions) => self.initialize(partitions),
-            Work::CreateStates(plan) => self.write_plan(plan),
-            Work::TakeOver(partitions) => self.read_states(partitions, Waiting::TakeOverStates),
+            Work::CreateStates(plan) => self.write_plan(plan, false),
             Work::TriggerOnline => self.trigger_online(None),
             Work::BrokersStarted(brokers) => self.brokers_started(brokers),
             Work::BrokersFailed(brokers) => self.brokers_failed(&brokers),
@@ -585,10 +587,9 @@ impl ControllerMachine {
             return;
         }
         match (waiting, result) {
-            (Waiting::Initialize { plan }, Ok(_)) => self.initialized(plan),
-            (Waiting::Initialize { mut plan }, Err(failed)) => {
-                self.retry_plan(&mut plan, &failed);
-                self.write_plan(plan);
+            (Waiting::Initialize { plan, .. }, Ok(_)) => self.initialized(plan),
+            (Waiting::Initialize { plan, states_known }, Err(failed)) => {
+                self.creation_refused(plan, states_known, &failed);
             }
             (Waiting::Update(update), result) => self.updated(update, result),
             (Waiting::AssignmentWritten { at, to, then }, result) => {

@@ -57,7 +57,6 @@ impl ControllerMachine {
         }
         let states: BTreeMap<TopicPartition, StateNode> = reading.states.into_iter().collect();
         match waiting {
-            Waiting::TakeOverStates(partitions) => self.take_over(partitions, &states),
             Waiting::ElectStates { partitions, strategy } => {
                 self.elect_by_states(partitions, strategy, &states);
             }

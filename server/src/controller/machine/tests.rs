@@ -196,6 +196,12 @@ impl Dialogue {
         self.tell(Input::Written(Ok(())))
     }
 
+    /// The answer to a reading: these states.
+    fn exist(&mut self, states: Vec<(TopicPartition, StateNode)>) -> Vec<String> {
+        let failed = None;
+        self.tell(Input::StatesRead(StatesReading { states, failed }))
+    }
+
     fn refused(&mut self, index: usize, error: CoordinationError) -> Vec<String> {
         self.tell(Input::Written(Err(MultiError { index, error })))
     }
@@ -540,24 +546,62 @@ fn a_fenced_write_ends_the_reign() {
 fn what_exists_already_is_left_out_of_a_write_and_the_rest_goes_on() {
     let mut dialogue = Dialogue::alone();
     dialogue.topics(&["t"], vec![("t", assignment(&[&[0], &[0]]))]);
-    let said = dialogue.refused(1, exists());
+    assert_eq!(dialogue.refused(1, exists()), ["read [t-0, t-1]"]);
+    let said = dialogue.exist(vec![(at("t", 0), state(0, 3, &[0], 4))]);
+    assert_eq!(said.len(), 1);
     assert!(
-        said[0].starts_with("write +/brokers/topics/t/partitions/0 "),
+        said[0].starts_with("write +/brokers/topics/t/partitions/1 "),
         "{said:?}"
     );
-    let said = dialogue.refused(2, exists());
-    assert!(!said[0].contains("/0/state"), "{said:?}");
+    // A parent without a state is left out too.
+    let said = dialogue.refused(1, exists());
+    assert!(
+        said[0].starts_with("write +/brokers/topics/t/partitions/1/state"),
+        "{said:?}"
+    );
     assert_eq!(
-        dialogue.written(),
-        ["read [t-0]"],
+        dialogue.refused(1, exists()),
+        ["read [t-1]"],
+        "someone else goes on creating"
+    );
+    let said = dialogue.exist(vec![(at("t", 1), state(0, 0, &[0], 0))]);
+    assert_eq!(
+        said[0], "0 leads t-0 0@3 [0], t-1 0@0 [0]",
         "what someone else wrote holds"
     );
-    let states = vec![(at("t", 0), state(0, 3, &[0], 4))];
-    let said = dialogue.tell(Input::StatesRead(StatesReading {
-        states,
+}
+
+#[test]
+fn many_states_that_exist_already_are_read_and_told_at_once() {
+    let mut dialogue = Dialogue::alone();
+    let many: Vec<&[i32]> = vec![&[0]; 1000];
+    dialogue.topics(&["t"], vec![("t", assignment(&many))]);
+    let said = dialogue.refused(1, exists());
+    assert!(said[0].starts_with("read [t-0, ") && said[0].ends_with("t-999]"));
+    let states = (0..999).map(|number| (at("t", number), state(0, 3, &[0], 4)));
+    let said = dialogue.exist(states.collect());
+    assert_eq!(said.len(), 1);
+    assert!(said[0].starts_with("write +/brokers/topics/t/partitions/999 "));
+    let said = dialogue.written();
+    assert_eq!(said.len(), 2, "one command to the broker, and metadata");
+    assert!(said[0].starts_with("0 leads t-0 0@3 [0], t-1 "));
+    assert!(said[0].ends_with("t-998 0@3 [0], t-999 0@0 [0] new"));
+}
+
+#[test]
+fn a_creation_ends_if_what_exists_cannot_be_read() {
+    let mut dialogue = Dialogue::alone();
+    dialogue.topics(&["t"], vec![("t", assignment(&[&[0]]))]);
+    dialogue.refused(1, exists());
+    let reading = StatesReading {
+        failed: Some(no_node()),
         ..Default::default()
-    }));
-    assert_eq!(said[0], "0 leads t-0 0@3 [0], t-1 0@0 [0] new");
+    };
+    assert_eq!(dialogue.tell(Input::StatesRead(reading)), [""; 0]);
+    assert_eq!(
+        dialogue.machine.context().partition_phase(&at("t", 0)),
+        PartitionPhase::New
+    );
 }
 
 #[test]

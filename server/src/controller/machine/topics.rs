@@ -1,16 +1,18 @@
 //! Topics and partitions that are new: from the assignment to the first leader.
 //!
-//! The state nodes of many partitions are created in one write; what exists already is left out and the rest goes on.
+//! The state nodes of many partitions are created in one write; what exists already is read at once and left out, and the
+//! rest goes on.
 //! Source: `KafkaController` (`processTopicChange`, `processPartitionModifications`), `ZkPartitionStateMachine`
 //! (`initializeLeaderAndIsrForPartitions`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::sync::Arc;
 
 use milena_engine::units::{LeaderEpoch, TopicPartition};
 
 use super::elections::CLEAN;
-use super::{ControllerMachine, Output, Plan, StateNode, Waiting, Work, fitting, size_of};
+use super::{ControllerMachine, Output, Plan, StateNode, StatesReading, Waiting, Work, fitting, size_of};
 use crate::cluster::LeaderAndIsr;
 use crate::controller::context::{PartitionPhase, ReplicaPhase};
 use crate::coordination::znodes::{self, PartitionState, TopicAssignment};
@@ -137,10 +139,11 @@ impl ControllerMachine {
             let path = znodes::partition_state(&at.topic, at.partition);
             plan.push((Operation::create(path, Some(state.encode())), Some((at, state))));
         }
-        self.write_plan(plan);
+        self.write_plan(plan, false);
     }
 
-    pub(super) fn write_plan(&mut self, mut plan: Plan) {
+    /// `states_known`: none of its states existed when they were read.
+    pub(super) fn write_plan(&mut self, mut plan: Plan, states_known: bool) {
         if plan.is_empty() {
             return;
         }
@@ -152,7 +155,10 @@ impl ControllerMachine {
         let mut operations = Vec::with_capacity(plan.len() + 1);
         operations.push(self.fence());
         operations.extend(plan.iter().map(|(operation, _)| operation.clone()));
-        self.ask(Output::Write(operations), Waiting::Initialize { plan });
+        self.ask(
+            Output::Write(operations),
+            Waiting::Initialize { plan, states_known },
+        );
     }
 
     pub(super) fn initialized(&mut self, plan: Plan) {
@@ -173,25 +179,55 @@ impl ControllerMachine {
         }
     }
 
-    /// Drops from the plan what cannot be created: a parent that exists is fine; a state that exists holds.
-    pub(super) fn retry_plan(&mut self, plan: &mut Plan, failed: &MultiError) {
+    /// A parent that exists is fine; a state that exists holds. Where one exists many may, and each would refuse a whole write:
+    /// the states of all of the plan are read, unless they are known and only a parent is in the way.
+    pub(super) fn creation_refused(&mut self, mut plan: Plan, states_known: bool, failed: &MultiError) {
         let index = failed.index.checked_sub(1).filter(|index| *index < plan.len());
         let exists = matches!(failed.error, CoordinationError::NodeExists { .. });
-        match index {
-            Some(index) if exists => {
-                if let (_, Some((at, _))) = plan.remove(index) {
-                    self.note(format!("{at} has a state already, which holds"));
-                    self.next([Work::TakeOver(vec![at])]);
-                }
-            }
-            _ => {
-                self.note(format!(
-                    "{} partitions stay without a leader: {failed}",
-                    plan.len()
-                ));
-                plan.clear();
-            }
+        let Some(index) = index.filter(|_| exists) else {
+            self.plan_given_up(plan, failed);
+            return;
+        };
+        let is_parent = plan[index].1.is_none();
+        if is_parent {
+            plan.remove(index);
         }
+        let partitions = plan.iter().filter_map(|(_, state)| state.as_ref());
+        let partitions: Vec<TopicPartition> = partitions.map(|(at, _)| at.clone()).collect();
+        if is_parent && (states_known || partitions.is_empty()) {
+            self.write_plan(plan, true);
+        } else {
+            self.read_states(partitions, |_| Waiting::PlanStates(plan));
+        }
+    }
+
+    /// What exists of a plan is known: that is taken over, the rest is created.
+    pub(super) fn plan_states_read(&mut self, mut plan: Plan, reading: StatesReading) {
+        if let Some(error) = &reading.failed {
+            self.plan_given_up(plan, error);
+            return;
+        }
+        let states: BTreeMap<TopicPartition, StateNode> = reading.states.into_iter().collect();
+        let exists = |at: &TopicPartition| {
+            [
+                znodes::partitions(&at.topic),
+                znodes::partition(&at.topic, at.partition),
+                znodes::partition_state(&at.topic, at.partition),
+            ]
+        };
+        let existing: BTreeSet<String> = states.keys().flat_map(exists).collect();
+        plan.retain(|(operation, _)| !existing.contains(operation.path()));
+        self.note(format!(
+            "{} partitions have states already, which hold",
+            states.len()
+        ));
+        self.take_over(states.keys().cloned().collect(), &states);
+        self.write_plan(plan, true);
+    }
+
+    fn plan_given_up(&mut self, plan: Plan, error: &impl Display) {
+        let partitions = plan.into_iter().filter(|(_, state)| state.is_some()).count();
+        self.note(format!("{partitions} partitions stay without a leader: {error}"));
     }
 
     /// States that exist though this controller did not create them: they hold, and those without a live leader get one.
