@@ -152,6 +152,11 @@ impl Worker {
                 Ok(()) if known_here => Err(CommandRefusal::StaleControllerEpoch),
                 checked => checked,
             };
+            if checked == Err(CommandRefusal::KafkaStorageError) && &*name.topic == GROUP_METADATA_TOPIC_NAME
+            {
+                // Another coordinator may have its groups by now.
+                targets.groups.on_resignation(name.partition, Some(epoch));
+            }
             checked
                 .inspect_err(|refusal| refused.push((name.clone(), *refusal)))
                 .is_ok()

@@ -60,7 +60,7 @@ use crate::coordination::producer_ids::{ProducerIdManager, raise_above};
 use crate::coordination::startup;
 use crate::coordination::znodes::BrokerRegistration;
 use crate::fetch_session::FetchSessionCache;
-use crate::group::GroupCoordinator;
+use crate::group::{GROUP_METADATA_TOPIC_NAME, GroupCoordinator};
 use crate::handlers::Handlers;
 use crate::metadata_cache::MetadataCache;
 use crate::network::{ConnectionLimits, Lanes, NetworkConfig};
@@ -433,8 +433,9 @@ impl Start {
         replicas.quotas().set_rates(replication_rates(&config.load()));
         observer.tell(Arc::clone(&replicas));
         let offsets = OffsetsTopic::new(Arc::clone(&replicas), Arc::clone(&self.clock));
+        let existing = startup::partition_count(&**coordination, GROUP_METADATA_TOPIC_NAME).await?;
         let groups = GroupCoordinator::new(
-            group_config(&self.config),
+            group_config(&self.config, existing),
             Arc::new(offsets),
             Arc::clone(&self.clock),
         );

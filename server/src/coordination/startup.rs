@@ -15,6 +15,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::znodes::topic::TopicAssignment;
 use super::znodes::{self, BrokerRegistration, RegistrationVersion, ZnodeError};
 use super::{Coordination, CoordinationError, CreateMode, ExpectedVersion, Node, Operation, Watch};
 use crate::cluster::Endpoint;
@@ -52,6 +53,16 @@ pub async fn create_persistent_paths(coordination: &dyn Coordination) -> Result<
     let mut paths = znodes::PERSISTENT_PATHS.to_vec();
     paths.push(znodes::CONFIG_BROKERS);
     coordination.ensure_all(&paths).await
+}
+
+/// How many partitions a topic has; `None` if it is not there.
+pub async fn partition_count(coordination: &dyn Coordination, topic: &str) -> Result<Option<i32>, JoinError> {
+    let path = znodes::topic(topic);
+    let Some(node) = coordination.get(&path, None).await? else {
+        return Ok(None);
+    };
+    let assignment = TopicAssignment::decode(&path, node.data.as_deref().unwrap_or_default())?;
+    Ok(i32::try_from(assignment.partitions.len()).ok())
 }
 
 /// The cluster's id; `proposed` becomes it if there was none.
@@ -276,6 +287,7 @@ mod tests {
     use crate::coordination::embedded::EmbeddedTree;
     use crate::coordination::producer_ids::{ProducerIdManager, raise_above};
     use crate::coordination::simulated::Ensemble;
+    use crate::coordination::znodes::topic::ReplicaAssignment;
     use crate::test_cluster::{embedded_tree, registration, run, run_paused};
 
     const AT_ONCE: Registering = Registering {
@@ -286,6 +298,25 @@ mod tests {
 
     fn tree() -> EmbeddedTree {
         embedded_tree(&Arc::new(ManualClock::new(TimestampMs(1))))
+    }
+
+    #[test]
+    fn the_partitions_of_a_topic_are_those_of_the_tree() {
+        run(async {
+            let session: Arc<dyn Coordination> = tree().session();
+            let count = || partition_count(&*session, "t");
+            assert_eq!(count().await.unwrap(), None);
+            let partitions = (0..7).map(|partition| (partition, ReplicaAssignment::new([0])));
+            let assignment = TopicAssignment {
+                partitions: partitions.collect(),
+            };
+            let path = znodes::topic("t");
+            session.ensure("/brokers/topics").await.unwrap();
+            session.set_or_create(&path, assignment.encode()).await.unwrap();
+            assert_eq!(count().await.unwrap(), Some(7));
+            session.set_or_create(&path, "7".into()).await.unwrap();
+            assert!(matches!(count().await, Err(JoinError::Znode(_))));
+        });
     }
 
     #[test]

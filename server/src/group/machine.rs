@@ -226,6 +226,8 @@ struct Core {
     deletions: BTreeMap<Token, Deletion>,
     /// The groups with offsets in each producer's open transaction.
     open_groups: BTreeMap<ProducerId, BTreeSet<Arc<str>>>,
+    /// Transactions that ended while the partition is loaded: the load may have passed where their markers are.
+    ended_meanwhile: Vec<(ProducerId, bool)>,
 }
 
 /// One step: the time, the machine's core, and where outputs go.
@@ -257,6 +259,7 @@ impl GroupMachine {
             next_append: 0,
             deletions: BTreeMap::new(),
             open_groups: BTreeMap::new(),
+            ended_meanwhile: Vec::new(),
         };
         GroupMachine {
             groups: BTreeMap::new(),

@@ -1,7 +1,8 @@
 //! WriteTxnMarkers (key 27): a transaction coordinator has the end of transactions written into the partitions that they touched, which
 //! this broker leads (`KafkaApis.handleWriteTxnMarkersRequest`).
 //!
-//! A marker is acknowledged as `acks=all` is. Its coordinator epoch guards against a coordinator that was replaced.
+//! A marker is acknowledged as `acks=all` is. Its coordinator epoch guards against a coordinator that was replaced. Offsets that were
+//! committed with the transaction count once it is (`GroupCoordinator.scheduleHandleTxnCompletion`).
 
 use std::borrow::Cow;
 
@@ -17,6 +18,7 @@ use tokio::time::{Duration, Instant};
 use super::produce::Acknowledging;
 use crate::broker::Broker;
 use crate::error::append_error_code;
+use crate::group::GROUP_METADATA_TOPIC_NAME;
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::transaction_markers::{
     WritableTxnMarker, WritableTxnMarkerPartitionResult, WritableTxnMarkerResult,
@@ -53,6 +55,12 @@ pub async fn handle(
                     Ok(None) => Ok(()),
                     Err(error) => Err(error),
                 };
+                if result.is_ok() && topic.name == GROUP_METADATA_TOPIC_NAME {
+                    let (id, committed) = (ProducerId(marker.producer_id), marker.transaction_result);
+                    broker
+                        .groups
+                        .on_transaction_completed(partition_index, id, committed);
+                }
                 partitions.push(WritableTxnMarkerPartitionResult {
                     partition_index,
                     error_code: result.err().unwrap_or(ErrorCode::None).code(),

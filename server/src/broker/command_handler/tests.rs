@@ -12,6 +12,7 @@ use crate::broker::RunningBroker;
 use crate::broker::life::tests::start_on;
 use crate::cluster::LeaderAndIsr;
 use crate::controller::command::{MetadataLeader, PartitionMetadataUpdate};
+use crate::group::requests::GroupError;
 use CommandRefusal::{
     FencedLeaderEpoch, KafkaStorageError, StaleBrokerEpoch, StaleControllerEpoch, UnknownTopicOrPartition,
 };
@@ -241,6 +242,29 @@ fn a_partition_whose_directory_failed_is_answered_as_a_storage_error() {
     assert_eq!(
         commanded.stop_replica("t", Some(2), true),
         refused("t", KafkaStorageError)
+    );
+    commanded.broker.stop();
+}
+
+#[test]
+fn the_coordinator_of_groups_whose_partition_failed_coordinates_them_no_more() {
+    let commanded = Commanded::start();
+    let topic = GROUP_METADATA_TOPIC_NAME;
+    assert_eq!(commanded.take(&[(topic, 0)]), Ok(vec![]));
+    let broker = commanded.broker.broker();
+    let mut names = (0..).map(|number| format!("g{number}"));
+    let group = names
+        .find(|group| broker.groups.partition_for(group) == 0)
+        .unwrap();
+    while broker.groups.describe_group(&group).err() == Some(GroupError::CoordinatorLoadInProgress) {
+        std::thread::yield_now();
+    }
+    assert!(broker.groups.describe_group(&group).is_ok());
+    broker.replicas.out_of_service(&TopicPartition::new(topic, 0));
+    assert_eq!(commanded.take(&[(topic, 1)]), refused(topic, KafkaStorageError));
+    assert_eq!(
+        broker.groups.describe_group(&group).err(),
+        Some(GroupError::NotCoordinator)
     );
     commanded.broker.stop();
 }

@@ -94,7 +94,8 @@ pub(super) fn log_manager_config(config: &BrokerConfig) -> LogManagerConfig {
     }
 }
 
-pub(super) fn group_config(config: &BrokerConfig) -> GroupConfig {
+/// `existing` are the partitions of `__consumer_offsets`, where the topic is there.
+pub(super) fn group_config(config: &BrokerConfig, existing: Option<i32>) -> GroupConfig {
     let (group, offsets) = (&config.group, &config.offsets);
     GroupConfig {
         group_min_session_timeout_ms: group.min_session_timeout_ms,
@@ -108,7 +109,7 @@ pub(super) fn group_config(config: &BrokerConfig) -> GroupConfig {
         offsets_commit_timeout_ms: i32::try_from(offsets.commit_timeout_ms).unwrap_or(i32::MAX),
         offsets_load_buffer_size_bytes: offsets.load_buffer_size_bytes as usize,
         offsets_topic_compression_codec: offsets.topic_compression_codec,
-        offsets_topic_num_partitions: offsets.topic_num_partitions,
+        offsets_topic_num_partitions: existing.unwrap_or(offsets.topic_num_partitions),
     }
 }
 

@@ -185,6 +185,9 @@ impl Turn<'_> {
         producer_id: ProducerId,
         committed: bool,
     ) {
+        if matches!(self.core.ownership, Ownership::Loading { .. }) {
+            self.core.ended_meanwhile.push((producer_id, committed));
+        }
         for group_id in self.core.open_groups.remove(&producer_id).unwrap_or_default() {
             if let Some(group) = groups.get_mut(&group_id) {
                 group.offsets.complete_transaction(producer_id, committed);

@@ -75,6 +75,9 @@ impl Turn<'_> {
             }
             groups.insert(group_id, group);
         }
+        for (producer_id, committed) in std::mem::take(&mut self.core.ended_meanwhile) {
+            self.transaction_completed(groups, producer_id, committed);
+        }
         if !groups.is_empty() {
             self.schedule_expiry();
         }
@@ -120,6 +123,7 @@ impl Turn<'_> {
         let was_owned = self.core.owned_epoch().is_some();
         self.core.ownership = Ownership::Elsewhere;
         self.core.open_groups.clear();
+        self.core.ended_meanwhile.clear();
         self.core.timers.cancel(&mut self.core.expiry);
         let unloaded = std::mem::take(groups);
         if was_owned {

@@ -58,6 +58,29 @@ fn before_the_load_is_done_clients_are_told_to_wait() {
 }
 
 #[test]
+fn a_transaction_that_ends_while_its_partition_is_loaded_counts() {
+    let mut before = Dialogue::new();
+    let request = CommitOffsets {
+        transaction: Some((ProducerId(7), ProducerEpoch(0))),
+        ..simple_commit(5, before.wall())
+    };
+    let token = before.commit(request);
+    before.committed(token);
+
+    let mut d = Dialogue::elsewhere(GroupConfig::default());
+    d.step(Input::Elected { epoch: 2 });
+    d.step(Input::TransactionCompleted {
+        producer_id: ProducerId(7),
+        committed: true,
+    });
+    d.step(Input::Loaded {
+        epoch: 2,
+        partition: load(&before.log),
+    });
+    assert_eq!(d.offset(), Some(5));
+}
+
+#[test]
 fn a_loaded_group_is_as_it_was_and_its_sessions_begin_anew() {
     let mut before = Dialogue::new();
     let (leader, follower) = before.stable_pair();

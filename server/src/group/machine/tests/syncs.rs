@@ -76,7 +76,11 @@ fn a_result_asks_for_no_append_and_leaves_what_is_due_to_the_tick() {
     // The session of the only member ends meanwhile, which is to be stored.
     d.now_ms += 10_000;
     d.store();
-    assert_eq!(d.committed(token), [Ok(())], "its deadline has not passed for the machine");
+    assert_eq!(
+        d.committed(token),
+        [Ok(())],
+        "its deadline has not passed for the machine"
+    );
     assert_eq!((d.state(), d.appends.len()), (GroupState::Stable, 0));
     assert!(d.machine.next_deadline().is_some_and(|at| at <= d.now_ms));
     d.step(Input::Tick);
