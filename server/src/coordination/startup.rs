@@ -303,7 +303,8 @@ mod tests {
     #[test]
     fn the_partitions_of_a_topic_are_those_of_the_tree() {
         run(async {
-            let session: Arc<dyn Coordination> = tree().session();
+            let tree = tree();
+            let session: Arc<dyn Coordination> = tree.session();
             let count = || partition_count(&*session, "t");
             assert_eq!(count().await.unwrap(), None);
             let partitions = (0..7).map(|partition| (partition, ReplicaAssignment::new([0])));
