@@ -438,8 +438,8 @@ fn response(entries: Vec<Entry<'_>>) -> ProduceResponse<'_> {
     let mut responses = Vec::with_capacity(1);
     let mut rest = entries.into_iter().peekable();
     while let Some(Entry { topic, response, .. }) = rest.next() {
-        let mut partitions = Vec::with_capacity(1 + rest.len());
-        partitions.push(response);
+        // Grown as needed: room for all that is left, for each topic, is quadratic.
+        let mut partitions = vec![response];
         while let Some(next) = rest.next_if(|next| next.topic == topic) {
             partitions.push(next.response);
         }
@@ -461,8 +461,35 @@ mod tests {
     use std::task::{Context, Waker};
 
     use super::*;
+    use crate::protocol::Array;
     use crate::replication::tests::led_with_a_follower;
     use crate::test_cluster::run_paused;
+
+    #[test]
+    fn the_answer_takes_room_for_what_it_holds_however_many_topics_it_has() {
+        const TOPIC_COUNT: i32 = 100_000;
+        let entry = |topic: String, partition_index| Entry {
+            topic: Cow::Owned(topic),
+            response: PartitionProduceResponse {
+                partition_index,
+                ..PartitionProduceResponse::default()
+            },
+            waits_for: Wait::Nothing,
+        };
+        let entries = (0..TOPIC_COUNT).flat_map(|n| [entry(format!("t{n}"), 0), entry(format!("t{n}"), 1)]);
+        let Array::Owned(topics) = response(entries.collect()).responses else {
+            panic!("an answer is owned");
+        };
+        assert_eq!(topics.len(), TOPIC_COUNT as usize);
+        for (n, topic) in topics.iter().enumerate() {
+            assert_eq!(topic.name, format!("t{n}"));
+            let Array::Owned(partitions) = &topic.partitions else {
+                panic!("an answer is owned");
+            };
+            assert_eq!(partitions.len(), 2);
+            assert!(partitions.capacity() <= 8, "{}", partitions.capacity());
+        }
+    }
 
     #[test]
     fn who_gives_up_waiting_for_replicas_is_forgotten() {
