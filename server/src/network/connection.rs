@@ -23,13 +23,13 @@ use super::memory::{RequestMemory, RequestMemoryAccount};
 use super::outbound::Outbound;
 use super::{Peer, Reply, RequestHandler, Response};
 
-/// Requests of one connection in work or waiting to be answered; more are left in the socket.
+/// Requests of one connection in work or waiting to be answered; more are left where they are, read or in the socket.
 pub(super) const IN_FLIGHT_COUNT_MAX: usize = 64;
 /// Unsent bytes at which a connection is no longer read from.
 const UNSENT_SIZE_BYTES_MAX: usize = 1 << 20;
 /// What one read may bring when nothing is known of the frame to come.
 pub(crate) const READ_BUFFER_SIZE_BYTES: usize = 256 * 1024;
-/// A partial frame below this size moves to a buffer of its own size, so that many slow senders cost what they sent.
+/// Bytes below this size that have to stay move to a buffer of their own size, so that many slow senders cost what they sent.
 const KEEP_BUFFER_SIZE_BYTES_MIN: usize = 16 * 1024;
 /// How much a buffer with a partial frame grows at a time.
 const GROWTH_SIZE_BYTES_MIN: usize = 4 * 1024;
@@ -52,6 +52,8 @@ pub(crate) struct Connection<H: RequestHandler> {
     peer: Arc<Peer>,
     lane: Rc<LaneShared<H>>,
     inbound: BytesMut,
+    /// Whether `inbound` may be the rest of a buffer larger than what it holds.
+    may_share_buffer: bool,
     slots: VecDeque<Slot>,
     outbound: Outbound,
     /// `None` without a limit.
@@ -76,6 +78,7 @@ impl<H: RequestHandler> Connection<H> {
             peer,
             lane,
             inbound: BytesMut::new(),
+            may_share_buffer: false,
             slots: VecDeque::new(),
             outbound: Outbound::default(),
             memory,
@@ -99,7 +102,11 @@ impl<H: RequestHandler> Connection<H> {
             let may_read = self.closing.is_none()
                 && self.slots.len() < IN_FLIGHT_COUNT_MAX
                 && self.outbound.buffered_bytes() < UNSENT_SIZE_BYTES_MAX;
-            if !may_read || !self.has_memory(cx) {
+            // What the last read brought goes first: no byte need come for it, so that the socket wakes nobody.
+            if may_read && self.take_frames() {
+                continue;
+            }
+            if !may_read || self.holds_frame() || !self.has_memory(cx) {
                 self.release_buffer();
                 return Poll::Pending;
             }
@@ -111,6 +118,7 @@ impl<H: RequestHandler> Connection<H> {
                 Poll::Ready(Err(error)) => return Poll::Ready(describe(error)),
                 Poll::Ready(Ok(0)) => return Poll::Ready(None),
                 Poll::Ready(Ok(_)) => {
+                    self.may_share_buffer = true;
                     self.liveness.last_active.set(Instant::now());
                     self.take_frames();
                 }
@@ -202,10 +210,12 @@ impl<H: RequestHandler> Connection<H> {
         read.poll(cx)
     }
 
-    /// Hands all complete frames on, together.
-    fn take_frames(&mut self) {
+    /// Hands complete frames on, together, as many as may be in work; whether something was done.
+    fn take_frames(&mut self) -> bool {
         let mut frames = self.lane.frames.take();
-        while let Some(declared) = declared_size(&self.inbound) {
+        while self.slots.len() + frames.len() < IN_FLIGHT_COUNT_MAX
+            && let Some(declared) = declared_size(&self.inbound)
+        {
             let size = match declared {
                 Ok(size) if size <= self.lane.config.request_size_bytes_max => size,
                 Ok(_) | Err(_) => {
@@ -223,7 +233,8 @@ impl<H: RequestHandler> Connection<H> {
             self.inbound.advance(PREFIX_SIZE_BYTES);
             frames.push(self.inbound.split_to(size).freeze());
         }
-        if !frames.is_empty() {
+        let has_taken = !frames.is_empty();
+        if has_taken {
             let mut sizes = self.take_sizes(&frames).into_iter();
             let mut answered_bytes = 0;
             let mut replies = self.lane.replies.take();
@@ -251,11 +262,12 @@ impl<H: RequestHandler> Connection<H> {
             self.lane.replies.replace(replies);
         }
         self.lane.frames.replace(frames);
-        if !self.inbound.is_empty() && self.inbound.len() < KEEP_BUFFER_SIZE_BYTES_MIN {
-            let partial = BytesMut::from(&self.inbound[..]);
-            let large = std::mem::replace(&mut self.inbound, partial);
-            self.lane.return_buffer(large);
-        }
+        has_taken || self.closing.is_some()
+    }
+
+    /// Whether a complete frame waits to be handed on; nothing is read meanwhile.
+    fn holds_frame(&self) -> bool {
+        matches!(declared_size(&self.inbound), Some(Ok(size)) if self.inbound.len() >= PREFIX_SIZE_BYTES + size)
     }
 
     /// What complete requests have taken from the budget; none are counted without one.
@@ -269,10 +281,17 @@ impl<H: RequestHandler> Connection<H> {
         sizes
     }
 
-    /// An idle connection holds no buffer.
+    /// An idle connection holds no buffer, and one with few bytes no large one.
     fn release_buffer(&mut self) {
-        if self.inbound.is_empty() && self.inbound.capacity() > 0 {
-            self.lane.return_buffer(std::mem::take(&mut self.inbound));
+        if self.inbound.is_empty() {
+            if self.inbound.capacity() > 0 {
+                self.lane.return_buffer(std::mem::take(&mut self.inbound));
+            }
+        } else if self.may_share_buffer && self.inbound.len() < KEEP_BUFFER_SIZE_BYTES_MIN {
+            let rest = BytesMut::from(&self.inbound[..]);
+            let large = std::mem::replace(&mut self.inbound, rest);
+            self.lane.return_buffer(large);
+            self.may_share_buffer = false;
         }
     }
 }

@@ -120,8 +120,8 @@ impl Server {
         Client(stream)
     }
 
-    /// Waits, by asking on a connection of its own, until `count` frames beside its own were taken.
-    fn wait_for_frames(&self, count: usize) {
+    /// Waits, by asking on a connection of its own, until `count` frames beside its own were taken; how many its own were.
+    fn wait_for_frames(&self, count: usize) -> usize {
         let mut asker = self.connect();
         let mut own = 0;
         while self.taken.load(Ordering::SeqCst) < count + own {
@@ -129,6 +129,7 @@ impl Server {
             asker.send(b"e");
             asker.expect(b"e");
         }
+        own
     }
 }
 
@@ -263,6 +264,42 @@ fn requests_beyond_those_in_work_stay_in_the_socket() {
     other.expect(b"r");
     (0..held).for_each(|_| client.expect(b"h"));
     client.expect(b"e late");
+}
+
+#[test]
+fn of_many_requests_in_one_read_no_more_are_taken_than_may_be_in_work_and_the_rest_follows_by_itself() {
+    let server = Server::unlimited();
+    let mut client = server.connect();
+    let at_most = connection::IN_FLIGHT_COUNT_MAX;
+    let bodies: Vec<Vec<u8>> = (0..20 * at_most)
+        .map(|n| format!("{} {n}", if n < 2 * at_most { 'h' } else { 'e' }).into_bytes())
+        .collect();
+    let burst: Vec<u8> = bodies.iter().flat_map(|body| framed(body)).collect();
+    assert!(
+        burst.len() < connection::READ_BUFFER_SIZE_BYTES,
+        "one read takes it"
+    );
+    client.0.write_all(&burst).unwrap();
+    let mut other = server.connect();
+    let mut own = 0;
+    for released in 0..2 {
+        own += server.wait_for_frames((released + 1) * at_most + own);
+        for _ in 0..50 {
+            other.send(b"e");
+            other.expect(b"e");
+        }
+        own += 50;
+        assert_eq!(
+            server.taken.load(Ordering::SeqCst),
+            (released + 1) * at_most + own
+        );
+        other.send(b"r");
+        other.expect(b"r");
+        own += 1;
+        let answered = &bodies[released * at_most..(released + 1) * at_most];
+        answered.iter().for_each(|body| client.expect(body));
+    }
+    bodies[2 * at_most..].iter().for_each(|body| client.expect(body));
 }
 
 #[test]
