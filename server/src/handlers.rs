@@ -16,7 +16,7 @@ use bytes::Bytes;
 
 use crate::broker::Broker;
 use crate::config::ApiVersion;
-use crate::network::{FileRange, Peer, Reply, RequestHandler, Response};
+use crate::network::{FileRange, Peer, Reply, RequestClass, RequestHandler, Response};
 use crate::protocol::messages::api_versions::unsupported_version_response;
 use crate::protocol::{ApiKey, Message, Reader, RequestHeader, ResponseHeader, Writer};
 
@@ -414,7 +414,19 @@ impl Handlers {
     }
 }
 
+/// Produce after Produce and Fetch after Fetch may be in work together (`network/connection.rs` says why); everything else changes
+/// or reads what a neighbour reads or changes.
+fn class(frame: &[u8]) -> Option<RequestClass> {
+    let api_key = i16::from_be_bytes(*frame.first_chunk()?);
+    let goes_together = [ApiKey::Produce, ApiKey::Fetch].map(ApiKey::id);
+    goes_together.contains(&api_key).then_some(RequestClass(api_key))
+}
+
 impl RequestHandler for Handlers {
+    fn class(&self, frame: &[u8]) -> Option<RequestClass> {
+        class(frame)
+    }
+
     fn handle(&self, peer: &Arc<Peer>, frames: &mut Vec<Bytes>, replies: &mut Vec<Reply>) {
         let mut produced = Vec::new();
         for frame in frames.drain(..) {
@@ -432,5 +444,20 @@ impl RequestHandler for Handlers {
             }
         }
         produce::handle_run(&self.scope, &mut produced, replies);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_produce_after_produce_and_fetch_after_fetch_go_together() {
+        let of = |api_key: ApiKey| class(&[&api_key.id().to_be_bytes()[..], b"the rest"].concat());
+        assert_eq!(of(ApiKey::Produce), of(ApiKey::Produce));
+        assert_ne!(of(ApiKey::Produce), of(ApiKey::Fetch));
+        let together = (0..).map_while(ApiKey::from_id).filter(|key| of(*key).is_some());
+        assert_eq!(together.collect::<Vec<_>>(), [ApiKey::Produce, ApiKey::Fetch]);
+        assert_eq!([class(&[]), class(&[0])], [None, None]);
     }
 }

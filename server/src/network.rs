@@ -1,11 +1,12 @@
 //! The network: bytes of sockets to frames of requests and back.
 //!
 //! One *lane* per core: a thread with a current-thread runtime. A connection stays on its lane for life, and everything its
-//! requests need at once is done there, without a hand-off. All complete frames of one read are handed on together and all
+//! requests need at once is done there, without a hand-off. Complete frames that may be in work together are handed on together and all
 //! answers that are ready leave in one send (benchmark: S4 of `docs/benchmarks.md`).
 //!
 //! Invariants:
 //! - answers leave in the order of their requests, however many are being worked on;
+//! - a request is handed on once those before it on its connection are answered; only those of one [`RequestClass`] go together;
 //! - a declared frame length allocates nothing: buffers grow with the bytes that arrived;
 //! - an idle connection holds no buffer and no timer;
 //! - a connection that does not read its answers is not read from either, and harms no other.
@@ -56,7 +57,8 @@ pub struct Response {
 /// What became of one request.
 pub enum Reply {
     Ready(Response),
-    /// The answer needs to wait (a long poll, a sync, a group's members); the connection goes on meanwhile.
+    /// The answer needs to wait (a long poll, a sync, a group's members); the connection goes on meanwhile with requests of the same
+    /// [`RequestClass`].
     Later(Pin<Box<dyn Future<Output = Reply>>>),
     /// The request asks for no answer (`acks=0`).
     Nothing,
@@ -87,9 +89,18 @@ pub struct Peer {
     pub local: SocketAddr,
 }
 
+/// Requests that follow each other on a connection and may be in work together: their answers are the same as if each had waited
+/// for the answer to the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestClass(pub i16);
+
 /// Handles the requests of one lane. Lives on that lane's thread.
 pub trait RequestHandler: 'static {
-    /// Takes all complete frames (without their length prefix) of one read, in order, and pushes one reply for each.
+    /// The class of a request, by its frame without the length prefix; `None` if it can be in work only by itself.
+    fn class(&self, frame: &[u8]) -> Option<RequestClass>;
+
+    /// Takes complete frames (without their length prefix) of one connection, in order, and pushes one reply for each. If there are
+    /// several, they are of one class.
     fn handle(&self, peer: &Arc<Peer>, frames: &mut Vec<Bytes>, replies: &mut Vec<Reply>);
 }
 

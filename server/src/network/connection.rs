@@ -1,7 +1,12 @@
 //! One connection: frames in, answers out in order, several requests in work at a time.
 //!
-//! Kafka works on one request of a connection at a time (it mutes the channel meanwhile); here up to [`IN_FLIGHT_COUNT_MAX`]
-//! run side by side and their answers wait for their turn, which no client can tell from a faster broker.
+//! Kafka works on one request of a connection at a time: it mutes the channel until the answer is sent (`SocketServer.scala`). A
+//! client therefore finds in an answer whatever its requests before did: the offset that it committed, the topic that it created,
+//! the end of the log behind its records. So a request is handed on only once those before it are answered, with one exception:
+//! up to [`IN_FLIGHT_COUNT_MAX`] that follow each other and are of one [`RequestClass`] run side by side, and their answers wait for
+//! their turn. No client can tell these from a faster broker: Produce requests append when they are handed on, in order, and only
+//! their acknowledgements wait together; Fetch requests move nothing but their session, of which a client has one in flight. Nothing
+//! else overtakes anything, and nothing waits for more than it would in Kafka.
 //!
 //! Watched by S4 and S2r of `docs/benchmarks.md`.
 
@@ -21,7 +26,7 @@ use tokio::net::TcpStream;
 use super::lane::{LaneShared, Liveness};
 use super::memory::{RequestMemory, RequestMemoryAccount};
 use super::outbound::Outbound;
-use super::{Peer, Reply, RequestHandler, Response};
+use super::{Peer, Reply, RequestClass, RequestHandler, Response};
 
 /// Requests of one connection in work or waiting to be answered; more are left where they are, read or in the socket.
 pub(super) const IN_FLIGHT_COUNT_MAX: usize = 64;
@@ -55,6 +60,8 @@ pub(crate) struct Connection<H: RequestHandler> {
     /// Whether `inbound` may be the rest of a buffer larger than what it holds.
     may_share_buffer: bool,
     slots: VecDeque<Slot>,
+    /// Of the requests that were handed on last.
+    class: Option<RequestClass>,
     outbound: Outbound,
     /// `None` without a limit.
     memory: Option<RequestMemoryAccount>,
@@ -80,6 +87,7 @@ impl<H: RequestHandler> Connection<H> {
             inbound: BytesMut::new(),
             may_share_buffer: false,
             slots: VecDeque::new(),
+            class: None,
             outbound: Outbound::default(),
             memory,
             reserved_bytes: 0,
@@ -210,7 +218,7 @@ impl<H: RequestHandler> Connection<H> {
         read.poll(cx)
     }
 
-    /// Hands complete frames on, together, as many as may be in work; whether something was done.
+    /// Hands complete frames on, together, as many as may be in work beside those that are; whether something was done.
     fn take_frames(&mut self) -> bool {
         let mut frames = self.lane.frames.take();
         while self.slots.len() + frames.len() < IN_FLIGHT_COUNT_MAX
@@ -227,9 +235,15 @@ impl<H: RequestHandler> Connection<H> {
                     break;
                 }
             };
-            if self.inbound.len() < PREFIX_SIZE_BYTES + size {
+            let Some(frame) = self.inbound.get(PREFIX_SIZE_BYTES..PREFIX_SIZE_BYTES + size) else {
+                break;
+            };
+            let class = self.lane.handler.class(frame);
+            let is_alone = self.slots.is_empty() && frames.is_empty();
+            if !is_alone && (class.is_none() || class != self.class) {
                 break;
             }
+            self.class = class;
             self.inbound.advance(PREFIX_SIZE_BYTES);
             frames.push(self.inbound.split_to(size).freeze());
         }

@@ -1,7 +1,8 @@
 //! Real sockets against lanes with a handler that does as its frames say.
 //!
 //! The first byte of a frame is what to do: `e` echoes the frame at once, `h` holds the answer until an `r` of any connection
-//! releases all that are held, `n` answers nothing, `c` closes, `b` answers with [`BIG_SIZE_BYTES`] bytes.
+//! releases all that are held, `n` answers nothing, `c` closes, `b` answers with [`BIG_SIZE_BYTES`] bytes; `H` and `E` do what `h` and
+//! `e` do but go with nothing else, `f` does what `e` does in a class of its own.
 
 mod quotas;
 
@@ -43,11 +44,19 @@ fn answer(body: &[u8]) -> Reply {
 }
 
 impl RequestHandler for Rc<Scripted> {
+    fn class(&self, frame: &[u8]) -> Option<RequestClass> {
+        match frame.first() {
+            Some(b'H' | b'E') => None,
+            Some(b'f') => Some(RequestClass(1)),
+            _ => Some(RequestClass(0)),
+        }
+    }
+
     fn handle(&self, _: &Arc<Peer>, frames: &mut Vec<Bytes>, replies: &mut Vec<Reply>) {
         for frame in frames.drain(..) {
             self.taken.fetch_add(1, Ordering::SeqCst);
             replies.push(match frame.first() {
-                Some(b'h') => {
+                Some(b'h' | b'H') => {
                     let (release, released) = oneshot::channel();
                     self.held.borrow_mut().push(release);
                     Reply::Later(Box::pin(async move {
@@ -303,6 +312,52 @@ fn of_many_requests_in_one_read_no_more_are_taken_than_may_be_in_work_and_the_re
 }
 
 #[test]
+fn a_request_is_handed_on_once_those_before_it_are_answered_unless_all_are_of_one_class() {
+    // A commit of offsets, and a fetch of them, are like `H` and `E`.
+    let cases: [(&[&[u8]], usize); 6] = [
+        (&[b"H commit", b"E fetch"], 1),
+        (&[b"H alone", b"H alone"], 1),
+        (&[b"H alone", b"e in a class"], 1),
+        (&[b"h in a class", b"E alone", b"e behind"], 1),
+        (
+            &[b"h in a class", b"e in the same", b"f in another", b"e behind"],
+            2,
+        ),
+        (&[b"h in a class", b"h in the same", b"e in the same"], 3),
+    ];
+    for (requests, at_once) in cases {
+        let framed_requests: Vec<Vec<u8>> = requests.iter().map(|body| framed(body)).collect();
+        for parts in [vec![framed_requests.concat()], framed_requests] {
+            let server = Server::unlimited();
+            let mut client = server.connect();
+            for part in parts {
+                client.0.write_all(&part).unwrap();
+            }
+            let mut own = server.wait_for_frames(at_once);
+            let mut other = server.connect();
+            for _ in 0..50 {
+                other.send(b"e");
+                other.expect(b"e");
+                own += 1;
+            }
+            assert_eq!(server.taken.load(Ordering::SeqCst), at_once + own, "{requests:?}");
+            // As often as something is held.
+            for _ in requests {
+                other.send(b"r");
+                other.expect(b"r");
+                own += 1;
+            }
+            own += server.wait_for_frames(requests.len() + own);
+            other.send(b"r");
+            other.expect(b"r");
+            own += 1;
+            assert_eq!(server.taken.load(Ordering::SeqCst), requests.len() + own);
+            requests.iter().for_each(|body| client.expect(body));
+        }
+    }
+}
+
+#[test]
 fn a_client_that_does_not_read_is_not_read_from_and_harms_nobody() {
     let server = Server::unlimited();
     let mut stuck = server.connect();
@@ -370,6 +425,10 @@ fn at_the_limit_of_all_connections_the_next_waits_until_one_leaves() {
 struct Numbered(u8);
 
 impl RequestHandler for Numbered {
+    fn class(&self, _: &[u8]) -> Option<RequestClass> {
+        None
+    }
+
     fn handle(&self, _: &Arc<Peer>, frames: &mut Vec<Bytes>, replies: &mut Vec<Reply>) {
         replies.extend(frames.drain(..).map(|_| answer(&[self.0])));
     }

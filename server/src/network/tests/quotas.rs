@@ -16,6 +16,10 @@ struct Gate {
 }
 
 impl RequestHandler for Gate {
+    fn class(&self, _: &[u8]) -> Option<RequestClass> {
+        Some(RequestClass(0))
+    }
+
     fn handle(&self, _: &Arc<Peer>, frames: &mut Vec<Bytes>, replies: &mut Vec<Reply>) {
         for frame in frames.drain(..) {
             let name = frame.first().map_or('0', |name| char::from(*name));
