@@ -33,7 +33,7 @@ mod outbound;
 #[cfg(test)]
 mod tests;
 
-pub use acceptor::{BoundListener, bind};
+pub use acceptor::{BoundListener, OpenListener, bind};
 pub use connection_rate::RateWindows;
 pub use lane::{Lanes, ListenerControl};
 pub use limits::{ConnectionLimits, ConnectionQuota, ConnectionQuotas};

@@ -1,8 +1,9 @@
 //! The broker's life: start in order, stop in reverse (`KafkaServer.startup`, `KafkaServer.shutdown`).
 //!
-//! Order of the start: ports (so that a taken one is told before anything is touched), log directories and their locks, the
-//! tree, cluster id and broker id, settings of topics, logs (with recovery), registration, the controller, groups, and at last
-//! the lanes, which let clients in. What fails names itself, and what was taken is released.
+//! Order of the start: ports (taken, so that a taken one is told before anything is touched, but refusing whoever connects), log
+//! directories and their locks, the tree, cluster id and broker id, settings of topics, logs (with recovery), registration, the
+//! controller, groups, and at last the ports that listen and the lanes, which let clients in. What fails names itself, and what
+//! was taken is released.
 //!
 //! Alone, the tree is embedded, the directories are adopted into it, and clients are let in once the partitions are placed; a new
 //! tree is established just before: a first start that fails leaves none behind. In a cluster the tree is ZooKeeper's, and who
@@ -315,6 +316,9 @@ impl Start {
         if let Some(embedded) = tree.embedded() {
             embedded.establish()?;
         }
+        // Not before: a port that answers says that the broker is ready.
+        let open = listeners::listen(listeners).inspect_err(|_| observer.forget())?;
+        let open: Vec<_> = open.into_iter().map(|(_, listener)| listener).collect();
         let (stop, stopped) = oneshot::channel::<Controller>();
         let groups = Arc::clone(&broker.groups);
         let control_loop = move || {
@@ -332,16 +336,13 @@ impl Start {
             .map_err(StartError::Thread)?;
         let housekeeping = Housekeeping::start(Arc::clone(&broker.logs), Arc::clone(&self.clock))
             .map_err(StartError::Thread)?;
-        let bound: Vec<_> = listeners.into_iter().map(|(_, listener)| listener).collect();
-        let addresses = bound
+        let addresses = open
             .iter()
             .map(|listener| format!("{}://{}", listener.name, listener.address));
         let addresses = addresses.collect();
         let shared = Arc::clone(&broker);
-        let lanes = Lanes::start(network, bound, limits, move |_| {
-            Handlers::new(Arc::clone(&shared))
-        })
-        .map_err(StartError::Thread)?;
+        let lanes = Lanes::start(network, open, limits, move |_| Handlers::new(Arc::clone(&shared)))
+            .map_err(StartError::Thread)?;
         listening.begin(lanes.listeners(), &broker.config());
         tracing::info!(target: LOGGER, "[KafkaServer id={}] started", broker.id);
         Ok(RunningBroker {

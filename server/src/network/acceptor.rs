@@ -21,15 +21,42 @@ const BACKLOG: i32 = 1024;
 /// How long to stop accepting when the process has no descriptors left; rolls and deletions need them first.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(200);
 
-/// A listener that has its port but lets nobody in yet.
+/// A listener that has its port but lets nobody in yet: who connects is refused.
 #[derive(Debug)]
 pub struct BoundListener {
+    pub name: Arc<str>,
+    pub address: SocketAddr,
+    socket: Socket,
+}
+
+/// A listener that clients can connect to; they are served once it is given to the lanes.
+#[derive(Debug)]
+pub struct OpenListener {
     pub name: Arc<str>,
     pub address: SocketAddr,
     socket: std::net::TcpListener,
 }
 
+impl BoundListener {
+    /// Lets clients connect.
+    ///
+    /// # Errors
+    /// Of the system. [`io::ErrorKind::AddrInUse`] if another process has taken the port and was the first to listen: a port that
+    /// nobody listens on can be taken twice.
+    pub fn listen(self) -> io::Result<OpenListener> {
+        self.socket.listen(BACKLOG)?;
+        Ok(OpenListener {
+            name: self.name,
+            address: self.address,
+            socket: self.socket.into(),
+        })
+    }
+}
+
 /// Takes the port of a listener; an empty host means all interfaces. Port 0 lets the system choose.
+///
+/// # Errors
+/// Of the system. [`io::ErrorKind::AddrInUse`] if somebody listens on the port.
 pub fn bind(name: &str, host: &str, port: u16, config: &NetworkConfig) -> io::Result<BoundListener> {
     let candidates: Vec<SocketAddr> = if host.is_empty() {
         vec![
@@ -41,9 +68,8 @@ pub fn bind(name: &str, host: &str, port: u16, config: &NetworkConfig) -> io::Re
     };
     let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));
     for address in candidates {
-        match listen(address, config) {
-            Ok(socket) => {
-                let address = socket.local_addr()?;
+        match bound_socket(address, config) {
+            Ok((socket, address)) => {
                 return Ok(BoundListener {
                     name: name.into(),
                     address,
@@ -57,7 +83,8 @@ pub fn bind(name: &str, host: &str, port: u16, config: &NetworkConfig) -> io::Re
     Err(last)
 }
 
-fn listen(address: SocketAddr, config: &NetworkConfig) -> io::Result<std::net::TcpListener> {
+/// The socket, and its address with the port that was chosen.
+fn bound_socket(address: SocketAddr, config: &NetworkConfig) -> io::Result<(Socket, SocketAddr)> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
@@ -69,12 +96,12 @@ fn listen(address: SocketAddr, config: &NetworkConfig) -> io::Result<std::net::T
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    let bound = socket.local_addr()?.as_socket().unwrap_or(address);
+    Ok((socket, bound))
 }
 
 pub(super) async fn run(
-    listener: BoundListener,
+    listener: OpenListener,
     lanes: Vec<mpsc::UnboundedSender<LaneInput>>,
     next: Rc<Cell<usize>>,
     limits: Arc<ConnectionLimits>,

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinHandle as Task, LocalSet};
 use tracing::{info, warn};
 
-use super::acceptor::{self, BoundListener};
+use super::acceptor::{self, OpenListener};
 use super::connection::{Connection, READ_BUFFER_SIZE_BYTES};
 use super::limits::{Admission, ConnectionLimits};
 use super::memory::RequestMemory;
@@ -130,7 +130,7 @@ pub(crate) enum LaneInput {
 
 /// What the lane that lets clients in is told.
 enum ListenerChange {
-    Open(BoundListener),
+    Open(OpenListener),
     Close {
         name: Arc<str>,
         done: std::sync::mpsc::Sender<()>,
@@ -152,7 +152,7 @@ impl std::fmt::Debug for ListenerChange {
 
 impl ListenerControl {
     /// Clients are let in from now on.
-    pub fn open(&self, listener: BoundListener) {
+    pub fn open(&self, listener: OpenListener) {
         // Lanes that have stopped let nobody in.
         let _ = self.0.send(ListenerChange::Open(listener));
     }
@@ -180,7 +180,7 @@ struct Acceptors {
 }
 
 impl Acceptors {
-    fn open(&mut self, listener: BoundListener) {
+    fn open(&mut self, listener: OpenListener) {
         let name = Arc::clone(&listener.name);
         let (shared, own) = self.inlets.split_at(self.lane_count);
         let is_reserved = self.reserved.as_ref() == Some(&name);
@@ -205,7 +205,7 @@ impl Acceptors {
 
     async fn run(
         mut self,
-        listeners: Vec<BoundListener>,
+        listeners: Vec<OpenListener>,
         mut changes: mpsc::UnboundedReceiver<ListenerChange>,
     ) {
         for listener in listeners {
@@ -238,7 +238,7 @@ impl Lanes {
     /// Starts the lanes and lets clients in. `handler` is called once on each lane's thread.
     pub fn start<H, F>(
         config: NetworkConfig,
-        listeners: Vec<BoundListener>,
+        listeners: Vec<OpenListener>,
         limits: Arc<ConnectionLimits>,
         handler: F,
     ) -> io::Result<Lanes>

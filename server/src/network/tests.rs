@@ -81,6 +81,12 @@ impl RequestHandler for Rc<Scripted> {
     }
 }
 
+/// A listener on 127.0.0.1 that can be connected to.
+fn listening(name: &str, port: u16, config: &NetworkConfig) -> OpenListener {
+    let bound = bind(name, "127.0.0.1", port, config).expect("the port is free");
+    bound.listen().unwrap()
+}
+
 /// One lane on a port of its own; stopped when dropped.
 struct Server {
     lanes: Option<Lanes>,
@@ -100,7 +106,7 @@ impl Server {
             receive_buffer_bytes: None,
         };
         change(&mut config);
-        let listener = bind("PLAINTEXT", "127.0.0.1", 0, &config).unwrap();
+        let listener = listening("PLAINTEXT", 0, &config);
         let address = listener.address;
         let taken = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&taken);
@@ -435,6 +441,34 @@ impl RequestHandler for Numbered {
 }
 
 #[test]
+fn a_port_that_is_only_bound_refuses_clients_and_a_second_taker_is_told_at_the_latest_when_it_listens() {
+    let config = NetworkConfig {
+        lane_count: 1,
+        reserved_listener: None,
+        request_size_bytes_max: 100,
+        queued_size_bytes_max: None,
+        idle_max: None,
+        send_buffer_bytes: None,
+        receive_buffer_bytes: None,
+    };
+    let take = |port| bind("PLAINTEXT", "127.0.0.1", port, &config);
+    let first = take(0).unwrap();
+    let address = first.address;
+    assert_ne!(address.port(), 0, "the port is known");
+    let refused = TcpStream::connect(address).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    let second = take(address.port());
+    let open = first.listen().unwrap();
+    TcpStream::connect(address).unwrap();
+    // Whether two may bind what nobody listens on is up to the system.
+    let late = second.and_then(BoundListener::listen).unwrap_err();
+    assert_eq!(late.kind(), std::io::ErrorKind::AddrInUse);
+    let third = take(address.port()).unwrap_err();
+    assert_eq!(third.kind(), std::io::ErrorKind::AddrInUse);
+    drop(open);
+}
+
+#[test]
 fn a_reserved_listener_has_a_lane_of_its_own() {
     let config = NetworkConfig {
         lane_count: 2,
@@ -445,7 +479,7 @@ fn a_reserved_listener_has_a_lane_of_its_own() {
         send_buffer_bytes: None,
         receive_buffer_bytes: None,
     };
-    let listeners = ["PLAINTEXT", "CONTROL"].map(|name| bind(name, "127.0.0.1", 0, &config).unwrap());
+    let listeners = ["PLAINTEXT", "CONTROL"].map(|name| listening(name, 0, &config));
     let addresses = [listeners[0].address, listeners[1].address];
     let handler = |lane| Numbered(u8::try_from(lane).unwrap());
     let lanes = Lanes::start(config, listeners.into(), limits(u32::MAX, u32::MAX), handler).unwrap();
@@ -472,7 +506,7 @@ fn a_listener_comes_while_others_serve_and_goes_with_its_connections_alone() {
         send_buffer_bytes: None,
         receive_buffer_bytes: None,
     };
-    let new = |name| bind(name, "127.0.0.1", 0, &config).unwrap();
+    let new = |name| listening(name, 0, &config);
     let connect = |address: SocketAddr| {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -497,7 +531,7 @@ fn a_listener_comes_while_others_serve_and_goes_with_its_connections_alone() {
         ask(client);
     }
     control.close("EXT");
-    let again = bind("EXT", "127.0.0.1", passing.port(), &config).expect("the port is free");
+    let again = listening("EXT", passing.port(), &config);
     on_both_lanes.into_iter().for_each(Client::expect_end);
     ask(&mut stays);
     control.open(again);

@@ -1,6 +1,9 @@
 //! The listeners of a broker: bound at the start, opened and closed while it runs as `listeners` says, and advertised once they are
 //! open (`DynamicListenerConfig`, `SocketServer.{addListeners, removeListeners}`).
 //!
+//! At the start a port is taken before anything else, so that one that is taken stops the broker at once. Until there is somebody to
+//! serve them clients are refused and go to another broker: a port that answers says that the broker is ready.
+//!
 //! A change binds first, so that what cannot be bound changes nothing; then the connections of listeners that go are ended, new ones
 //! are let in, and the broker's registration is written anew. Only a port that one of them gives up and another one takes is bound
 //! after the first is closed. What failed is tried again with the next change of settings.
@@ -8,6 +11,7 @@
 //! **Deviation:** a listener whose name stays and whose address does not is bound anew. 2.7.2 goes on listening at the old address,
 //! and advertises the new one.
 
+use std::io;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -16,7 +20,7 @@ use super::StartError;
 use super::membership::Membership;
 use crate::cluster::Endpoint;
 use crate::config::{BrokerConfig, EndPoint, local_host_name};
-use crate::network::{self, BoundListener, ListenerControl, NetworkConfig};
+use crate::network::{self, BoundListener, ListenerControl, NetworkConfig, OpenListener};
 
 const LOGGER: &str = "kafka.network.SocketServer";
 
@@ -35,7 +39,7 @@ pub(super) fn bind(
     bound.retain(|(endpoint, _)| wanted.contains(endpoint));
     for endpoint in wanted {
         if !bound.iter().any(|(one, _)| one == endpoint) {
-            bound.push((endpoint.clone(), listen(endpoint, network)?));
+            bound.push((endpoint.clone(), take(endpoint, network)?));
         }
     }
     // In the order of the settings, in which they are told.
@@ -43,15 +47,31 @@ pub(super) fn bind(
     Ok(())
 }
 
-fn listen(endpoint: &EndPoint, network: &NetworkConfig) -> Result<BoundListener, StartError> {
+fn take(endpoint: &EndPoint, network: &NetworkConfig) -> Result<BoundListener, StartError> {
     let host = endpoint.host.as_deref().unwrap_or_default();
     let (name, port) = (endpoint.listener_name.as_str(), endpoint.port);
-    network::bind(name, host, port, network).map_err(|source| StartError::Listen {
-        listener: name.to_owned(),
-        host: host.to_owned(),
-        port,
+    network::bind(name, host, port, network).map_err(|source| refused(endpoint, source))
+}
+
+fn refused(endpoint: &EndPoint, source: io::Error) -> StartError {
+    StartError::Listen {
+        listener: endpoint.listener_name.as_str().to_owned(),
+        host: endpoint.host.clone().unwrap_or_default(),
+        port: endpoint.port,
         source,
-    })
+    }
+}
+
+/// Lets clients connect, to be served by lanes that start now or run.
+///
+/// # Errors
+/// [`StartError::Listen`].
+pub(super) fn listen(bound: Vec<Bound>) -> Result<Vec<(EndPoint, OpenListener)>, StartError> {
+    let listening = bound.into_iter().map(|(endpoint, listener)| {
+        let listening = listener.listen().map_err(|source| refused(&endpoint, source))?;
+        Ok((endpoint, listening))
+    });
+    listening.collect()
 }
 
 /// Those that are open, with their ports.
@@ -158,6 +178,7 @@ impl Listeners {
         let change = Change::between(open, wanted);
         let mut bound = Vec::new();
         bind(&mut bound, &change.opened, &self.network)?;
+        let mut opened = listen(bound)?;
         if !change.closed.is_empty() {
             tracing::info!(target: LOGGER, "Removing data-plane listeners for endpoints {}", texts(&change.closed));
         }
@@ -166,16 +187,17 @@ impl Listeners {
             open.retain(|(endpoint, _)| endpoint != closed);
         }
         for endpoint in &change.reopened {
-            match listen(endpoint, &self.network) {
-                Ok(listener) => bound.push((endpoint.clone(), listener)),
+            let taken = take(endpoint, &self.network);
+            match taken.and_then(|bound| listen(vec![(endpoint.clone(), bound)])) {
+                Ok(listening) => opened.extend(listening),
                 Err(error) => tracing::error!(target: LOGGER, "Listener {endpoint} is not open: {error}"),
             }
         }
-        if !bound.is_empty() {
-            let added: Vec<EndPoint> = bound.iter().map(|(endpoint, _)| endpoint.clone()).collect();
+        if !opened.is_empty() {
+            let added: Vec<EndPoint> = opened.iter().map(|(endpoint, _)| endpoint.clone()).collect();
             tracing::info!(target: LOGGER, "Adding data-plane listeners for endpoints {}", texts(&added));
         }
-        for (endpoint, listener) in bound {
+        for (endpoint, listener) in opened {
             open.push((endpoint, listener.address.port()));
             control.open(listener);
         }
@@ -190,6 +212,8 @@ fn texts(endpoints: &[EndPoint]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
+
     use super::*;
 
     fn endpoints(listeners: &str) -> Vec<EndPoint> {
@@ -244,6 +268,30 @@ mod tests {
         assert_eq!(
             change("PLAINTEXT://h:1,EXT://h:0", "PLAINTEXT://h:1,NEW://h:0"),
             ["EXT://h:0", "NEW://h:0", ""]
+        );
+    }
+
+    #[test]
+    fn what_is_bound_refuses_clients_until_it_listens_and_a_port_listened_on_meanwhile_is_named() {
+        let network =
+            super::super::network_config(&BrokerConfig::from_settings(&[("broker.id", "1")]).unwrap());
+        let wanted = endpoints("PLAINTEXT://127.0.0.1:0");
+        let mut bound = Vec::new();
+        bind(&mut bound, &wanted, &network).unwrap();
+        let address = bound[0].1.address;
+        assert_eq!(ports(&bound), [(wanted[0].clone(), address.port())]);
+        let refused = TcpStream::connect(address).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let mut also = Vec::new();
+        let same = endpoints(&format!("PLAINTEXT://{address}"));
+        let taken = bind(&mut also, &same, &network);
+        let _listening = listen(bound).unwrap();
+        TcpStream::connect(address).unwrap();
+        let error = taken.and_then(|()| listen(also)).unwrap_err().to_string();
+        let start = format!("cannot listen on PLAINTEXT://{address}: ");
+        assert!(
+            error.starts_with(&start) && error.contains("stop that, or choose another port"),
+            "{error}"
         );
     }
 

@@ -74,7 +74,7 @@ impl Server {
             send_buffer_bytes: None,
             receive_buffer_bytes: None,
         };
-        let listener = bind("A", "127.0.0.1", 0, &config).unwrap();
+        let listener = bind("A", "127.0.0.1", 0, &config).unwrap().listen().unwrap();
         let address = listener.address;
         let limits = ConnectionLimits::new(quotas(u32::MAX), WINDOWS);
         let (gate, is_open) = watch::channel(is_open);
