@@ -1,9 +1,9 @@
 //! The broker's life: start in order, stop in reverse (`KafkaServer.startup`, `KafkaServer.shutdown`).
 //!
 //! Order of the start: ports (taken, so that a taken one is told before anything is touched, but refusing whoever connects), log
-//! directories and their locks, the tree, cluster id and broker id, settings of topics, logs (with recovery), registration, the
-//! controller, groups, and at last the ports that listen and the lanes, which let clients in. What fails names itself, and what
-//! was taken is released.
+//! directories and their locks, the tree, cluster id and broker id, settings of topics, logs (with recovery), registration
+//! (whereupon the ports listen), the controller, groups, and at last the lanes, which let clients in. What fails names itself, and
+//! what was taken is released.
 //!
 //! Alone, the tree is embedded, the directories are adopted into it, and clients are let in once the partitions are placed; a new
 //! tree is established just before: a first start that fails leaves none behind. In a cluster the tree is ZooKeeper's, and who
@@ -64,7 +64,7 @@ use crate::fetch_session::FetchSessionCache;
 use crate::group::{GROUP_METADATA_TOPIC_NAME, GroupCoordinator};
 use crate::handlers::Handlers;
 use crate::metadata_cache::MetadataCache;
-use crate::network::{ConnectionLimits, Lanes, NetworkConfig};
+use crate::network::{ConnectionLimits, Lanes, NetworkConfig, OpenListener};
 use crate::replication::coordinator_log::OffsetsTopic;
 use crate::replication::replica_alter_log_dirs_manager::ReplicaAlterLogDirsManager;
 use crate::replication::replica_fetcher_manager::ReplicaFetcherManager;
@@ -225,6 +225,8 @@ impl Control {
 struct Joined {
     broker: Arc<Broker>,
     limits: Arc<ConnectionLimits>,
+    /// Clients wait there.
+    sockets: Vec<OpenListener>,
     listeners: Arc<Listeners>,
     controller: Controller,
     channels: Arc<BrokerChannels>,
@@ -290,7 +292,7 @@ impl Start {
         runtime: tokio::runtime::Runtime,
         survey: Survey,
         network: NetworkConfig,
-        mut listeners: Vec<Bound>,
+        listeners: Vec<Bound>,
     ) -> Result<RunningBroker, StartError> {
         let coordination = tree.session();
         let (failures, failed) = mpsc::unbounded_channel();
@@ -298,7 +300,7 @@ impl Start {
             stop_when_lost(&*coordination, embedded, &survey, failures.clone());
         }
         let observer = Arc::new(Observer::new(tree.embedded().cloned(), failures));
-        let sockets = (&network, &mut listeners);
+        let sockets = (&network, listeners);
         let joined =
             runtime.block_on(self.join(io, survey, tree, &coordination, sockets, Arc::clone(&observer)));
         // The replicas hold the logs, which hold their observer.
@@ -306,6 +308,7 @@ impl Start {
         let Joined {
             broker,
             limits,
+            sockets,
             listeners: listening,
             controller,
             channels,
@@ -316,9 +319,6 @@ impl Start {
         if let Some(embedded) = tree.embedded() {
             embedded.establish()?;
         }
-        // Not before: a port that answers says that the broker is ready.
-        let open = listeners::listen(listeners).inspect_err(|_| observer.forget())?;
-        let open: Vec<_> = open.into_iter().map(|(_, listener)| listener).collect();
         let (stop, stopped) = oneshot::channel::<Controller>();
         let groups = Arc::clone(&broker.groups);
         let control_loop = move || {
@@ -336,13 +336,15 @@ impl Start {
             .map_err(StartError::Thread)?;
         let housekeeping = Housekeeping::start(Arc::clone(&broker.logs), Arc::clone(&self.clock))
             .map_err(StartError::Thread)?;
-        let addresses = open
+        let addresses = sockets
             .iter()
             .map(|listener| format!("{}://{}", listener.name, listener.address));
         let addresses = addresses.collect();
         let shared = Arc::clone(&broker);
-        let lanes = Lanes::start(network, open, limits, move |_| Handlers::new(Arc::clone(&shared)))
-            .map_err(StartError::Thread)?;
+        let lanes = Lanes::start(network, sockets, limits, move |_| {
+            Handlers::new(Arc::clone(&shared))
+        })
+        .map_err(StartError::Thread)?;
         listening.begin(lanes.listeners(), &broker.config());
         tracing::info!(target: LOGGER, "[KafkaServer id={}] started", broker.id);
         Ok(RunningBroker {
@@ -368,7 +370,7 @@ impl Start {
         survey: Survey,
         tree: &Tree,
         coordination: &Arc<dyn Coordination>,
-        (network, bound): (&NetworkConfig, &mut Vec<Bound>),
+        (network, mut bound): (&NetworkConfig, Vec<Bound>),
         observer: Arc<Observer>,
     ) -> Result<Joined, StartError> {
         let metadata = Arc::new(MetadataCache::new());
@@ -400,7 +402,7 @@ impl Start {
         );
         dynamic.initialize().await?;
         let config = dynamic.config();
-        listeners::bind(bound, &config.load().listeners, network)?;
+        listeners::bind(&mut bound, &config.load().listeners, network)?;
         let own = dynamic.topic_configs().await?;
         let configs = Arc::new(TopicConfigs::new(
             Arc::clone(coordination),
@@ -441,12 +443,15 @@ impl Start {
             Arc::clone(&self.clock),
         );
 
-        let open = listeners::ports(bound);
+        let open = listeners::ports(&bound);
         let registration = self.registration(id, listeners::advertised(&open, &config.load()));
         let how = registering(&self.config);
         let doubtful = logs.may_lack_writes().to_vec();
         wait_until_nobody_counts_on(&**coordination, id, doubtful, how.patience).await?;
         let membership = Membership::join(coordination, &self.clock, registration, how).await?;
+        // Not before: a port that answers says that the broker is there. Others, who hear of it now, connect at once.
+        let sockets = listeners::listen(bound)?;
+        let sockets = sockets.into_iter().map(|(_, socket)| socket).collect();
         logs.settle_lost_writes();
         let membership = Arc::new(membership);
         let listeners = Arc::new(Listeners::new(network.clone(), Arc::clone(&membership), open));
@@ -586,6 +591,7 @@ impl Start {
         Ok(Joined {
             broker: Arc::new(broker),
             limits,
+            sockets,
             listeners,
             controller,
             channels,
