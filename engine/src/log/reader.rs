@@ -90,12 +90,7 @@ impl Log {
         let offsets = *self.offsets.lock();
         let segments = self.segments.load();
         if from < offsets.log_start || from > offsets.end.offset {
-            return Err(ReadError::OffsetOutOfRange {
-                partition: self.partition.clone(),
-                found: from,
-                log_start_offset: offsets.log_start,
-                upper_bound: offsets.end.offset,
-            });
+            return Err(self.out_of_range(&offsets, &segments, from));
         }
         let end = self.bound_offset(&offsets, bound);
         let mut info = FetchInfo {
@@ -111,6 +106,10 @@ impl Log {
         if from >= end {
             info.fetch_offset = self.locate_offset(&offsets, &segments, from)?;
             return Ok(info);
+        }
+        // Retention lets segments go before it raises the log start: later records are no answer.
+        if from < segments[0].base_offset {
+            return Err(self.out_of_range(&offsets, &segments, from));
         }
         let first = segments
             .partition_point(|segment| segment.base_offset <= from)
@@ -238,16 +237,24 @@ impl Log {
     pub fn offset_metadata(&self, offset: Offset) -> Result<LogOffsetMetadata, ReadError> {
         self.repeat(|| {
             let offsets = *self.offsets.lock();
-            if offset < offsets.log_start || offset > offsets.end.offset {
-                return Err(ReadError::OffsetOutOfRange {
-                    partition: self.partition.clone(),
-                    found: offset,
-                    log_start_offset: offsets.log_start,
-                    upper_bound: offsets.end.offset,
-                });
+            let segments = self.segments.load();
+            let is_gone = offset < offsets.end.offset && offset < segments[0].base_offset;
+            if is_gone || offset < offsets.log_start || offset > offsets.end.offset {
+                return Err(self.out_of_range(&offsets, &segments, offset));
             }
-            Ok(self.locate_offset(&offsets, &self.segments.load(), offset)?)
+            Ok(self.locate_offset(&offsets, &segments, offset)?)
         })
+    }
+
+    fn out_of_range(&self, offsets: &Offsets, segments: &[Arc<LogSegment>], found: Offset) -> ReadError {
+        ReadError::OffsetOutOfRange {
+            partition: self.partition.clone(),
+            found,
+            log_start_offset: offsets
+                .log_start
+                .max(segments[0].base_offset.min(offsets.end.offset)),
+            upper_bound: offsets.end.offset,
+        }
     }
 
     /// Adds the aborted transactions that touch `[from, upper_bound)`, from the first of `segments` on.

@@ -154,3 +154,27 @@ fn a_timestamp_is_found_deep_in_a_batch() {
     assert_eq!(log.segment_base_offsets_before(-1, 1).unwrap(), [Offset(150)]);
     assert_eq!(log.segment_base_offsets_before(-2, 5).unwrap(), [Offset(0)]);
 }
+
+#[test]
+fn a_read_of_a_segment_that_retention_has_just_let_go_is_refused() {
+    let bench = Bench::new(small_segments());
+    let log = bench.log();
+    for _ in 0..40 {
+        append_one(&log, batch(1, NOW.get(), 100));
+    }
+    log.set_high_watermark(Offset(40));
+    let bases = log.segment_base_offsets();
+    // As retention does; the log start is raised later.
+    let kept = log.segments.load()[1..].to_vec();
+    log.segments.store(Arc::new(kept));
+    let refused = |result: Option<ReadError>| match result {
+        Some(ReadError::OffsetOutOfRange { log_start_offset, .. }) => assert_eq!(log_start_offset, bases[1]),
+        other => panic!("{other:?}"),
+    };
+    for offset in [Offset(0), Offset(bases[1].get() - 1)] {
+        refused(log.read(offset, 1000, UpperBound::HighWatermark, true).err());
+        refused(log.offset_metadata(offset).err());
+    }
+    let info = log.read(bases[1], 1000, UpperBound::HighWatermark, true).unwrap();
+    assert!(info.size_bytes() > 0);
+}
