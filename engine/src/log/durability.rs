@@ -122,6 +122,14 @@ struct Plan {
     active_base: Offset,
 }
 
+/// What a flush is to reach.
+pub(super) struct Flush {
+    target: Offset,
+    truncations: u64,
+    pub(super) segments: Arc<Vec<Arc<LogSegment>>>,
+    names: NamesToSync,
+}
+
 /// One round of syncs.
 struct Round {
     log: Arc<Log>,
@@ -367,33 +375,48 @@ impl Log {
         if self.never_held_records() {
             return Ok(Offset::ZERO);
         }
-        let (target, truncations, segments, names) = {
-            let _appends_wait = self.state.lock();
-            self.active().write_indexes(&self.place)?;
-            let names = self.durability.lock().names_to_sync();
-            let truncations = self.truncations.load(Ordering::Acquire);
-            (
-                self.log_end_offset(),
-                truncations,
-                self.segments.load_full(),
-                names,
-            )
+        let flush = self.begin_flush()?;
+        let synced = self.flush_segments(&flush.segments);
+        self.finish_flush(&flush, synced)
+    }
+
+    /// What a flush is to reach, with the index entries up to there in their files.
+    pub(super) fn begin_flush(&self) -> Result<Flush, StorageError> {
+        let _appends_wait = self.state.lock();
+        self.active().write_indexes(&self.place)?;
+        let names = self.durability.lock().names_to_sync();
+        Ok(Flush {
+            target: self.log_end_offset(),
+            truncations: self.truncations.load(Ordering::Acquire),
+            segments: self.segments.load_full(),
+            names,
+        })
+    }
+
+    /// `synced`: the sealed segments that are on the medium now.
+    pub(super) fn finish_flush(
+        &self,
+        flush: &Flush,
+        synced: Result<Vec<Arc<LogSegment>>, IoError>,
+    ) -> Result<Offset, StorageError> {
+        let synced = synced.and_then(|sealed| self.sync_names(flush.names).map(|()| sealed));
+        let sealed = match synced {
+            Ok(sealed) => sealed,
+            Err(error) => {
+                self.place.directory.fail(&error);
+                self.fail_waiters();
+                return Err(error.into());
+            }
         };
-        let flushed = self
-            .flush_segments(&segments)
-            .and_then(|()| self.sync_names(names));
-        if let Err(error) = flushed {
-            self.place.directory.fail(&error);
-            self.fail_waiters();
-            return Err(error.into());
-        }
         let recovery_point = {
             let mut durability = self.durability.lock();
-            durability.names_synced(names);
+            durability.names_synced(flush.names);
             durability.last_flush = self.clock.monotonic();
             let mut offsets = self.offsets.lock();
-            if self.truncations.load(Ordering::Acquire) == truncations {
-                let target = target.min(offsets.end.offset);
+            if self.truncations.load(Ordering::Acquire) == flush.truncations {
+                // Not after a truncation, as after a round.
+                sealed.iter().for_each(|segment| segment.set_flushed());
+                let target = flush.target.min(offsets.end.offset);
                 offsets.synced_end = offsets.synced_end.max(target);
                 offsets.recovery_point = offsets.recovery_point.max(target);
             }
@@ -411,7 +434,13 @@ impl Log {
             && self.durability.lock().began_settled
     }
 
-    fn flush_segments(&self, segments: &[Arc<LogSegment>]) -> Result<(), IoError> {
+    /// Syncs what is not synced of these segments; returns the sealed ones among them. Nothing keeps a truncation
+    /// from coming between.
+    pub(super) fn flush_segments(
+        &self,
+        segments: &[Arc<LogSegment>],
+    ) -> Result<Vec<Arc<LogSegment>>, IoError> {
+        let mut sealed = Vec::new();
         let recovery_point = self.recovery_point();
         let last = segments.len().saturating_sub(1);
         for (index, segment) in segments.iter().enumerate() {
@@ -430,10 +459,10 @@ impl Log {
                 file.sync()?;
             }
             if !is_active {
-                segment.set_flushed();
+                sealed.push(segment.clone());
             }
         }
-        Ok(())
+        Ok(sealed)
     }
 
     /// Syncs all files of a segment that was just sealed; a failure is final.

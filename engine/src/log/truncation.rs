@@ -66,7 +66,8 @@ impl Log {
             Some(located) => located.position,
             None => last.size_bytes(),
         };
-        // Readers must not look beyond the new end while the files shrink.
+        // Readers must not look beyond the new end while the files shrink. The list of segments changes in the same
+        // step: a round of syncs that begins from now on does not take the last one for sealed.
         {
             let mut offsets = self.offsets.lock();
             self.truncations.fetch_add(1, Ordering::AcqRel);
@@ -80,8 +81,8 @@ impl Log {
             offsets.recovery_point = offsets.recovery_point.min(target);
             offsets.log_start = offsets.log_start.min(target);
             offsets.known = [None, None];
+            self.segments.store(Arc::new(kept));
         }
-        self.segments.store(Arc::new(kept));
         self.delete_segments(doomed)?;
         last.truncate_to(&self.place, position, target, self.clock.wall())?;
         self.settle_names()?;

@@ -263,6 +263,31 @@ fn a_segment_that_a_truncation_made_active_again_is_synced_again() {
 }
 
 #[test]
+fn a_segment_that_a_truncation_made_active_again_during_a_flush_is_synced_again() {
+    let bench = Bench::new(small_segments());
+    let log = bench.log();
+    let append_some = |count| {
+        for _ in 0..count {
+            append_one(&log, batch(1, NOW.get(), 300));
+        }
+    };
+    append_some(6);
+    assert_eq!(log.segment_count(), 2);
+    let flush = log.begin_flush().unwrap();
+    let synced = log.flush_segments(&flush.segments);
+    assert!(log.truncate_to(Offset(3)).unwrap());
+    assert_eq!(log.finish_flush(&flush, synced).unwrap(), Offset(0));
+    append_some(6);
+    assert_eq!(log.segment_count(), 2);
+    assert_eq!(log.flush().unwrap(), Offset(9));
+    for seed in IMAGES {
+        let image = Bench::on(bench.disk.power_cut(seed), bench.config.clone());
+        let log = opened(&image, 9, BootEvidence::OtherBoot).unwrap();
+        assert_eq!(log.log_end_offset(), Offset(9), "image {seed}");
+    }
+}
+
+#[test]
 fn segments_dropped_below_the_log_start_do_not_come_back() {
     let bench = Bench::new(LogConfig::default());
     let log = bench.log();
