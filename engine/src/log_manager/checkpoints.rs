@@ -134,8 +134,9 @@ impl WrittenOffsets {
 /// All offset checkpoints of one log directory.
 #[derive(Debug)]
 pub(super) struct DirectoryCheckpoints {
-    /// Held from reading the logs' recovery points to writing them, and over a truncation, so that a recovery
-    /// point of before the truncation is not written after it.
+    /// Held from reading what the logs say to writing it, over a truncation, and while the entries of a partition
+    /// that is to be created anew are removed: what was read before these is not written after them. Whoever holds
+    /// it does not ask for the manager's `changing`.
     pub(super) recovery_gate: Mutex<()>,
     pub(super) recovery_points: WrittenOffsets,
     pub(super) log_start_offsets: WrittenOffsets,

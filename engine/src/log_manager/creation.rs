@@ -141,10 +141,15 @@ impl LogManager {
             tolerate_full(&home.directory, &error);
             StorageError::Io(error)
         };
-        home.checkpoints
-            .forget(&*self.io, &wanted.partition)
-            .map_err(fatal)?;
-        self.lower_synced_ends(home, &[(&wanted.partition, None)])?;
+        {
+            // What is written of other logs here does not outlive their being cut, and nobody writes what was read of
+            // an earlier log of this name.
+            let _gate = home.checkpoints.recovery_gate.lock();
+            home.checkpoints
+                .forget(&*self.io, &wanted.partition)
+                .map_err(fatal)?;
+            self.lower_synced_ends(home, &[(&wanted.partition, None)])?;
+        }
         let options = OpenOptions {
             producer_id_expiration_ms: self.config.producer_id_expiration_ms,
             ..OpenOptions::default()

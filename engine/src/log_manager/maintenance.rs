@@ -269,7 +269,7 @@ impl LogManager {
 
     /// Makes `milena.state` say no more of these partitions than that they are synced up to an end, or
     /// nothing: what was said of records that are about to go must not be believed of those that take their
-    /// offsets.
+    /// offsets. Under the home's `recovery_gate`.
     pub(super) fn lower_synced_ends(
         &self,
         home: &Arc<Home>,
@@ -308,6 +308,7 @@ impl LogManager {
     }
 
     pub(super) fn write_high_watermarks(&self, home: &Arc<Home>) -> bool {
+        let _gate = home.checkpoints.recovery_gate.lock();
         let hosted = self.hosted_in(home);
         let offsets: Vec<Offset> = hosted.iter().map(|hosted| hosted.log.high_watermark()).collect();
         let mut entries = self.kept_entries(home, &home.checkpoints.high_watermarks.all());
@@ -412,6 +413,8 @@ impl LogManager {
 
     /// Only those beyond their first segment are written: for the others the segment's name tells.
     pub(super) fn write_log_start_offsets(&self, home: &Arc<Home>) -> bool {
+        // A log start of before a deletion would empty the partition's next log.
+        let _gate = home.checkpoints.recovery_gate.lock();
         let mut entries = self.kept_entries(home, &home.checkpoints.log_start_offsets.all());
         for hosted in self.hosted_in(home) {
             let start = hosted.log.log_start_offset();

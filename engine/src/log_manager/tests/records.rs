@@ -267,3 +267,35 @@ fn the_highest_producer_id_counts_those_of_transactional_ids() {
     }
     assert_eq!(node.manager.highest_producer_id(), Some(ProducerId(7000)));
 }
+
+#[test]
+fn checkpoints_and_creations_wait_until_a_truncation_or_another_creation_is_done() {
+    let disk = SimulatedDisk::new(1);
+    let node = open(&disk, &["/d"]);
+    append(&node.create("t-0"), 0..5);
+    let manager = &node.manager;
+    let home = &manager.homes[0];
+    let wait_for_the_gate = |work: &(dyn Fn() + Sync)| {
+        std::thread::scope(|scope| {
+            let gate = home.checkpoints.recovery_gate.lock();
+            let (sender, done) = std::sync::mpsc::channel();
+            scope.spawn(move || {
+                work();
+                sender.send(()).unwrap();
+            });
+            assert!(
+                done.recv_timeout(Duration::from_millis(50)).is_err(),
+                "it did not wait"
+            );
+            drop(gate);
+            done.recv().unwrap();
+        });
+    };
+    wait_for_the_gate(&|| {
+        manager.get_or_create(wanted("u-0")).unwrap();
+    });
+    wait_for_the_gate(&|| assert!(manager.write_high_watermarks(home)));
+    wait_for_the_gate(&|| assert!(manager.write_log_start_offsets(home)));
+    wait_for_the_gate(&|| assert!(manager.write_recovery_points(home).is_some()));
+    wait_for_the_gate(&|| assert!(manager.write_state(home, false)));
+}
