@@ -4,8 +4,9 @@
 //! Log, indexes, leader epochs, producer state and all ends change as one step under the append lock
 //! (KAFKA-12153). The recovery point is lowered with the log end; the log manager checkpoints it afterwards.
 //!
-//! What was cut must not come back after a power cut, beside what is written in its place: the shorter file
-//! and the renamed segments are durable before records follow.
+//! What was cut must not come back after a crash, beside what is written in its place: the shorter file and the
+//! renamed segments are durable before records follow, and segments go from the newest on, so that a crash in between
+//! leaves no gap.
 //!
 //! Source: `Log.truncateTo`, `Log.truncateFullyAndStartAt`.
 
@@ -83,7 +84,11 @@ impl Log {
             offsets.known = [None, None];
             self.segments.store(Arc::new(kept));
         }
-        self.delete_segments(doomed)?;
+        // The newest first, each durable before the next: what a crash leaves of them has no gap.
+        for segment in doomed.into_iter().rev() {
+            self.delete_segments(vec![segment])?;
+            self.settle_names()?;
+        }
         last.truncate_to(&self.place, position, target, self.clock.wall())?;
         self.settle_names()?;
         if state.epochs.truncate_from_end(target) {

@@ -414,3 +414,41 @@ fn segments_behind_a_cut_go_from_the_newest_on_whenever_the_power_goes() {
         }
     }
 }
+
+#[test]
+fn a_truncation_over_several_segments_leaves_no_hole_whenever_the_process_or_the_power_goes() {
+    let target = Offset(3);
+    for cut_at in 0.. {
+        let bench = Bench::new(small_segments());
+        let log = bench.log();
+        for _ in 0..22 {
+            append_one(&log, batch(1, NOW.get(), 300));
+        }
+        log.flush().unwrap();
+        let bases = log.segment_base_offsets();
+        assert!(bases.len() >= 4 && bases[1] > target);
+        bench.disk.cut_power_after(cut_at);
+        let truncated = log.truncate_to(target);
+        let killed = std::iter::once((bench.disk.process_kill(), BootEvidence::SameBoot));
+        let cut = (0..8).map(|seed| (bench.disk.power_cut(seed), BootEvidence::OtherBoot));
+        for (disk, boot) in killed.chain(cut) {
+            let image = Bench::on(disk, bench.config.clone());
+            let left = segments_left(&image);
+            assert!(bases.starts_with(&left), "cut at {cut_at}, {boot:?}: {left:?}");
+            let log = opened(&image, target.get(), boot).unwrap();
+            let end = log.log_end_offset();
+            let found = offsets_from(&log, Offset(0));
+            assert!(end >= target);
+            assert!(
+                found
+                    .into_iter()
+                    .eq((0..end.get()).map(|offset| (offset, offset))),
+                "cut at {cut_at}"
+            );
+        }
+        if truncated.is_ok() {
+            assert!(cut_at > 10);
+            return;
+        }
+    }
+}
