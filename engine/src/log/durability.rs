@@ -254,7 +254,7 @@ impl Log {
     }
 
     /// A failed sync is final for the directory, unless there is nothing left to sync: the log was closed,
-    /// and its directory renamed or removed, because the partition was deleted while the round ran.
+    /// and its directory renamed or removed, because the partition was deleted while the sync ran.
     fn sync_failed(&self, error: &IoError) {
         let is_deleted = error.kind() == std::io::ErrorKind::NotFound && self.fence.get().is_some();
         if !is_deleted {
@@ -403,7 +403,7 @@ impl Log {
         let sealed = match synced {
             Ok(sealed) => sealed,
             Err(error) => {
-                self.place.directory.fail(&error);
+                self.sync_failed(&error);
                 self.fail_waiters();
                 return Err(error.into());
             }
@@ -488,19 +488,16 @@ impl Log {
         }
     }
 
+    /// A failure is for the caller to judge.
     fn sync_names(&self, names: NamesToSync) -> Result<(), IoError> {
         if names.directory_changes.is_some() {
             if let Some(file) = self.epochs_file()? {
-                file.sync().map_err(|error| self.place.fatal(error))?;
+                file.sync()?;
             }
-            self.place.sync_dir()?;
+            self.place.io.sync_dir(&self.place.path())?;
         }
         if names.parent {
-            let parent = self.place.directory.path();
-            self.place
-                .io
-                .sync_dir(parent)
-                .map_err(|error| self.place.fatal(error))?;
+            self.place.io.sync_dir(self.place.directory.path())?;
         }
         Ok(())
     }
@@ -511,10 +508,11 @@ impl Log {
     }
 
     /// Makes the names in the partition's directory durable now, if they are not: before a new segment is
-    /// created, so that a power cut loses no segment but the last, and before records follow a truncation.
+    /// created, so that a power cut loses no segment but the last, and before records follow a truncation. A failure
+    /// is final.
     pub(super) fn settle_names(&self) -> Result<(), IoError> {
         let names = self.durability.lock().names_to_sync();
-        self.sync_names(names)?;
+        self.sync_names(names).map_err(|error| self.place.fatal(error))?;
         self.durability.lock().names_synced(names);
         Ok(())
     }

@@ -122,3 +122,20 @@ fn a_reserve_stops_appends_and_they_resume() {
     bench.directory.set_space(1000, 100);
     append_one(&log, batch(1, NOW.get(), 10));
 }
+
+#[test]
+fn a_log_that_is_deleted_while_it_is_flushed_takes_nothing_offline() {
+    for is_deleted in [true, false] {
+        let bench = Bench::new(LogConfig::default());
+        let log = bench.log();
+        append_one(&log, batch(1, NOW.get(), 10));
+        let flush = log.begin_flush().unwrap();
+        let synced = log.flush_segments(&flush.segments);
+        if is_deleted {
+            log.abandon();
+        }
+        bench.disk.remove_dir_all(Path::new("/data/t-0")).unwrap();
+        assert!(log.finish_flush(&flush, synced).is_err());
+        assert_eq!(bench.directory.is_online(), is_deleted);
+    }
+}
