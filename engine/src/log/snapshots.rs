@@ -48,14 +48,17 @@ pub(super) fn sync_newest(place: &Place) -> Result<bool, IoError> {
     Ok(true)
 }
 
-/// Removes those for which `doomed` holds.
-pub(super) fn remove(place: &Place, doomed: impl Fn(Offset) -> bool) -> Result<(), IoError> {
+/// Removes those for which `doomed` holds; returns whether there were any. Durable with the next sync of the
+/// directory.
+pub(super) fn remove(place: &Place, doomed: impl Fn(Offset) -> bool) -> Result<bool, IoError> {
+    let mut has_removed = false;
     for offset in list(place)? {
         if doomed(offset) {
             place.remove(&names::file_name(offset, names::SNAPSHOT))?;
+            has_removed = true;
         }
     }
-    Ok(())
+    Ok(has_removed)
 }
 
 impl Log {
@@ -83,6 +86,7 @@ impl Log {
         let two_segments = below(active).unwrap_or(active);
         let recovery_point = self.recovery_point();
         let retained = below(recovery_point).unwrap_or(recovery_point).min(two_segments);
-        Ok(remove(&self.place, |offset| offset < retained)?)
+        remove(&self.place, |offset| offset < retained)?;
+        Ok(())
     }
 }

@@ -90,6 +90,11 @@ impl Log {
             self.settle_names()?;
         }
         last.truncate_to(&self.place, position, target, self.clock.wall())?;
+        // Durable before records follow, as the rest: one of the branch that was cut must not tell of producers
+        // of the next one.
+        if snapshots::remove(&self.place, |offset| offset > target)? {
+            self.directory_changed();
+        }
         self.settle_names()?;
         if state.epochs.truncate_from_end(target) {
             self.store_epochs(state)?;
@@ -135,10 +140,10 @@ impl Log {
         LogSegment::remove_leftovers(&self.place, offset)?;
         let segment = LogSegment::create(&self.place, offset, &config, self.clock.wall())?;
         self.segments.store(Arc::new(vec![segment]));
+        snapshots::remove(&self.place, |_| true)?;
         self.directory_changed();
         self.settle_names()?;
         self.clear_epochs(state)?;
-        snapshots::remove(&self.place, |_| true)?;
         state.producers.truncate_fully_and_start_at(offset);
         self.publish_first_unstable(state);
         Ok(())
@@ -152,7 +157,7 @@ impl Log {
             (offsets.log_start, offsets.end.offset, offsets.high_watermark)
         };
         let had_none = state.producers.is_empty();
-        snapshots::remove(&self.place, |offset| offset > end || offset <= log_start)?;
+        snapshots::remove(&self.place, |offset| offset <= log_start)?;
         if had_none {
             state.producers.clear_and_start_at(end);
         } else {

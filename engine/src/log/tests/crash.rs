@@ -452,3 +452,32 @@ fn a_truncation_over_several_segments_leaves_no_hole_whenever_the_process_or_the
         }
     }
 }
+
+#[test]
+fn snapshots_of_a_branch_that_was_cut_do_not_come_back() {
+    type Cut = fn(&Log);
+    let cuts: [(i64, Cut); 2] = [
+        (13, |log| assert!(log.truncate_to(Offset(13)).unwrap())),
+        (0, |log| log.truncate_fully_and_start_at(Offset(100)).unwrap()),
+    ];
+    for (kept_until, cut) in cuts {
+        let bench = Bench::new(small_segments());
+        let log = bench.log();
+        for sequence in 0..60 {
+            append_one(&log, idempotent(4, sequence, 1, false));
+        }
+        log.flush().unwrap();
+        let snapshots = |bench: &Bench| {
+            let names = bench.names();
+            let parsed = names.iter().filter_map(|name| names::parse(name));
+            let snapshots = parsed.filter(|parsed| parsed.kind == names::SNAPSHOT);
+            snapshots.map(|parsed| parsed.offset.get()).max().unwrap_or(0)
+        };
+        assert!(snapshots(&bench) > kept_until);
+        cut(&log);
+        for seed in IMAGES {
+            let image = Bench::on(bench.disk.power_cut(seed), bench.config.clone());
+            assert!(snapshots(&image) <= kept_until, "image {seed}");
+        }
+    }
+}
