@@ -21,6 +21,9 @@
 //! | none of them compacted                                            |                              |
 //! | only zeros to the end of the file                                 | end of the log, no damage    |
 //!
+//! Where `flush.messages=1`, what lies above all that is known to be synced is written again in place before it is synced:
+//! a sync may have failed before ([`rewrite`]).
+//!
 //! What is cut is kept aside first, in a plain file that Kafka ignores. A log that is out of service is cut too
 //! once a person says so, by a file that names the very offset at which it is damaged
 //! ([`OpenOptions::given_up_from`]).
@@ -36,6 +39,7 @@
 mod damage;
 mod leftovers;
 mod rebuild;
+mod rewrite;
 
 use std::cell::Cell;
 use std::path::Path;
@@ -541,6 +545,9 @@ impl Loader<'_> {
         }
         for (segment, rebuilt) in segments[first..].iter().zip(&rebuilt) {
             self.apply(segment, rebuilt)?;
+            if self.config.flush_messages == Some(1) {
+                self.rewrite(segment, rebuilt, whole_until)?;
+            }
         }
         if segments[first].base_offset < recovery_point {
             // Built anew below the recovery point too, where the next start takes them for synced.

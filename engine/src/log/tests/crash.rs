@@ -481,3 +481,76 @@ fn snapshots_of_a_branch_that_was_cut_do_not_come_back() {
         }
     }
 }
+
+#[test]
+fn what_a_failed_sync_left_in_memory_alone_is_written_again_by_the_next_start() {
+    let bench = Bench::new(synced());
+    let log = bench.log();
+    append_one(&log, batch(3, NOW.get(), 700));
+    bench.disk.run_completions(1);
+    assert_eq!(log.synced_end(), Offset(3));
+    let lost = || {
+        let mut builder =
+            RecordBatchBuilder::new().producer(ProducerId(9), ProducerEpoch(0), Some(Sequence(0)));
+        builder.append(NOW, None, Some(&[b'y'; 9000]));
+        builder.build()
+    };
+    append_one(&log, lost());
+    bench.disk.fail_after(0, Fault::FailedSync);
+    bench.disk.run_completions(1);
+    assert!(!bench.directory.is_online());
+    let options = |recovery_point, synced_end, boot| OpenOptions {
+        recovery_point: Offset(recovery_point),
+        synced_end,
+        clean_shutdown: false,
+        boot,
+        ..OpenOptions::default()
+    };
+    for (recovery_point, synced_end) in [(0, None), (0, Some(Offset(3))), (3, Some(Offset(3)))] {
+        // Whether it is known for the same boot or not.
+        for boot in [BootEvidence::SameBoot, BootEvidence::OtherBoot] {
+            let next = Bench::on(bench.disk.process_kill(), bench.config.clone());
+            let log = next.open(&options(recovery_point, synced_end, boot)).unwrap();
+            assert!(append_one(&log, lost()).is_duplicate);
+            assert_eq!(log.synced_end(), Offset(4));
+            next.disk.drop_caches();
+            assert_eq!(offsets_from(&log, Offset(0)), [(0, 2), (3, 3)]);
+            for seed in IMAGES {
+                let image = Bench::on(next.disk.power_cut(seed), bench.config.clone());
+                let options = options(4, Some(Offset(4)), BootEvidence::OtherBoot);
+                let log = image.open(&options).unwrap();
+                assert_eq!(log.log_end_offset(), Offset(4), "image {seed}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_known_to_be_synced_is_not_written_again() {
+    let bench = Bench::new(LogConfig {
+        segment_size_bytes: 3 << 20,
+        ..synced()
+    });
+    let log = bench.log();
+    for _ in 0..9 {
+        append_one(&log, batch(1, NOW.get(), 900_000));
+    }
+    assert_eq!(log.segment_count(), 3);
+    for (synced_end, expected_writes) in [(0, 6), (4, 3), (8, 1), (9, 0)] {
+        let next = Bench::on(bench.disk.process_kill(), bench.config.clone());
+        next.disk.start_trace();
+        let log = next
+            .open(&OpenOptions {
+                synced_end: Some(Offset(synced_end)),
+                clean_shutdown: false,
+                ..OpenOptions::default()
+            })
+            .unwrap();
+        let trace = next.disk.trace();
+        let writes = trace
+            .iter()
+            .filter(|line| line.contains("pwritev") && line.ends_with(".log"));
+        assert_eq!(writes.count(), expected_writes, "from {synced_end}: {trace:?}");
+        assert_eq!(log.synced_end(), Offset(9));
+    }
+}
