@@ -16,9 +16,9 @@
 //!   lowered before a truncation, and gone before a partition is created anew under the same name.
 //! - **Idle costs nothing**: a checkpoint is written only when it would differ from its file.
 //!
-//! Locks: `changing` serialises creation, deletion and moves and is held over I/O; within it a directory's
-//! `recovery_gate` orders what is read of logs and written of them; the map of logs is held for moments only. None is
-//! taken by reads or appends.
+//! Locks: `changing` serialises creation, deletion and moves and is held over I/O; a directory's `recovery_gate`,
+//! taken after it where both are held, orders what is read of logs and written of them, and truncations; the map of logs
+//! is held for moments only. None is taken by reads or by a leader's appends.
 //!
 //! It leaves to others: what a partition may do (replication), when topics come and go (the controller),
 //! compaction (the cleaner). Source: `LogManager.scala`; KIP-112, KIP-113.

@@ -391,7 +391,8 @@ impl ReplicaManager {
     ) -> Vec<(TopicPartition, Result<(), PartitionRefusal>)> {
         let _state_change = self.state_change.lock();
         let named: HashSet<&TopicPartition> = partitions.iter().map(|(name, _)| name).collect();
-        for name in &named {
+        // One that only stops is told so because it is offline, and waits on.
+        for (name, _) in partitions.iter().filter(|(_, delete)| *delete) {
             self.roomless.remove(name);
         }
         self.retire(|name| named.contains(name), None);

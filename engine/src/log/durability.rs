@@ -365,7 +365,7 @@ impl Log {
     /// thread.
     ///
     /// # Errors
-    /// The sync that failed; the directory is offline then.
+    /// The sync that failed; the directory is offline then, unless the log was deleted meanwhile.
     pub fn flush(&self) -> Result<Offset, StorageError> {
         self.check_serving()?;
         self.flush_all()

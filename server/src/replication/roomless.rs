@@ -47,8 +47,8 @@ impl Roomless {
 
     /// Tries all of them. Returns whether one need not wait any more: it is there, or fails for another reason.
     fn create(&self, logs: &LogManager) -> bool {
-        let wanted: Vec<WantedLog> = self.logs.lock().values().cloned().collect();
-        let names: Vec<TopicPartition> = wanted.iter().map(|log| log.partition.clone()).collect();
+        let (names, wanted): (Vec<TopicPartition>, Vec<WantedLog>) =
+            self.logs.lock().clone().into_iter().unzip();
         let mut has_settled = false;
         for (name, created) in names.into_iter().zip(logs.get_or_create_all(wanted)) {
             if !created.is_err_and(|error| error.lacks_space()) {
@@ -66,7 +66,7 @@ impl ReplicaManager {
     pub async fn create_when_there_is_room(self: Arc<Self>, blocks_for_disk: bool, news: Arc<Notify>) {
         loop {
             self.roomless.came.notified().await;
-            while !self.roomless.names().is_empty() {
+            while !self.roomless.logs.lock().is_empty() {
                 tokio::time::sleep(PAUSE).await;
                 let replicas = Arc::clone(&self);
                 let create = move || {

@@ -219,6 +219,8 @@ fn a_log_that_finds_no_room_is_created_once_there_is_some_and_the_controller_hea
             }
             waited += 1;
             assert_eq!(replicas.offline_partitions(), BTreeSet::from([name.clone()]));
+            // What a controller says to a replica that is offline.
+            replicas.stop_replicas(&[(name.clone(), false)]);
             tokio::time::timeout(Duration::from_secs(60), news.notified())
                 .await
                 .expect("there is room");

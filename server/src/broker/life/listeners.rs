@@ -1,8 +1,8 @@
 //! The listeners of a broker: bound at the start, opened and closed while it runs as `listeners` says, and advertised once they are
 //! open (`DynamicListenerConfig`, `SocketServer.{addListeners, removeListeners}`).
 //!
-//! At the start a port is taken before anything else, so that one that is taken stops the broker at once. Until there is somebody to
-//! serve them clients are refused and go to another broker: a port that answers says that the broker is ready.
+//! At the start a port is taken before anything else, so that one that is taken stops the broker at once. Until the broker is registered
+//! clients are refused and go to another one: a port that answers says that the broker is there.
 //!
 //! A change binds first, so that what cannot be bound changes nothing; then the connections of listeners that go are ended, new ones
 //! are let in, and the broker's registration is written anew. Only a port that one of them gives up and another one takes is bound

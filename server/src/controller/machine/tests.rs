@@ -589,6 +589,18 @@ fn many_states_that_exist_already_are_read_and_told_at_once() {
 }
 
 #[test]
+fn a_state_that_exists_and_nobody_can_read_is_not_tried_again() {
+    let mut dialogue = Dialogue::alone();
+    dialogue.topics(&["t"], vec![("t", assignment(&[&[0]]))]);
+    assert_eq!(dialogue.refused(1, exists()), ["read [t-0]"]);
+    let unreadable = Vec::new;
+    assert_eq!(dialogue.exist(unreadable()).len(), 1, "parents may exist without");
+    dialogue.refused(1, exists());
+    assert_eq!(dialogue.refused(1, exists()), ["read [t-0]"]);
+    assert_eq!(dialogue.exist(unreadable()), [""; 0]);
+}
+
+#[test]
 fn a_creation_ends_if_what_exists_cannot_be_read() {
     let mut dialogue = Dialogue::alone();
     dialogue.topics(&["t"], vec![("t", assignment(&[&[0]]))]);

@@ -188,12 +188,11 @@ impl ControllerMachine {
             self.plan_given_up(plan, failed);
             return;
         };
-        let is_parent = plan[index].1.is_none();
-        if is_parent {
-            plan.remove(index);
-        }
-        let partitions = plan.iter().filter_map(|(_, state)| state.as_ref());
-        let partitions: Vec<TopicPartition> = partitions.map(|(at, _)| at.clone()).collect();
+        // It leaves the plan in any case: a state that nobody can read is not tried again.
+        let (_, refused) = plan.remove(index);
+        let is_parent = refused.is_none();
+        let planned = plan.iter().filter_map(|(_, state)| state.as_ref());
+        let partitions: Vec<TopicPartition> = planned.chain(&refused).map(|(at, _)| at.clone()).collect();
         if is_parent && (states_known || partitions.is_empty()) {
             self.write_plan(plan, true);
         } else {

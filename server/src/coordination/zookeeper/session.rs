@@ -538,7 +538,6 @@ impl Session {
         self.identity.id = welcome.session_id;
         self.identity.password = welcome.password.clone();
         self.identity.timeout_ms = i64::from(welcome.timeout_ms);
-        self.failures = 0;
         match &self.config.sasl {
             Some(credentials) => {
                 self.phase = Phase::Authenticating(DigestMd5::new(credentials.clone(), nonce));
@@ -555,6 +554,7 @@ impl Session {
     fn serve(&mut self, now_ms: i64, outputs: &mut Vec<Output>) {
         self.phase = Phase::Serving;
         self.serving_since_ms = now_ms;
+        self.failures = 0;
         for auth in self.config.auth.clone() {
             self.send(now_ms, messages::auth(&auth.scheme, &auth.credentials), outputs);
         }
