@@ -108,7 +108,7 @@ class Follower(threading.Thread):
         super().__init__(daemon=True)
         self.book = ledger.Writer(directory / f"{name}.ledger", "consumer", name, "-", "librdkafka")
         self.client = Consumer({"bootstrap.servers": bootstrap, **COMMON, "group.id": name, "enable.auto.commit": False,
-                                "auto.offset.reset": "earliest", "fetch.wait.max.ms": 200, "check.crcs": True})
+                                "auto.offset.reset": "earliest", "fetch.wait.max.ms": 200, "check.crcs": True, **DEBUG})
         self.client.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for topic, count in topics.items()
                             for partition in range(count)])
         self.start()
