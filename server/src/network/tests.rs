@@ -82,6 +82,19 @@ impl RequestHandler for Rc<Scripted> {
 }
 
 /// A listener on 127.0.0.1 that can be connected to.
+/// Without limits but that of a request's size.
+fn config(lane_count: usize) -> NetworkConfig {
+    NetworkConfig {
+        lane_count,
+        reserved_listener: None,
+        request_size_bytes_max: 4 << 20,
+        queued_size_bytes_max: None,
+        idle_max: None,
+        send_buffer_bytes: None,
+        receive_buffer_bytes: None,
+    }
+}
+
 fn listening(name: &str, port: u16, config: &NetworkConfig) -> OpenListener {
     let bound = bind(name, "127.0.0.1", port, config).expect("the port is free");
     bound.listen().unwrap()
@@ -96,15 +109,7 @@ struct Server {
 
 impl Server {
     fn start(limits: Arc<ConnectionLimits>, change: impl FnOnce(&mut NetworkConfig)) -> Server {
-        let mut config = NetworkConfig {
-            reserved_listener: None,
-            lane_count: 1,
-            request_size_bytes_max: 4 << 20,
-            queued_size_bytes_max: None,
-            idle_max: None,
-            send_buffer_bytes: None,
-            receive_buffer_bytes: None,
-        };
+        let mut config = config(1);
         change(&mut config);
         let listener = listening("PLAINTEXT", 0, &config);
         let address = listener.address;
@@ -442,15 +447,7 @@ impl RequestHandler for Numbered {
 
 #[test]
 fn a_port_that_is_only_bound_refuses_clients_and_a_second_taker_is_told_at_the_latest_when_it_listens() {
-    let config = NetworkConfig {
-        lane_count: 1,
-        reserved_listener: None,
-        request_size_bytes_max: 100,
-        queued_size_bytes_max: None,
-        idle_max: None,
-        send_buffer_bytes: None,
-        receive_buffer_bytes: None,
-    };
+    let config = config(1);
     let take = |port| bind("PLAINTEXT", "127.0.0.1", port, &config);
     let first = take(0).unwrap();
     let address = first.address;
@@ -471,13 +468,8 @@ fn a_port_that_is_only_bound_refuses_clients_and_a_second_taker_is_told_at_the_l
 #[test]
 fn a_reserved_listener_has_a_lane_of_its_own() {
     let config = NetworkConfig {
-        lane_count: 2,
         reserved_listener: Some("CONTROL".into()),
-        request_size_bytes_max: 100,
-        queued_size_bytes_max: None,
-        idle_max: None,
-        send_buffer_bytes: None,
-        receive_buffer_bytes: None,
+        ..config(2)
     };
     let listeners = ["PLAINTEXT", "CONTROL"].map(|name| listening(name, 0, &config));
     let addresses = [listeners[0].address, listeners[1].address];
@@ -497,15 +489,7 @@ fn a_reserved_listener_has_a_lane_of_its_own() {
 
 #[test]
 fn a_listener_comes_while_others_serve_and_goes_with_its_connections_alone() {
-    let config = NetworkConfig {
-        lane_count: 2,
-        reserved_listener: None,
-        request_size_bytes_max: 100,
-        queued_size_bytes_max: None,
-        idle_max: None,
-        send_buffer_bytes: None,
-        receive_buffer_bytes: None,
-    };
+    let config = config(2);
     let new = |name| listening(name, 0, &config);
     let connect = |address: SocketAddr| {
         let stream = TcpStream::connect(address).unwrap();

@@ -5,14 +5,18 @@ use std::path::Path;
 use milena_engine::io::Io;
 use milena_engine::io::simulated::SimulatedDisk;
 use milena_engine::log_manager::WantedLog;
-use milena_engine::units::LeaderEpoch;
+use milena_engine::units::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
 
 use super::*;
 use crate::broker::RunningBroker;
 use crate::broker::life::tests::start_on;
 use crate::cluster::LeaderAndIsr;
 use crate::controller::command::{MetadataLeader, PartitionMetadataUpdate};
-use crate::group::requests::GroupError;
+use crate::group::requests::{CommitOffsets, FetchedOffset, GroupError, OffsetAndMetadata};
+use crate::handlers::write_txn_markers;
+use crate::protocol::messages::transaction_markers::{
+    WritableTxnMarker, WritableTxnMarkerTopic, WriteTxnMarkersRequest,
+};
 use CommandRefusal::{
     FencedLeaderEpoch, KafkaStorageError, StaleBrokerEpoch, StaleControllerEpoch, UnknownTopicOrPartition,
 };
@@ -44,6 +48,18 @@ impl Commanded {
 
     fn take(&self, partitions: &[(&str, i32)]) -> BrokerReply {
         self.obey(lead(self.origin, partitions))
+    }
+
+    /// Coordinates the groups of partition 0 from now on; the name of one.
+    fn coordinate(&self) -> String {
+        assert_eq!(self.take(&[(GROUP_METADATA_TOPIC_NAME, 0)]), Ok(vec![]));
+        let groups = &self.broker.broker().groups;
+        let mut names = (0..).map(|number| format!("g{number}"));
+        let group = names.find(|group| groups.partition_for(group) == 0).unwrap();
+        while groups.describe_group(&group).err() == Some(GroupError::CoordinatorLoadInProgress) {
+            std::thread::yield_now();
+        }
+        group
     }
 
     fn stop_replica(&self, topic: &str, leader_epoch: Option<i32>, delete_partition: bool) -> BrokerReply {
@@ -250,15 +266,8 @@ fn a_partition_whose_directory_failed_is_answered_as_a_storage_error() {
 fn the_coordinator_of_groups_whose_partition_failed_coordinates_them_no_more() {
     let commanded = Commanded::start();
     let topic = GROUP_METADATA_TOPIC_NAME;
-    assert_eq!(commanded.take(&[(topic, 0)]), Ok(vec![]));
+    let group = commanded.coordinate();
     let broker = commanded.broker.broker();
-    let mut names = (0..).map(|number| format!("g{number}"));
-    let group = names
-        .find(|group| broker.groups.partition_for(group) == 0)
-        .unwrap();
-    while broker.groups.describe_group(&group).err() == Some(GroupError::CoordinatorLoadInProgress) {
-        std::thread::yield_now();
-    }
     assert!(broker.groups.describe_group(&group).is_ok());
     broker.replicas.out_of_service(&TopicPartition::new(topic, 0));
     assert_eq!(commanded.take(&[(topic, 1)]), refused(topic, KafkaStorageError));
@@ -266,6 +275,59 @@ fn the_coordinator_of_groups_whose_partition_failed_coordinates_them_no_more() {
         broker.groups.describe_group(&group).err(),
         Some(GroupError::NotCoordinator)
     );
+    commanded.broker.stop();
+}
+
+#[test]
+fn an_offset_counts_once_the_marker_of_its_transaction_is_written() {
+    let commanded = Commanded::start();
+    let group = commanded.coordinate();
+    let broker = commanded.broker.broker();
+    let of = TopicPartition::new("t", 0);
+    let value = OffsetAndMetadata {
+        offset: Offset(5),
+        leader_epoch: None,
+        metadata: "".into(),
+        commit_timestamp: broker.clock.wall(),
+        expire_timestamp: None,
+    };
+    let commit = CommitOffsets {
+        group_id: group.as_str().into(),
+        member_id: "".into(),
+        group_instance_id: None,
+        generation_id: -1,
+        offsets: vec![(of.clone(), value)],
+        transaction: Some((ProducerId(7), ProducerEpoch(0))),
+    };
+    let fetched = || {
+        broker
+            .groups
+            .fetch_offsets(&group, Some(std::slice::from_ref(&of)), true)
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        assert_eq!(broker.groups.commit_offsets(commit).await, [Ok(())]);
+        assert_eq!(fetched().unwrap()[0].1, FetchedOffset::Unstable);
+        let topic = WritableTxnMarkerTopic {
+            name: GROUP_METADATA_TOPIC_NAME.into(),
+            partition_indexes: vec![0].into(),
+        };
+        let marker = WritableTxnMarker {
+            producer_id: 7,
+            producer_epoch: 0,
+            transaction_result: true,
+            topics: vec![topic].into(),
+            coordinator_epoch: 0,
+        };
+        let request = WriteTxnMarkersRequest {
+            markers: vec![marker].into(),
+        };
+        write_txn_markers::handle(broker, &request).await;
+    });
+    assert!(matches!(&fetched().unwrap()[0].1, FetchedOffset::Committed(found) if found.offset == Offset(5)));
     commanded.broker.stop();
 }
 

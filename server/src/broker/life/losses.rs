@@ -124,3 +124,21 @@ pub(super) fn stop_when_lost(
         let _ = failures.send(format!("Shutdown broker because its tree is lost: {message}"));
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_cluster::run;
+
+    #[test]
+    fn the_controller_is_to_hear_of_a_directory_that_failed_and_of_a_partition_that_is_damaged() {
+        run(async {
+            let (failures, _heard) = mpsc::unbounded_channel();
+            let observer = Observer::new(None, failures);
+            observer.directory_offline(Path::new("/a"), "a fault");
+            observer.news().notified().await;
+            observer.partition_out_of_service(&TopicPartition::new("t", 0), "damage");
+            observer.news().notified().await;
+        });
+    }
+}
