@@ -370,8 +370,8 @@ impl LogManager {
         }
     }
 
-    /// Cuts logs back so that each ends at its offset, lowering their recovery points and synced ends on disk
-    /// first, so that a crash in between finds nothing taken for verified that is not. Partitions not in
+    /// Cuts logs back so that each ends at its offset, lowering what is written of their offsets on disk first, so
+    /// that a crash in between finds nothing taken for verified that is not. Partitions not in
     /// service are left out.
     ///
     /// # Errors
@@ -398,16 +398,20 @@ impl LogManager {
             }
             let checkpoints = &home.checkpoints;
             let _gate = checkpoints.recovery_gate.lock();
-            let mut recovery_points = checkpoints.recovery_points.all();
-            for (hosted, end) in here() {
-                if let Some(point) = recovery_points.get_mut(hosted.log.partition()) {
-                    *point = (*point).min(*end);
+            // A start after a crash would take what is cut for verified, or delete what was written anew up to a log
+            // start of before.
+            for checkpoint in [
+                &checkpoints.recovery_points,
+                &checkpoints.log_start_offsets,
+                &checkpoints.high_watermarks,
+            ] {
+                let limits = here().map(|(hosted, end)| (hosted.log.partition(), *end));
+                if let Err(error) = checkpoint.lower(&*self.io, limits) {
+                    checkpoints::tolerate_full(&home.directory, &error);
+                    return Err(error.into());
                 }
             }
-            if let Err(error) = checkpoints.recovery_points.write(&*self.io, recovery_points) {
-                checkpoints::tolerate_full(&home.directory, &error);
-                return Err(error.into());
-            }
+            here().for_each(|(hosted, end)| hosted.note_lowered_high_watermark(*end));
             let ends: Vec<_> = here()
                 .map(|(hosted, end)| (hosted.log.partition(), Some(*end)))
                 .collect();
@@ -419,7 +423,7 @@ impl LogManager {
         Ok(())
     }
 
-    /// Empties a log so that it starts and ends at `start`, lowering its recovery point on disk first.
+    /// Empties a log so that it starts and ends at `start`, lowering what is written of its offsets on disk first.
     ///
     /// # Errors
     /// The log's directory is offline then. Nothing happens if the partition is not in service.
@@ -437,10 +441,15 @@ impl LogManager {
         let partition = hosted.log.partition();
         let checkpoints = &hosted.home.checkpoints;
         let _gate = checkpoints.recovery_gate.lock();
-        if let Err(error) = checkpoints.recovery_points.forget(&*self.io, partition) {
+        let (io, limit) = (&*self.io, [(partition, start)]);
+        let lowered = checkpoints.recovery_points.forget(io, partition);
+        let lowered = lowered.and_then(|()| checkpoints.log_start_offsets.lower(io, limit));
+        let lowered = lowered.and_then(|()| checkpoints.high_watermarks.lower(io, limit));
+        if let Err(error) = lowered {
             checkpoints::tolerate_full(&hosted.home.directory, &error);
             return Err(error.into());
         }
+        hosted.note_lowered_high_watermark(start);
         self.lower_synced_ends(&hosted.home, &[(partition, None)])?;
         hosted.log.truncate_fully_and_start_at(start)
     }
@@ -498,6 +507,11 @@ impl HostedLog {
 
     fn note_written_high_watermark(&self, offset: Offset) {
         self.written_high_watermark.store(offset.get(), Ordering::Relaxed);
+    }
+
+    fn note_lowered_high_watermark(&self, limit: Offset) {
+        self.written_high_watermark
+            .fetch_min(limit.get(), Ordering::Relaxed);
     }
 }
 

@@ -231,8 +231,7 @@ impl Log {
             Ok(plan) => plan,
             Err(error) => {
                 self.sync_failed(&error);
-                self.durability.lock().in_flight = false;
-                return self.fail_waiters();
+                return self.round_failed();
             }
         };
         let round = Arc::new(Round {
@@ -253,11 +252,14 @@ impl Log {
         round.one_done(Ok(()));
     }
 
-    /// A failed sync is final for the directory, unless there is nothing left to sync: the log was closed,
-    /// and its directory renamed or removed, because the partition was deleted while the sync ran.
+    /// A failed sync is final for the directory, unless what was to be synced went away while the sync ran: the log
+    /// was closed because its partition was deleted, or its directory has another name now, at the end of a move.
     fn sync_failed(&self, error: &IoError) {
-        let is_deleted = error.kind() == std::io::ErrorKind::NotFound && self.fence.get().is_some();
-        if !is_deleted {
+        let path = self.place.path();
+        let is_renamed = !error.path.starts_with(&path) && !path.starts_with(&error.path);
+        let is_gone =
+            error.kind() == std::io::ErrorKind::NotFound && (is_renamed || self.fence.get().is_some());
+        if !is_gone {
             self.place.directory.fail(error);
         }
     }
@@ -304,8 +306,7 @@ impl Log {
 
     fn finish_round(&self, round: &Round, failed: bool) {
         if failed || !self.place.directory.is_online() {
-            self.durability.lock().in_flight = false;
-            return self.fail_waiters();
+            return self.round_failed();
         }
         let ready = {
             let mut durability = self.durability.lock();
@@ -333,6 +334,15 @@ impl Log {
             done(Ok(()));
         }
         self.start_round();
+    }
+
+    /// Begins another round if the log's directory got another name meanwhile; otherwise the failure is final.
+    fn round_failed(&self) {
+        self.durability.lock().in_flight = false;
+        match self.check_serving() {
+            Ok(()) => self.start_round(),
+            Err(_) => self.fail_waiters(),
+        }
     }
 
     /// Tells every waiter that it will not be.
@@ -408,6 +418,11 @@ impl Log {
                 return Err(error.into());
             }
         };
+        // The kernel tells of a failed write once: if another sync heard of it, this one may have succeeded in vain.
+        if let Err(error) = self.place.directory.check_online() {
+            self.fail_waiters();
+            return Err(error);
+        }
         let recovery_point = {
             let mut durability = self.durability.lock();
             durability.names_synced(flush.names);

@@ -104,16 +104,17 @@ impl WrittenOffsets {
         })
     }
 
-    /// Makes the file say no more of the partition than this.
-    pub(super) fn lower(
+    /// Makes the file say no more of these partitions than this.
+    pub(super) fn lower<'a>(
         &self,
         io: &dyn Io,
-        partition: &TopicPartition,
-        limit: Offset,
+        limits: impl IntoIterator<Item = (&'a TopicPartition, Offset)>,
     ) -> Result<(), IoError> {
         self.change(io, |written| {
-            if let Some(offset) = written.get_mut(partition) {
-                *offset = (*offset).min(limit);
+            for (partition, limit) in limits {
+                if let Some(offset) = written.get_mut(partition) {
+                    *offset = (*offset).min(limit);
+                }
             }
         })
     }

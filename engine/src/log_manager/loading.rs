@@ -499,7 +499,7 @@ impl Loader<'_> {
         let (io, home) = (&**self.io, &load.home);
         let (partition, end) = (log.partition(), log.log_end_offset());
         if let Some(from) = given_up_from {
-            home.checkpoints.recovery_points.lower(io, partition, end)?;
+            home.checkpoints.recovery_points.lower(io, [(partition, end)])?;
             self.lower_synced_end(load, partition, end)?;
             io.remove_file(&log.path().join(give_up_name(from)))?;
             io.sync_dir(&log.path())?;

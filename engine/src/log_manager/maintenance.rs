@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use crate::checkpoint::RunState;
 use crate::error::{IoError, StorageError};
+use crate::log::Log;
 use crate::units::{Offset, TopicPartition};
 
 use super::checkpoints::{Offsets, tolerate_full};
@@ -340,14 +341,17 @@ impl LogManager {
     }
 
     /// Writes the recovery points of directories where one moved, and removes producer snapshots that
-    /// recovery from there would not use.
+    /// recovery from there would not use; where acknowledgements are synced, also how far the logs are, so that a
+    /// start writes little again.
     fn checkpoint_recovery_points(&self) {
         for home in self.online_homes() {
             let Some(moved) = self.write_recovery_points(home) else {
                 continue;
             };
-            if moved {
+            if moved || self.a_synced_end_moved(home) {
                 self.write_state(home, false);
+            }
+            if moved {
                 for hosted in self.hosted_in(home) {
                     if let Err(error) = hosted.log.delete_snapshots_after_checkpoint() {
                         tracing::error!("Error removing snapshots of {}: {error}", hosted.log.partition());
@@ -355,6 +359,15 @@ impl LogManager {
                 }
             }
         }
+    }
+
+    /// Whether a log with synced acknowledgements is synced further than `milena.state` says.
+    fn a_synced_end_moved(&self, home: &Arc<Home>) -> bool {
+        let written = home.written_synced_ends.lock();
+        let said = |log: &Log| written.get(log.partition()).copied().unwrap_or(Offset::ZERO);
+        let hosted = self.hosted_in(home);
+        let mut logs = hosted.iter().map(|hosted| &hosted.log);
+        logs.any(|log| log.is_synced_mode() && log.synced_end() != said(log))
     }
 
     /// Writes down which logs were found damaged since the last call, so that the next start checks them.
@@ -368,14 +381,22 @@ impl LogManager {
                 continue;
             }
             let partition = hosted.log.partition();
-            let doubtful = hosted.log.log_start_offset();
-            if let Err(error) = hosted
-                .home
-                .checkpoints
-                .out_of_service
-                .put(&*self.io, partition, doubtful)
             {
-                tolerate_full(&hosted.home.directory, &error);
+                let checkpoints = &hosted.home.checkpoints;
+                let _gate = checkpoints.recovery_gate.lock();
+                // An entry of before a deletion would speak of the partition's next log.
+                if !self
+                    .logs
+                    .read()
+                    .get(partition)
+                    .is_some_and(|now| Arc::ptr_eq(now, hosted))
+                {
+                    continue;
+                }
+                let doubtful = hosted.log.log_start_offset();
+                if let Err(error) = checkpoints.out_of_service.put(&*self.io, partition, doubtful) {
+                    tolerate_full(&hosted.home.directory, &error);
+                }
             }
             self.observer.partition_out_of_service(partition, reason);
         }

@@ -139,3 +139,42 @@ fn a_log_that_is_deleted_while_it_is_flushed_takes_nothing_offline() {
         assert_eq!(bench.directory.is_online(), is_deleted);
     }
 }
+
+#[test]
+fn a_flush_that_succeeds_after_another_sync_failed_makes_nothing_durable() {
+    let bench = Bench::new(LogConfig::default());
+    let log = bench.log();
+    append_one(&log, batch(1, NOW.get(), 10));
+    let flush = log.begin_flush().unwrap();
+    let synced = log.flush_segments(&flush.segments);
+    assert!(synced.is_ok());
+    bench
+        .directory
+        .take_offline("the other sync heard of the failed write".to_owned());
+    assert!(log.finish_flush(&flush, synced).is_err());
+    assert_eq!((log.synced_end(), log.recovery_point()), (Offset(0), Offset(0)));
+}
+
+#[test]
+fn a_sync_under_way_while_its_log_gets_another_name_is_repeated_under_that_name() {
+    let bench = Bench::new(LogConfig {
+        flush_messages: Some(1),
+        ..LogConfig::default()
+    });
+    let log = bench.log();
+    append_one(&log, batch(1, NOW.get(), 10));
+    let told = Arc::new(AtomicUsize::new(0));
+    let seen = told.clone();
+    log.when_synced(
+        Offset(1),
+        Box::new(move |result| {
+            result.unwrap();
+            seen.fetch_add(1, Ordering::Relaxed);
+        }),
+    );
+    assert!(bench.disk.submitted_count() > 1, "the names are synced, too");
+    log.rename("t-0.moved").unwrap();
+    bench.disk.run_completions(1);
+    assert!(bench.directory.is_online());
+    assert_eq!((told.load(Ordering::Relaxed), log.synced_end()), (1, Offset(1)));
+}

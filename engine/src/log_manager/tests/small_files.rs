@@ -1,6 +1,9 @@
 //! When the small files are written, what they say, and that an idle broker writes none.
 
+use super::records::{append, create_with};
 use super::*;
+use crate::io::simulated::Completions;
+use crate::log::LogStartOffsetIncrementReason;
 
 #[test]
 fn an_idle_broker_writes_nothing() {
@@ -115,4 +118,58 @@ fn the_recovery_point_is_lowered_before_the_log_is_truncated() {
         checkpoint_written.is_some_and(|first| log_touched.is_none_or(|later| first < later)),
         "{trace:?}"
     );
+}
+
+#[test]
+fn what_is_written_after_a_truncation_below_the_log_start_survives_a_crash() {
+    for is_restarted in [false, true] {
+        let disk = SimulatedDisk::new(1);
+        let node = open(&disk, &["/d"]);
+        let log = node.create("t-0");
+        append(&log, 0..100);
+        log.advance_log_start_offset(Offset(90), LogStartOffsetIncrementReason::ClientRecordDeletion)
+            .unwrap();
+        node.pass(seconds(61));
+        let said = || {
+            let of = |file| offsets(&disk, "/d", file);
+            [
+                of(checkpoint::LOG_START_OFFSET_FILE),
+                of(checkpoint::REPLICATION_OFFSET_FILE),
+            ]
+        };
+        assert_eq!(said(), [["t-0 90"], ["t-0 100"]]);
+        if is_restarted {
+            let start = Offset(30);
+            node.manager
+                .truncate_fully_and_start_at(&partition("t-0"), start)
+                .unwrap();
+        } else {
+            node.manager
+                .truncate_to(&[(partition("t-0"), Offset(30))])
+                .unwrap();
+        }
+        assert_eq!(said(), [["t-0 30"], ["t-0 30"]]);
+        append(&log, 30..60);
+        let log = open(&disk.process_kill(), &["/d"]).log("t-0");
+        assert_eq!(log.log_end_offset(), Offset(60), "restarted: {is_restarted}");
+    }
+}
+
+#[test]
+fn how_far_synced_logs_are_is_written_between_rolls_too() {
+    let disk = SimulatedDisk::new(1);
+    let node = open(&disk, &["/d"]);
+    let config = LogConfig {
+        flush_messages: Some(1),
+        ..LogConfig::default()
+    };
+    disk.set_completions(Completions::Manual);
+    append(&create_with(&node, "t-0", config), 0..5);
+    disk.run_completions(1);
+    node.pass(seconds(61));
+    let state = RunState::read(&disk, Path::new("/d")).unwrap().unwrap();
+    assert_eq!(state.synced_ends.get(&partition("t-0")), Some(&Offset(5)));
+    let before = disk.op_count();
+    node.pass(seconds(3600));
+    assert_eq!(disk.op_count(), before, "{:?}", disk.trace());
 }
