@@ -335,23 +335,33 @@ impl ControllerMachine {
         let (failed, others): (Vec<_>, Vec<_>) = refused
             .into_iter()
             .partition(|(_, refusal)| *refusal == CommandRefusal::KafkaStorageError);
-        let failed: BTreeSet<TopicPartition> = failed.into_iter().map(|(at, _)| at).collect();
-        // What is refused for another reason says nothing about the directory.
-        let unclear: BTreeSet<TopicPartition> = others.into_iter().map(|(at, _)| at).collect();
+        let failed = failed.into_iter().map(|(at, _)| at);
+        // An answer that comes late may be of a replica that was taken away since.
+        let failed: BTreeSet<TopicPartition> = failed
+            .filter(|at| self.context.replicas_of(at).contains(&broker))
+            .collect();
+        // What is refused for another reason says nothing about the directory, except that who has heard it already serves
+        // the replica.
+        let unclear: BTreeSet<TopicPartition> = others
+            .into_iter()
+            .filter(|(_, refusal)| *refusal != CommandRefusal::StaleControllerEpoch)
+            .map(|(at, _)| at)
+            .collect();
         let known = self.context.offline_dir_replicas.entry(broker).or_default();
         let newly: Vec<(i32, TopicPartition)> = failed
             .iter()
             .filter(|at| !known.contains(at))
             .map(|at| (broker, at.clone()))
             .collect();
-        let mut is_back = false;
-        for at in partitions {
-            if !failed.contains(&at) && !unclear.contains(&at) {
-                is_back |= known.remove(&at);
-            }
-        }
+        let served = partitions
+            .into_iter()
+            .filter(|at| !failed.contains(at) && !unclear.contains(at));
+        let back: Vec<TopicPartition> = served.filter(|at| known.remove(at)).collect();
         known.extend(failed);
-        if is_back {
+        if !back.is_empty() {
+            let brokers = self.context.live_broker_ids();
+            self.batch.add_update_metadata(brokers, back);
+            self.flush();
             self.go_on_with(vec![broker]);
         }
         if !newly.is_empty() {

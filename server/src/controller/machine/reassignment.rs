@@ -392,6 +392,10 @@ impl ControllerMachine {
             if let Some(partition) = self.context.partition_mut(at) {
                 partition.forget_replica(*replica);
             }
+            // Should it be asked for again, it is to be heard of anew.
+            if let Some(offline) = self.context.offline_dir_replicas.get_mut(replica) {
+                offline.remove(at);
+            }
         }
         self.flush();
     }

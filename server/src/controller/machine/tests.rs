@@ -530,7 +530,11 @@ fn an_offline_log_directory_leaves_its_partitions_without_a_leader() {
         partitions: vec![at("t", 0), at("t", 1)],
         reply: Ok(vec![]),
     });
-    assert_eq!(said, ["read [t-1]"], "who is back is elected");
+    assert_eq!(
+        said,
+        ["0 hears of [0] t-1 none", "read [t-1]"],
+        "who is back is elected"
+    );
 }
 
 #[test]

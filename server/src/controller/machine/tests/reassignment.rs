@@ -203,6 +203,58 @@ fn a_move_goes_on_when_a_broker_of_the_target_comes_back() {
     assert_eq!(lists(&world), "[2, 1] +[] -[]");
 }
 
+/// A broker's answer to a LeaderAndIsr about the partition.
+fn answers(world: &mut World, broker: i32, refusal: CommandRefusal) -> Vec<String> {
+    let origin = CommandOrigin {
+        controller_id: 0,
+        controller_epoch: world.machine.context().epoch,
+        broker_epoch: world.brokers[&broker].epoch,
+    };
+    world.tell(Input::LeaderAndIsrReplied {
+        broker,
+        origin,
+        partitions: vec![at("t", 0)],
+        reply: Ok(vec![(at("t", 0), refusal)]),
+    })
+}
+
+fn tells_of_its_directories(world: &mut World, broker: i32) -> Vec<String> {
+    let node = "/log_dir_event_notification/log_dir_event_0000000000";
+    world.put(node, "");
+    world.tell(Input::LogDirEvents {
+        brokers: BTreeSet::from([broker]),
+        nodes: vec![node.to_owned()],
+    })
+}
+
+#[test]
+fn a_replica_without_room_that_was_taken_back_and_asked_for_again_comes_once_there_is_room() {
+    let mut world = world(&[0, 1]);
+    world.ask(move_to(Some(&[2, 1])));
+    answers(&mut world, 2, CommandRefusal::KafkaStorageError);
+    world.ask(move_to(None));
+    answers(&mut world, 2, CommandRefusal::KafkaStorageError);
+    world.ask(move_to(Some(&[2, 1])));
+    answers(&mut world, 2, CommandRefusal::KafkaStorageError);
+    let said = tells_of_its_directories(&mut world, 2);
+    assert_eq!(to(2, &said).len(), 1, "{said:?}");
+    assert!(to(2, &said)[0].starts_with("leads t-0 0@"), "{said:?}");
+}
+
+#[test]
+fn a_replica_that_is_back_leads_also_if_only_its_answer_to_the_repeated_command_is_heard() {
+    let mut world = world(&[2]);
+    answers(&mut world, 2, CommandRefusal::KafkaStorageError);
+    assert_eq!(world.led("t").0, -1);
+    tells_of_its_directories(&mut world, 2);
+    let said = answers(&mut world, 2, CommandRefusal::StaleControllerEpoch);
+    assert_eq!(world.led("t").0, 2);
+    assert!(
+        said.contains(&"3 hears of [0, 1, 2, 3] t-0 2".to_owned()),
+        "{said:?}"
+    );
+}
+
 #[test]
 fn replicas_do_not_go_while_the_whole_target_is_down() {
     let mut world = world(&[0]);
