@@ -414,12 +414,21 @@ impl Handlers {
     }
 }
 
+/// From this version on records are sent as they are stored.
+const FETCH_UNCONVERTED_MIN: i16 = 4;
+
 /// Produce after Produce and Fetch after Fetch may be in work together (`network/connection.rs` says why); everything else changes
-/// or reads what a neighbour reads or changes.
+/// or reads what a neighbour reads or changes. A Fetch of before version 4 goes alone: records may have to be converted for it, into
+/// memory.
 fn class(frame: &[u8]) -> Option<RequestClass> {
-    let api_key = i16::from_be_bytes(*frame.first_chunk()?);
-    let goes_together = [ApiKey::Produce, ApiKey::Fetch].map(ApiKey::id);
-    goes_together.contains(&api_key).then_some(RequestClass(api_key))
+    let [key_high, key_low, version_high, version_low] = *frame.first_chunk()?;
+    let (api_key, version) = (
+        i16::from_be_bytes([key_high, key_low]),
+        i16::from_be_bytes([version_high, version_low]),
+    );
+    let goes_together = api_key == ApiKey::Produce.id()
+        || (api_key == ApiKey::Fetch.id() && version >= FETCH_UNCONVERTED_MIN);
+    goes_together.then_some(RequestClass(api_key))
 }
 
 impl RequestHandler for Handlers {
@@ -458,6 +467,8 @@ mod tests {
         assert_ne!(of(ApiKey::Produce), of(ApiKey::Fetch));
         let together = (0..).map_while(ApiKey::from_id).filter(|key| of(*key).is_some());
         assert_eq!(together.collect::<Vec<_>>(), [ApiKey::Produce, ApiKey::Fetch]);
-        assert_eq!([class(&[]), class(&[0])], [None, None]);
+        assert_eq!([class(&[]), class(&[0; 3])], [None, None]);
+        let fetch = |version: i16| class(&[ApiKey::Fetch.id().to_be_bytes(), version.to_be_bytes()].concat());
+        assert!(fetch(3).is_none() && fetch(4).is_some());
     }
 }

@@ -5,7 +5,8 @@
 //! topics by an empty list, later ones by null; from 8 on the operations that a client may do are given on request.
 //!
 //! **Deviation:** a broker that has just joined a cluster and has not heard of the controller yet lets the question wait, up to
-//! five seconds. Kafka's answers at once that there is no broker and no topic, which some clients take for the truth.
+//! five seconds, and then names no broker and no topic. Kafka's answers at once, and says of each topic that it does not exist, which
+//! some clients take for the truth: librdkafka from 2.10 on drops the brokers that it knew, and is silent for minutes.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -40,14 +41,14 @@ pub async fn handle(
     context: &RequestContext,
     request: &MetadataRequest<'_>,
 ) -> MetadataResponse<'static> {
-    // Without a controller it answers what it knows: nothing.
-    let _ = timeout(GREETING_WAIT_MAX, broker.metadata.heard_of_the_controller()).await;
+    let greeting = timeout(GREETING_WAIT_MAX, broker.metadata.heard_of_the_controller()).await;
     let view = View {
         broker,
         context,
         snapshot: broker.metadata.snapshot(),
     };
     let names = match &request.topics {
+        _ if greeting.is_err() => Some(Vec::new()),
         Some(topics) if context.api_version > 0 || !topics.is_empty() => {
             let mut seen = HashSet::new();
             let names = topics.iter().map(|topic| topic.name.into_owned());

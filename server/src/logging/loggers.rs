@@ -68,6 +68,7 @@ const KNOWN: [&str; 48] = [
     "milena_engine.log_manager.scrub",
     "milena_engine.log_manager.shutdown",
     "milena_engine.log_manager.survey",
+    "milena_server.coordination.startup",
     "state.change.logger",
 ];
 

@@ -6,7 +6,7 @@
 //! up to [`IN_FLIGHT_COUNT_MAX`] that follow each other and are of one [`RequestClass`] run side by side, and their answers wait for
 //! their turn. No client can tell these from a faster broker: Produce requests append when they are handed on, in order, and only
 //! their acknowledgements wait together; Fetch requests move nothing but their session, of which a client has one in flight. Nothing
-//! else overtakes anything, and nothing waits for more than it would in Kafka.
+//! else overtakes anything.
 //!
 //! Watched by S4 and S2r of `docs/benchmarks.md`.
 
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
@@ -43,8 +43,7 @@ const GROWTH_SIZE_BYTES_MAX: usize = 4 << 20;
 const PREFIX_SIZE_BYTES: usize = 4;
 
 enum Slot {
-    /// With the size of its request, as far as [`Connection::memory`] counts it.
-    Waiting(Pin<Box<dyn Future<Output = Reply>>>, usize),
+    Waiting(Pin<Box<dyn Future<Output = Reply>>>),
     Answered(Response),
     Nothing,
 }
@@ -163,19 +162,13 @@ impl<H: RequestHandler> Connection<H> {
     /// Polls what waits and moves the answered head of the queue to the socket's queue.
     fn poll_slots(&mut self, cx: &mut Context<'_>) {
         for slot in &mut self.slots {
-            while let Slot::Waiting(future, size) = slot {
+            while let Slot::Waiting(future) = slot {
                 let Poll::Ready(reply) = future.as_mut().poll(cx) else {
                     break;
                 };
-                let size = *size;
-                if !matches!(reply, Reply::Later(_))
-                    && let Some(memory) = &mut self.memory
-                {
-                    memory.give_back(size);
-                }
                 *slot = match reply {
                     Reply::Ready(response) => Slot::Answered(response),
-                    Reply::Later(future) => Slot::Waiting(future, size),
+                    Reply::Later(future) => Slot::Waiting(future),
                     Reply::Nothing => Slot::Nothing,
                     Reply::Close(reason) => {
                         self.closing.get_or_insert(reason);
@@ -249,29 +242,24 @@ impl<H: RequestHandler> Connection<H> {
         }
         let has_taken = !frames.is_empty();
         if has_taken {
-            let mut sizes = self.take_sizes(&frames).into_iter();
-            let mut answered_bytes = 0;
             let mut replies = self.lane.replies.take();
             self.lane.handler.handle(&self.peer, &mut frames, &mut replies);
             debug_assert!(frames.is_empty(), "the handler takes every frame");
+            if let Some(memory) = &mut self.memory {
+                // Not with the answers: what waits for replicas would keep the fetches of these replicas from being read.
+                memory.give_back(std::mem::take(&mut self.reserved_bytes));
+            }
             for reply in replies.drain(..) {
-                let size = sizes.next().unwrap_or(0);
-                if !matches!(reply, Reply::Later(_)) {
-                    answered_bytes += size;
-                }
                 match reply {
                     Reply::Ready(response) if self.slots.is_empty() => self.outbound.push(response),
                     Reply::Ready(response) => self.slots.push_back(Slot::Answered(response)),
-                    Reply::Later(future) => self.slots.push_back(Slot::Waiting(future, size)),
+                    Reply::Later(future) => self.slots.push_back(Slot::Waiting(future)),
                     Reply::Nothing => {}
                     Reply::Close(reason) => {
                         self.closing.get_or_insert(reason);
                         break;
                     }
                 }
-            }
-            if let Some(memory) = &mut self.memory {
-                memory.give_back(answered_bytes);
             }
             self.lane.replies.replace(replies);
         }
@@ -282,17 +270,6 @@ impl<H: RequestHandler> Connection<H> {
     /// Whether a complete frame waits to be handed on; nothing is read meanwhile.
     fn holds_frame(&self) -> bool {
         matches!(declared_size(&self.inbound), Some(Ok(size)) if self.inbound.len() >= PREFIX_SIZE_BYTES + size)
-    }
-
-    /// What complete requests have taken from the budget; none are counted without one.
-    fn take_sizes(&mut self, frames: &[Bytes]) -> Vec<usize> {
-        if self.memory.is_none() {
-            return Vec::new();
-        }
-        let sizes: Vec<usize> = frames.iter().map(Bytes::len).collect();
-        debug_assert_eq!(sizes.iter().sum::<usize>(), self.reserved_bytes);
-        self.reserved_bytes = 0;
-        sizes
     }
 
     /// An idle connection holds no buffer, and one with few bytes no large one.

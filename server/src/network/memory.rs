@@ -1,6 +1,7 @@
 //! `queued.max.request.bytes`: how many bytes of requests the broker holds before it reads no more (`SimpleMemoryPool.java`).
 //!
-//! A request counts from the moment its length is known until it is answered. As in Kafka, all of it is taken as soon as
+//! A request counts from the moment its length is known until it is handled, as in Kafka (`KafkaRequestHandler.scala`); its answer may
+//! be waited for longer. All of it is taken as soon as
 //! anything is left, so that what is being read can never stand in its own way: the limit may be exceeded by one request in all,
 //! however many connections and lanes there are. Connections that must wait are woken once something is left again. Without a
 //! limit there is no account, and nothing is counted.
