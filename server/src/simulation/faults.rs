@@ -266,12 +266,15 @@ fn happen(world: &Rc<World>, fault: Fault) {
     }
 }
 
-/// Waits until a replica joins the in-sync ones; who, and who leads.
+/// Waits until a replica joins the in-sync ones; who, and who leads. `None` once nothing is to go wrong any more.
 async fn joined(world: &Rc<World>, at: &TopicPartition) -> Option<(i32, Option<i32>)> {
     let deadline = Instant::now() + JOIN_MAX;
     let mut before = checker::state_in_tree(world, at);
-    while Instant::now() < deadline && !world.is_healed.get() {
+    while Instant::now() < deadline {
         sleep(Duration::from_millis(2)).await;
+        if world.is_healed.get() {
+            return None;
+        }
         let now = checker::state_in_tree(world, at);
         if let (Some(before), Some(now)) = (&before, &now)
             && let Some(joiner) = now.isr.iter().find(|id| !before.isr.contains(id))
