@@ -11,6 +11,7 @@ A consumer's file: `consumer NAME GROUP LIBRARY` (a group of `-`: partitions are
   r TOPIC PARTITION OFFSET PRODUCER COUNTER MARK   a record; MARK is `ok`, or what is wrong with its payload
   c TOPIC PARTITION OFFSET MS           a commit that was answered
   o TOPIC PARTITION OFFSET MS           a committed offset that an onlooker was told, asked after MS
+  h MS                                  the library locked itself up; another client goes on
 
 A payload is `PRODUCER|COUNTER|SIZE|filler` and ends with the CRC of all before it. Key, header and timestamp say the same again.
 """
@@ -94,6 +95,7 @@ class Reader:
         self.producers, self.consumers = {}, {}
         self.owners = {}
         self.acks = 0
+        self.locked_up = 0
         self.positions = {}  # (group or name, topic, partition) -> offset after the last record read
 
     def update(self):
@@ -124,6 +126,8 @@ class Reader:
             self.owners[path].unknown[int(fields[1])] = fields[2]
         elif kind == "x":
             self.owners[path].ended.append(fields[1])
+        elif kind == "h":
+            self.locked_up += 1
         elif kind == "r":
             owner = self.owners[path]
             where = owner.name if owner.group == "-" else owner.group

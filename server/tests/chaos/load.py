@@ -25,6 +25,7 @@ COMMON = {"socket.timeout.ms": 4000, "reconnect.backoff.ms": 30, "reconnect.back
 DEBUG = {"debug": os.environ["MILENA_CHAOS_DEBUG"], "log_level": 7} if "MILENA_CHAOS_DEBUG" in os.environ else {}
 CERTAIN = {KafkaError._PURGE_QUEUE, KafkaError.MSG_SIZE_TOO_LARGE, KafkaError._QUEUE_FULL}
 stop, end = threading.Event(), threading.Event()
+locked_up = []  # clients that would not come back from their end
 
 
 def size(rng):
@@ -102,22 +103,45 @@ class Sender(threading.Thread):
 
 
 class Follower(threading.Thread):
-    """Reads all partitions of topics by assignment."""
+    """Reads all partitions of topics by assignment.
+
+    From 2.10 on librdkafka can lock itself up for good when a broker goes away: its own thread holds a partition
+    (`rd_kafka_toppar_handle_OffsetForLeaderEpoch`) and waits for the client, which the thread of the broker holds that waits for the
+    partition (`rd_kafka_toppar_forget_leader`). No answer of a broker ends that. So where the library's own thread is silent, another
+    client goes on where this one was, and the ledger says so.
+    """
+
+    SILENT_SECONDS_MAX = 15
 
     def __init__(self, bootstrap, directory, name, topics):
         super().__init__(daemon=True)
         self.book = ledger.Writer(directory / f"{name}.ledger", "consumer", name, "-", "librdkafka")
-        self.client = Consumer({"bootstrap.servers": bootstrap, **COMMON, "group.id": name, "enable.auto.commit": False,
-                                "auto.offset.reset": "earliest", "fetch.wait.max.ms": 200, "check.crcs": True, **DEBUG})
-        self.client.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for topic, count in topics.items()
-                            for partition in range(count)])
+        self.settings = {"bootstrap.servers": bootstrap, **COMMON, "group.id": name, "enable.auto.commit": False,
+                         "auto.offset.reset": "earliest", "fetch.wait.max.ms": 200, "check.crcs": True,
+                         "statistics.interval.ms": 1000, "stats_cb": self.heard, **DEBUG}
+        self.positions = {(topic, partition): OFFSET_BEGINNING for topic, count in topics.items() for partition in range(count)}
         self.start()
 
+    def heard(self, _statistics):
+        self.last_heard = time.monotonic()
+
+    def connect(self):
+        self.last_heard = time.monotonic()
+        client = Consumer(self.settings)
+        client.assign([TopicPartition(*where, offset) for where, offset in self.positions.items()])
+        return client
+
     def run(self):
+        client = self.connect()
         while not end.is_set():
-            for message in self.client.consume(500, 0.2):
-                note(self.book, message)
-        self.client.close()
+            for message in client.consume(500, 0.2):
+                if note(self.book, message):
+                    self.positions[message.topic(), message.partition()] = message.offset() + 1
+            if time.monotonic() - self.last_heard > self.SILENT_SECONDS_MAX:
+                locked_up.append(client)
+                self.book.write("h", ledger.now())
+                client = self.connect()
+        client.close()
 
 
 def note(book, message):
@@ -216,6 +240,8 @@ def main():
         thread.join(20)
     for thread in senders:
         thread.join(1)
+    if locked_up:
+        os._exit(0)
 
 
 if __name__ == "__main__":

@@ -142,7 +142,8 @@ def campaign(options, binary, known):
 
 
 def told(found):
-    return f"{found['cycles']} cycles, {found['hits']} hit, {found['acked']} acked, {found['seconds']} s"
+    locked_up = f", {found['locked_up']} readers locked up" if found.get("locked_up") else ""
+    return f"{found['cycles']} cycles, {found['hits']} hit, {found['acked']} acked, {found['seconds']} s{locked_up}"
 
 
 def reasons(found, count):

@@ -85,7 +85,7 @@ class Trial:
         acked = sum(len(producer.acked) for producer in self.books.update().producers.values())
         violated = [one for one in violations if one[0] not in checker.REMARKS]
         verdict = FAIL if violated else PASS if self.conclusive(hits, acked) else INCONCLUSIVE
-        return {"verdict": verdict, "cycles": len(self.strikes), "hits": hits, "acked": acked,
+        return {"verdict": verdict, "cycles": len(self.strikes), "hits": hits, "acked": acked, "locked_up": self.books.locked_up,
                 "slowest_cycle": round(self.slowest, 1), "seconds": round(time.monotonic() - began, 1), "violations": violations, **facts}
 
     def conclusive(self, hits, acked):
