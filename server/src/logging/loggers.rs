@@ -20,7 +20,7 @@ use tracing::level_filters::LevelFilter;
 pub const ROOT: &str = "root";
 
 /// The loggers that write lines, without their ancestors.
-const KNOWN: [&str; 48] = [
+const KNOWN: [&str; 49] = [
     "kafka.cluster.Partition",
     "kafka.controller.ControllerChannelManager",
     "kafka.controller.KafkaController",
