@@ -30,7 +30,8 @@ class Evidence:
 @dataclass
 class Rules:
     """What the faults of a run allow. `loses`: topics that may lose the end of their logs at one of `cuts` (times in ms).
-    `stale`: a coordinator that does not know yet that it is none may answer with older offsets for a while."""
+    `stale`: a coordinator that does not know yet that it is none may answer with older offsets for a while, and what was sent over a
+    connection that was given up may still arrive: a commit that was repeated meanwhile, which no coordinator can tell from a new one."""
 
     loses: frozenset = frozenset()
     cuts: tuple = ()
@@ -48,7 +49,7 @@ CLOCKS_MS = 50
 
 
 # What is reported and counted, and decides nothing.
-REMARKS = {"resent", "overdue"}
+REMARKS = {"resent", "overdue", "late_commit"}
 
 
 class Violations(list):
@@ -205,7 +206,8 @@ def commits(evidence, rules, found):
         acked = acked_places(kept, [event for event in events if event[1] == "c"])
         for at, (offset, _) in enumerate(kept):
             if offset is None or offset < highest_acked:
-                found.add("A7", f"{where}: {offset} is committed after {highest_acked}, which was acked")
+                is_late = rules.stale and any(offset == before for before, _ in kept[:at])
+                found.add("late_commit" if is_late else "A7", f"{where}: {offset} is committed after {highest_acked}, which was acked")
             highest_acked = max(highest_acked, offset or -1) if at in acked else highest_acked
         if kept and highest_acked < highest:
             found.add("A7", f"{where}: {highest} was acked and is not committed; {highest_acked} is")
