@@ -109,7 +109,9 @@ def acks(evidence, log, rules, found):
             if offset < 0 and (producer.name, counter) in where_is:
                 continue
             if entry is None or entry[1:3] != (producer.name, counter):
-                lost.append((place, offset, producer.name, counter, rules.interval(at), entry))
+                # Without an offset a client concludes from a later ack that what it had no answer for was appended when it was sent.
+                appended = at if offset >= 0 else producer.intents[counter][1]
+                lost.append((place, offset, producer.name, counter, rules.interval(appended), entry))
             else:
                 key = place, rules.interval(at)
                 survives[key] = max(survives.get(key, -1), offset)
@@ -117,7 +119,8 @@ def acks(evidence, log, rules, found):
             found.add("A12", f"{producer.name} could not go on: {error}")
     for place, offset, name, counter, interval, entry in lost:
         # Gone with a cut is no loss, where nothing acked before the same cut survives behind it.
-        if place[0] in rules.loses and interval < len(rules.cuts) and survives.get((place, interval), -1) < offset:
+        survivor = survives.get((place, interval), -1)
+        if place[0] in rules.loses and interval < len(rules.cuts) and (offset < 0 or survivor < offset):
             continue
         there = "nothing" if entry is None else f"{entry[1]} {entry[2]}"
         found.add("A1", f"{place}: {name} {counter} was acked at {offset}, {there} is there")
